@@ -1,0 +1,125 @@
+"""Gives `lbt train` to Hydra: one run or a sweep, with every mistake told in one line."""
+
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+
+from lbt import sweep
+from lbt.config import CONFIG_DIR, register_resolvers, resolve, seconds
+from lbt.console import ConsoleReporter, sweep_table
+from lbt.errors import UserError, did_you_mean
+
+_STARTED = "LBT_SWEEP_STARTED"  # inherited by the processes of a launcher
+
+
+def train(arguments: Sequence[str]) -> int:
+    """Runs `lbt train ...` and returns the exit code.
+
+    Raises:
+        UserError: a mistake in the command.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
+    os.environ.setdefault(_STARTED, repr(time.time()))
+    sweep.register()
+    register_resolvers()
+    sys.argv = ["lbt", *_without_verb(arguments)]
+    sweep.outcomes.clear()
+    sweep.errors.clear()
+    main = hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")(job)
+    try:
+        main()
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise UserError(one_line(error)) from error
+    if sweep.errors:
+        raise sweep.errors[0]
+    return _close(sweep.outcomes)
+
+
+def _without_verb(arguments: Sequence[str]) -> list[str]:
+    if "train" in arguments[:1]:
+        return list(arguments[1:])
+    # Tab completion calls the bare command and hands the words typed so far over in the environment.
+    line = os.environ.get("COMP_LINE", "")
+    bare = re.sub(r"^(\s*\S+)\s+train\b", r"\1", line)
+    if bare != line:
+        os.environ["COMP_LINE"] = bare
+        os.environ["COMP_POINT"] = str(int(os.environ.get("COMP_POINT", len(line))) - len(line) + len(bare))
+    return list(arguments)
+
+
+def job(composed: DictConfig) -> object:
+    """Executes one configuration; the task function Hydra calls, in this process or a launcher's.
+
+    Returns:
+        The run's outcome, or the `UserError` that kept it from starting.
+    """
+    try:
+        result = _execute(composed)
+    except UserError as error:
+        sweep.errors.append(error)
+        return error
+    sweep.outcomes.append(result)
+    return result
+
+
+def _execute(composed: DictConfig) -> object:
+    register_resolvers()
+    config = resolve(composed)
+    budget = seconds(config.time_budget)
+    if budget is not None and time.time() - float(os.environ.get(_STARTED, time.time())) > budget:
+        return sweep.NotStarted(config)
+
+    from lbt.interrupt import Interrupt
+    from lbt.train import run
+
+    interrupt = Interrupt()
+    outcome = run(config, interrupt=interrupt, reporter=ConsoleReporter())
+    if outcome.status == "interrupted":
+        raise SystemExit(interrupt.exit_code)  # a sweep stops, too
+    return outcome
+
+
+def _close(outcomes: Sequence) -> int:
+    if len(outcomes) > 1:
+        Console().print(sweep_table(outcomes))
+    return 1 if any(outcome.status in ("failed", "oom") for outcome in outcomes) else 0
+
+
+def one_line(error: Exception) -> str:
+    """Returns a Hydra or OmegaConf error as one line that names the mistake and the nearest right spelling."""
+    text = str(error)
+    if unknown := re.search(r"Could not override '([^']+)'", text):
+        key = unknown[1].split("@")[0]
+        if key == "experiment":
+            return "experiment: add an experiment with a plus sign, +experiment=<name>"
+        return f"{key}: no such setting{did_you_mean(key, _known_keys(key))}"
+    if missing := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
+        group, choice = missing[1], missing[2]
+        return f'{group}={choice}: there is no {group} "{choice}"{did_you_mean(choice, choices(group))}'
+    return " ".join(text.split("\n")[0].split())
+
+
+def choices(group: str) -> list[str]:
+    """Returns the choices of a configuration group."""
+    return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
+
+
+def _known_keys(key: str) -> list[str]:
+    composed = sweep.compose([])
+    keys = [found for found in _walk(OmegaConf.to_container(composed), "") if not found.startswith("hydra")]
+    return keys + [path.name for path in CONFIG_DIR.iterdir() if path.is_dir() and path.name not in keys]
+
+
+def _walk(node: object, prefix: str) -> Iterator[str]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield f"{prefix}{key}"
+            yield from _walk(value, f"{prefix}{key}.")

@@ -1,0 +1,92 @@
+"""From the names and settings of a configuration to the objects they stand for."""
+
+import json
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from lbt import optim
+from lbt.config import Config
+from lbt.data import AUGMENTATIONS, SOURCES, ImageSet, load, split_validation
+from lbt.errors import UserError
+from lbt.models import MODELS
+from lbt.registry import bind, pick
+from lbt.schedules import SCHEDULES
+from lbt.tasks import TASKS
+
+
+def validate(config: Config) -> None:
+    """Checks every name and setting that needs neither data nor a model.
+
+    Raises:
+        UserError: one line that names the setting.
+    """
+    _settings("model", config.model, MODELS)
+    task(config)
+    schedule(config, total_steps=config.epochs, steps_per_epoch=1)
+    optimizer(config, [nn.Parameter(torch.zeros(2, 2))], steps_per_epoch=1)
+    pick("data.augment", config.data.augment, AUGMENTATIONS)
+    bind(pick("data", config.data.name, SOURCES), config.data.options, "data")
+
+
+def _settings(group: str, settings: dict[str, Any], options: dict[str, Callable]) -> tuple[Callable, dict[str, Any]]:
+    arguments = {key: value for key, value in settings.items() if key != "name"}
+    target = pick(group, settings["name"], options)
+    return target, bind(target, arguments, group)
+
+
+def _construct(group: str, function: Callable, *arguments: Any, **keywords: Any) -> Any:
+    """Calls `function`; a value it refuses is the user's to mend."""
+    try:
+        return function(*arguments, **keywords)
+    except ValueError as error:
+        raise UserError(f"{group}: {error}") from error
+
+
+def images(config: Config) -> ImageSet:
+    """Returns the data, kept for the next run of this process."""
+    data = config.data
+    return _images(data.name, data.root, json.dumps(data.options, sort_keys=True), data.val, data.val_seed)
+
+
+@lru_cache(maxsize=2)
+def _images(name: str, root: str | None, options: str, val: float, val_seed: int) -> ImageSet:
+    reader = pick("data", name, SOURCES)
+    found = load(name, root, **bind(reader, json.loads(options), "data"))
+    return split_validation(found, val, val_seed) if val else found
+
+
+def model(config: Config, classes: int) -> nn.Module:
+    """Returns the freshly initialised model; its weights depend on torch's seed alone."""
+    builder, arguments = _settings("model", config.model, MODELS)
+    return _construct("model", builder, classes, **arguments)
+
+
+def task(config: Config) -> Any:
+    """Returns the task."""
+    kind, arguments = _settings("task", config.task, TASKS)
+    return _construct("task", kind, **arguments)
+
+
+def schedule(config: Config, *, total_steps: int, steps_per_epoch: int) -> Callable[[int], float]:
+    """Returns the factor on the peak learning rate as a function of the step (0-based)."""
+    builder, arguments = _settings("schedule", config.schedule, SCHEDULES)
+    return _construct("schedule", builder, total_steps, steps_per_epoch=steps_per_epoch, **arguments)
+
+
+def optimizer(config: Config, parameters: Any, *, steps_per_epoch: int) -> torch.optim.Optimizer:
+    """Returns the optimizer at its peak learning rate; an argument `<x>_epochs` reaches it as `<x>_steps`."""
+    name = config.optimizer["name"]
+    factory = pick("optimizer", name, {known: optim.get(known) for known in optim.names()})
+    arguments = {}
+    for key, value in config.optimizer.items():
+        if key.endswith("_epochs"):
+            steps = None if value is None else round(value * steps_per_epoch)
+            arguments[f"{key.removesuffix('_epochs')}_steps"] = steps
+        elif key != "name":
+            arguments[key] = value
+    bound = bind(factory, arguments, "optimizer")
+    return _construct("optimizer", factory, parameters, lr=config.peak_lr, **bound)

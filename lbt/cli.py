@@ -1,0 +1,63 @@
+"""The `lbt` command: its verbs, their arguments and how a mistake is told."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from lbt.errors import UserError
+
+DESCRIPTION = "Large-batch training: sweep optimizers, batch sizes and learning rates; regenerate published tables."
+
+TRAIN_HELP = """\
+train one configuration, or with -m a sweep of them:
+  lbt train optimizer=tvlars batch=16384
+  lbt train -m +experiment=quickstart
+  lbt train --help shows every setting"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code: 0, 1 for a failed run, 2 for a mistake, 130 or 143 for a signal."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if arguments[:1] == ["train"] or arguments[:1] in (["-sc"], ["--shell-completion"]):
+            from lbt.app import train
+
+            return train(arguments)
+        options = _parser().parse_args(arguments)
+        return options.run(options)
+    except UserError as error:
+        if os.environ.get("LBT_DEBUG") == "1":
+            raise
+        print(f"lbt: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("lbt", description=DESCRIPTION, formatter_class=argparse.RawTextHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs.add_parser("train", help=TRAIN_HELP)
+
+    tables = verbs.add_parser("tables", help="write tables from the records: <results>/tables/<name>.md and .csv")
+    tables.add_argument("names", nargs="*", metavar="NAME", help="tables to write; default: all that have a run")
+    tables.add_argument("--results-dir", default="results", metavar="DIR", help="default: %(default)s")
+    tables.set_defaults(run=_tables)
+
+    status = verbs.add_parser("status", help="show which runs of a grid are done, running, diverged, failed or missing")
+    status.add_argument("overrides", nargs="+", metavar="OVERRIDE", help="as for lbt train, e.g. +experiment=quickstart")
+    status.set_defaults(run=_status)
+    return parser
+
+
+def _tables(options: argparse.Namespace) -> int:
+    from lbt.report.tables import write_tables
+
+    return write_tables(options.names, options.results_dir)
+
+
+def _status(options: argparse.Namespace) -> int:
+    from lbt.status import show
+
+    return show(options.overrides)

@@ -1,0 +1,248 @@
+"""The typed configuration of one run: schema, defaults that depend on other settings, validation and the run id."""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lbt.errors import UserError
+from lbt.registry import bind
+
+BASE_BATCH = 256  # Goyal et al. 2017, arXiv 1706.02677: the batch at which a base learning rate is stated
+
+_PACKAGE = Path(__file__).parent
+# An installed wheel carries the configuration inside the package, a source tree beside it.
+CONFIG_DIR = _PACKAGE / "configs" if (_PACKAGE / "configs" / "train.yaml").exists() else _PACKAGE.parent / "configs"
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images, and how they are fed."""
+
+    name: str  # a reader of lbt.data
+    root: str | None = None  # folder that holds the data sets; null: $LBT_DATA, else ~/.cache/lbt
+    augment: str = "none"  # training augmentation, one of lbt.data's
+    last_batch: Literal["keep", "drop"] = "keep"  # what becomes of an epoch's last, smaller batch
+    val: float = 0.0  # share of the training set held out, stratified; evaluated instead of the test set
+    val_seed: int = 0  # decides which images are held out
+    options: dict = field(default_factory=dict)  # the reader's own settings
+
+
+@dataclass(frozen=True)
+class WandbConfig:
+    """Mirror of the records in Weights & Biases; keys come from the environment only."""
+
+    mode: Literal["disabled", "offline", "online"] = "disabled"
+    project: str = "lbt"
+    entity: str | None = None
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run, resolved: every value is the one used. Rates are per step, warm-up and delays in epochs until bound."""
+
+    optimizer: dict  # name and constructor arguments; `<x>_epochs` becomes `<x>_steps` when built
+    schedule: dict  # name and builder arguments
+    data: DataConfig
+    model: dict  # name and builder arguments
+    task: dict  # name and constructor arguments
+    protocol: dict  # name and switches; the switches act through the other groups, only the name is kept
+    batch: int  # images per update
+    lr: float  # base learning rate, before lr_scaling
+    epochs: int
+    warmup: float  # epochs; reaches the run through the schedule
+    micro_batch: int | None = None  # images per forward and backward pass; null: the whole batch
+    lr_scaling: Literal["none", "linear", "sqrt"] = "none"  # factor on lr: 1, batch/256 or sqrt(batch/256)
+    lr_rank: int | None = None  # which rate of the protocol's table: 0, 1 or 2; null: the middle one
+    seed: int = 0
+    precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where the processor computes in it
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    deterministic: bool = False  # refuse nondeterministic kernels
+    results_dir: str = "results"
+    experiment: str = "adhoc"  # folder of the record
+    time_budget: str | int | float | None = None  # a sweep starts no run later than this: 90, 90s, 9m, 1h
+    wandb: WandbConfig = field(default_factory=lambda: WandbConfig())
+
+    @property
+    def peak_lr(self) -> float:
+        """Learning rate the schedule's factor multiplies: `lr` scaled for the batch."""
+        return self.lr * scaling_factor(self.lr_scaling, self.batch)
+
+
+# Settings that say where or how a run is executed or shown, or that reach it through another setting.
+_NOT_IDENTITY = {
+    "device", "deterministic", "results_dir", "experiment", "time_budget", "wandb", "warmup", "lr_rank",
+}  # fmt: skip
+
+
+def scaling_factor(rule: str, batch: int) -> float:
+    """Returns the factor on the base learning rate: linear (Goyal et al. 2017), square root (Krizhevsky 2014) or none."""
+    ratio = batch / BASE_BATCH
+    return {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[rule]
+
+
+def table_lr(table: Mapping[int, list[float]], batch: int, rank: int | None) -> float:
+    """Returns the protocol's learning rate for `batch`.
+
+    Args:
+        table: batch -> rates, ascending.
+        batch: images per update; one that is not in the table takes the nearest batch's (by ratio) rate, times the
+            square root of the batches' ratio.
+        rank: which of the rates; None is the middle one.
+
+    Raises:
+        UserError: the table has no such rank.
+    """
+    table = {int(key): list(rates) for key, rates in table.items()}
+    if not isinstance(batch, int) or isinstance(batch, bool) or batch < 1:
+        raise UserError(f"batch={batch}: expected a whole number, 1 or more")
+    nearest = min(table, key=lambda known: abs(math.log(known / batch)))
+    rates = table[nearest]
+    rank = len(rates) // 2 if rank is None else rank
+    if not isinstance(rank, int) or not 0 <= rank < len(rates):
+        raise UserError(f"lr_rank={rank}: the protocol's table has the ranks 0 to {len(rates) - 1}")
+    return rates[rank] * math.sqrt(batch / nearest)
+
+
+def seconds(text: str | float | None) -> float | None:
+    """Returns a duration such as `90`, `90s`, `9m` or `1.5h` in seconds; None stays None."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(text).strip())
+    if not match:
+        raise UserError(f"time_budget={text}: expected a duration such as 90s, 9m or 1h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def _number(key: str, value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise UserError(f"{key}={value}: expected a number")
+    return float(value)
+
+
+def _epochs_or_share(limit: float, share: float, epochs: Any) -> float:
+    """Returns `limit` epochs, or `share` of a training too short for it."""
+    return min(float(limit), share * _number("epochs", epochs))
+
+
+def register_resolvers() -> None:
+    """Makes the functions the YAML files call known to OmegaConf."""
+    for name, function in {
+        "lbt.table_lr": lambda table, batch, rank: table_lr(table, batch, rank),
+        "lbt.epochs_or_share": _epochs_or_share,
+        "lbt.per_base_batch": lambda value, batch: value * _number("batch", batch) / BASE_BATCH,
+    }.items():
+        OmegaConf.register_new_resolver(name, function, replace=True)
+
+
+def resolve(composed: DictConfig) -> Config:
+    """Returns the typed configuration of what Hydra composed, checked as far as it can be without data or device.
+
+    Raises:
+        UserError: an unknown setting, a value of the wrong type or out of range; one line that names it.
+    """
+    register_resolvers()
+    # The plain numbers come first: what is derived from them would otherwise fail with a less direct message.
+    for key in ("batch", "epochs", "seed"):
+        if OmegaConf.is_missing(composed, key) or not isinstance(composed[key], int) or isinstance(composed[key], bool):
+            raise UserError(f"{key}={composed[key]}: expected a whole number")
+    try:
+        raw = OmegaConf.to_container(composed, resolve=True)
+    except OmegaConfBaseException as error:
+        message = str(error).splitlines()[0]
+        raise UserError(message.removeprefix("UserError raised while resolving interpolation: ")) from None
+    raw.pop("hydra", None)
+    for group in ("lr", "lr_scaling"):  # an optimizer's own defaults, read by interpolation
+        raw["optimizer"].pop(group, None)
+    raw["data"] = _data_config(raw["data"])
+    raw["wandb"] = WandbConfig(**bind(WandbConfig, raw["wandb"], "wandb"))
+    config = Config(**bind(Config, raw, ""))
+    _check(config, raw_table=raw["protocol"].get("lr_table"))
+    return config
+
+
+def _data_config(raw: dict) -> DataConfig:
+    own = {key: value for key, value in raw.items() if key in DataConfig.__dataclass_fields__ and key != "options"}
+    options = {key: value for key, value in raw.items() if key not in own}
+    return DataConfig(**bind(DataConfig, {**own, "options": options}, "data"))
+
+
+def _check(config: Config, raw_table: Mapping | None) -> None:
+    def require(holds: bool, message: str) -> None:
+        if not holds:
+            raise UserError(message)
+
+    require(config.batch >= 1, f"batch={config.batch}: expected a whole number, 1 or more")
+    require(config.epochs >= 1, f"epochs={config.epochs}: expected 1 or more")
+    require(config.seed >= 0, f"seed={config.seed}: expected 0 or more")
+    require(math.isfinite(config.lr) and config.lr > 0, f"lr={config.lr}: expected a positive number")
+    require(
+        0 <= config.warmup <= config.epochs,
+        f"warmup={config.warmup:g}: expected 0 to {config.epochs} epochs, the length of the training",
+    )
+    if config.micro_batch is not None:
+        require(
+            1 <= config.micro_batch <= config.batch,
+            f"micro_batch={config.micro_batch}: expected 1 to {config.batch}, the batch",
+        )
+    require(0 <= config.data.val < 1, f"data.val={config.data.val:g}: expected a share of at least 0 and less than 1")
+    require(
+        re.fullmatch(r"[\w.-]+", config.experiment) is not None,
+        f"experiment={config.experiment}: expected letters, digits, '.', '_' and '-'",
+    )
+    seconds(config.time_budget)
+    if config.lr_rank is not None:
+        ranked = raw_table and math.isclose(config.lr, table_lr(raw_table, config.batch, config.lr_rank))
+        require(bool(ranked), f"lr_rank={config.lr_rank}: has no effect, lr is set to {config.lr:g}")
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """Returns the settings that define the run: the same identity on the same data gives the same numbers.
+
+    Values that mean "off" (None, False, 0, empty) are left out, so that a setting added later with an "off" default
+    does not change the id of runs recorded before it.
+    """
+    settings = {key: value for key, value in asdict(config).items() if key not in _NOT_IDENTITY}
+    settings["data"].pop("root")
+    settings["protocol"] = {"name": config.protocol["name"]}
+    return _without_off(settings)
+
+
+def _without_off(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        cleaned = {key: _without_off(item) for key, item in sorted(value.items())}
+        return {key: item for key, item in cleaned.items() if item}
+    if isinstance(value, list | tuple):
+        return [_without_off(item) for item in value]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)  # 1 and 1.0 are one value
+    return value
+
+
+def run_id(identity_of_run: Mapping[str, Any], fingerprint: str) -> str:
+    """Returns the id of a run: 16 hex digits of a SHA-256 over its identity and its data's fingerprint."""
+    text = json.dumps([identity_of_run, fingerprint], sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def to_json(config: Config) -> dict[str, Any]:
+    """Returns the configuration as a record holds it: everything but the protocol's table and switches."""
+    settings = asdict(config)
+    settings["protocol"] = {"name": config.protocol["name"]}
+    settings["peak_lr"] = config.peak_lr
+    return settings
+
+
+def from_json(settings: Mapping[str, Any]) -> Config:
+    """Returns the configuration a record holds."""
+    settings = {key: value for key, value in settings.items() if key != "peak_lr"}
+    settings["data"] = DataConfig(**settings["data"])
+    settings["wandb"] = WandbConfig(**settings["wandb"])
+    return Config(**bind(Config, settings, ""))

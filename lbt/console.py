@@ -1,0 +1,157 @@
+"""What a user sees while runs are executed: a progress bar on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from lbt.config import Config
+
+PLAIN_SECONDS = 10.0  # without a terminal, at most one line in this time
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Any) -> Text:
+        return Text(f"{task.fields['rate']:,.0f} images/s" if task.fields["rate"] else "")
+
+
+class Reporter:
+    """Shows nothing; what the training loop calls, for a subclass to show."""
+
+    def start(self, config: Config, name: str, images: Any, steps_per_epoch: int, step: int) -> None:
+        """A run begins, or goes on after `step` updates."""
+
+    def step(self, epoch: int, step: int, images: int, seconds: float) -> None:
+        """An update was made; `images` were seen in `seconds` of this epoch."""
+
+    def epoch(self, line: Mapping[str, Any]) -> None:
+        """An epoch was recorded."""
+
+    def end(self, outcome: Any) -> None:
+        """The run has come to an end."""
+
+    def finished_before(self, outcome: Any) -> None:
+        """The run had been finished before."""
+
+    def close(self) -> None:
+        """Frees the screen."""
+
+
+class ConsoleReporter(Reporter):
+    """Writes to a console.
+
+    Args:
+        console: where to; a terminal gets a progress bar, anything else plain lines.
+    """
+
+    def __init__(self, console: Console | None = None):
+        self.console = console or Console()
+        self._progress: Progress | None = None
+        self._shown = 0.0
+        self._epochs = 0
+
+    def start(self, config: Config, name: str, images: Any, steps_per_epoch: int, step: int) -> None:
+        """Shows the configuration and opens the bar."""
+        self._epochs = config.epochs
+        self._print(_summary(config, name, images, steps_per_epoch))
+        if step:
+            self._print(f"resuming after {step} of {config.epochs * steps_per_epoch} updates")
+        if self.console.is_terminal:
+            columns = (
+                TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+                BarColumn(),
+                TextColumn("{task.fields[scores]}"),
+                _Rate(),
+                TimeRemainingColumn(),
+            )
+            self._progress = Progress(*columns, console=self.console, transient=True)
+            fields = {"epoch": 1, "epochs": config.epochs, "scores": "", "rate": 0.0}
+            self._bar = self._progress.add_task("", total=config.epochs * steps_per_epoch, completed=step, **fields)
+            self._progress.start()
+
+    def step(self, epoch: int, step: int, images: int, seconds: float) -> None:
+        """Moves the bar."""
+        if self._progress is not None:
+            self._progress.update(self._bar, completed=step, epoch=epoch, rate=images / seconds)
+
+    def epoch(self, line: Mapping[str, Any]) -> None:
+        """Shows the epoch's loss and accuracy."""
+        if self._progress is not None:
+            self._progress.update(self._bar, scores=scores(line))
+        elif time.monotonic() - self._shown > PLAIN_SECONDS or line["epoch"] == self._epochs:
+            rate, lr = line["wall_images_per_second"], line["effective_lr"]
+            self._print(f"epoch {line['epoch']}/{self._epochs}  {scores(line)}  lr {lr:.4g}  {rate:,.0f} images/s")
+            self._shown = time.monotonic()
+
+    def end(self, outcome: Any) -> None:
+        """Shows the status and where the record lies."""
+        self.close()
+        self._print(_sentence(outcome))
+
+    def finished_before(self, outcome: Any) -> None:
+        """Says that there was nothing to do."""
+        self._print(f"{outcome.status} already: {scores(outcome.summary)}; record {outcome.path}")
+
+    def close(self) -> None:
+        """Ends the bar."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def _print(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def scores(line: Mapping[str, Any]) -> str:
+    """Returns the losses and accuracies of a record's line as a text."""
+    parts = []
+    for key, value in line.items():
+        if key.endswith("_loss"):
+            parts.append(f"{key.replace('_', ' ')} {'not finite' if value is None else format(value, '.3f')}")
+        elif key.endswith("_accuracy"):
+            parts.append(f"{key.replace('_', ' ')} {value:.2f} %")
+    return "  ".join(parts)
+
+
+def _summary(config: Config, name: str, images: Any, steps_per_epoch: int) -> str:
+    micro = f" in micro-batches of {config.micro_batch}" if config.micro_batch else ""
+    scaled = "" if config.lr_scaling == "none" else f" ({config.lr:g}, {config.lr_scaling} scaling)"
+    return (
+        f"run {name}: {config.optimizer['name']}, batch {config.batch}{micro}, peak lr {config.peak_lr:g}{scaled}, "
+        f"schedule {config.schedule['name']}, protocol {config.protocol['name']}\n"
+        f"  {config.model['name']} on {images.origin}, {len(images.train_labels):,} images, {config.epochs} epochs "
+        f"of {steps_per_epoch} updates, seed {config.seed}, {config.precision} on {config.device}"
+    )
+
+
+def _sentence(outcome: Any) -> str:
+    said = {
+        "done": "done",
+        "diverged": f"diverged in epoch {outcome.summary.get('epochs')}: the loss is not finite",
+        "oom": "out of memory: " + _advice(outcome.summary.get("largest_micro_batch", 0)),
+        "failed": f"failed: {outcome.summary.get('error', '')}",
+        "interrupted": f"interrupted after {outcome.summary.get('steps')} updates; the same command goes on",
+    }[outcome.status]
+    return f"{said}  {scores(outcome.summary)}\n  record {outcome.path}"
+
+
+def _advice(size: int) -> str:
+    return f"try micro_batch={size}" if size else "not even one image fits"
+
+
+def sweep_table(outcomes: Sequence[Any]) -> Table:
+    """Returns a table of a sweep's runs, one per row."""
+    table = Table(title=f"{len(outcomes)} runs")
+    for header in ("run", "optimizer", "batch", "lr", "seed", "status", "accuracy %"):
+        table.add_column(header, justify="right" if header in ("batch", "lr", "seed", "accuracy %") else "left")
+    for outcome in outcomes:
+        config = outcome.config
+        status = outcome.status + (" before" if outcome.recorded_before else "")
+        row = (outcome.id, config.optimizer["name"], str(config.batch), f"{config.lr:.4g}", str(config.seed), status)
+        accuracies = [f"{value:.2f}" for key, value in outcome.summary.items() if key.endswith("_accuracy")]
+        table.add_row(*row, "  ".join(accuracies))
+    return table

@@ -1,0 +1,155 @@
+"""One file per run: append-only JSON lines, complete in themselves, from which tables and figures are made.
+
+`<results_dir>/runs/<experiment>/<id>.jsonl` holds a line `{"kind": "run", ...}` with configuration and provenance, a
+line `{"kind": "epoch", ...}` an epoch and, once the run has come to an end, a line `{"kind": "end", ...}`.
+"""
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+STATUSES = ("done", "diverged", "oom", "failed", "interrupted")
+FINAL = ("done", "diverged")  # running the same configuration again would give the same
+
+
+class RecordError(Exception):
+    """A record that cannot be read as one; its text names the file and what is wrong."""
+
+
+@dataclass
+class RunRecord:
+    """A record as read: the run's line, its epochs and its end, None while it has none."""
+
+    path: Path
+    run: dict[str, Any]
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    end: dict[str, Any] | None = None
+
+    @property
+    def status(self) -> str:
+        """One of `STATUSES`, or `unfinished` where the record has no end."""
+        return self.end["status"] if self.end else "unfinished"
+
+
+def path_of(results_dir: str | Path, experiment: str, run_id: str) -> Path:
+    """Returns where the record of a run belongs."""
+    return Path(results_dir) / "runs" / experiment / f"{run_id}.jsonl"
+
+
+def find(results_dir: str | Path, run_id: str) -> Path | None:
+    """Returns the record of a run, in whichever experiment's folder it lies."""
+    return next(iter(sorted(Path(results_dir).glob(f"runs/*/{run_id}.jsonl"))), None)
+
+
+def paths(results_dir: str | Path) -> list[Path]:
+    """Returns every record's path below `results_dir`, in a stable order."""
+    return sorted(Path(results_dir).glob("runs/*/*.jsonl"))
+
+
+def read(path: str | Path) -> RunRecord:
+    """Returns the record at `path`.
+
+    Raises:
+        RecordError: the file is not a record of this schema, or a line other than the last one is damaged. An
+            incomplete last line is what a killed run leaves and is passed over.
+    """
+    path = Path(path)
+    record = None
+    for number, line in _json_lines(path):
+        kind = line.get("kind")
+        if record is None:
+            if kind != "run" or line.get("schema") != SCHEMA or not {"id", "config", "provenance"} <= line.keys():
+                raise RecordError(f"{path}: line {number} is not the start of a record of schema {SCHEMA}")
+            record = RunRecord(path, line)
+        elif record.end is not None:
+            raise RecordError(f"{path}: line {number} follows the record's end")
+        elif kind == "epoch" and line.get("epoch") == len(record.epochs) + 1:
+            record.epochs.append(line)
+        elif kind == "end" and line.get("status") in STATUSES:
+            record.end = line
+        else:
+            raise RecordError(f"{path}: line {number} is out of place")
+    if record is None:
+        raise RecordError(f"{path}: empty")
+    return record
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    lines = path.read_text(encoding="utf-8").split("\n")
+    for number, text in enumerate(lines, 1):
+        if not text.strip():
+            continue
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:
+            if number == len(lines):  # no newline at its end: cut off while it was written
+                return
+            raise RecordError(f"{path}: line {number} is not JSON") from None
+        if not isinstance(line, dict):
+            raise RecordError(f"{path}: line {number} is not a JSON object")
+        yield number, line
+
+
+def to_line(content: Mapping[str, Any]) -> str:
+    """Returns one line of a record; numbers that JSON has no name for (NaN, infinity) become null."""
+    return json.dumps(_finite(content), allow_nan=False, ensure_ascii=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+class RecordWriter:
+    """Writes one record; `lines` holds what it has written so that a checkpoint can restore it.
+
+    Args:
+        path: the record's file; its folder is made.
+        lines: the lines to begin with: the run's line, and on resuming those of the epochs already trained. They
+            replace whatever the file held.
+    """
+
+    def __init__(self, path: Path, lines: list[str]):
+        self.path, self.lines = path, list(lines)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, "".join(f"{line}\n" for line in self.lines).encode())
+
+    def append(self, content: Mapping[str, Any]) -> None:
+        """Adds one line."""
+        line = to_line(content)
+        self.lines.append(line)
+        with open(self.path, "ab") as file:
+            file.write(f"{line}\n".encode())
+
+    def end(self, status: str, summary: Mapping[str, Any]) -> None:
+        """Adds the last line and waits until it is on the disk."""
+        with open(self.path, "ab") as file:
+            file.write(f"{to_line({'kind': 'end', 'status': status, 'summary': summary})}\n".encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Writes `content` to `path` as a whole or not at all: a temporary file beside it, synced, then renamed."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

@@ -1,0 +1,107 @@
+"""Checks configuration values against the signature of what they are given to: unknown names, wrong types, bad choices."""
+
+import inspect
+import types
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from lbt.errors import UserError, did_you_mean
+
+
+def pick(group: str, name: str, options: Mapping[str, Callable]) -> Callable:
+    """Returns `options[name]`; an unknown name is a `UserError` with the nearest right spelling."""
+    if name not in options:
+        raise UserError(f'{group}={name}: there is no {group} "{name}"{did_you_mean(name, options)}')
+    return options[name]
+
+
+def bind(target: Callable, values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Returns `values` converted to the annotated types of `target`'s keyword arguments.
+
+    Args:
+        target: a function or class (its constructor counts) whose arguments are annotated.
+        values: argument name -> value, as configuration files and the command line give them.
+        where: the configuration group, for the message.
+
+    Raises:
+        UserError: an argument `target` does not have, or a value its annotation does not allow.
+    """
+    function = target.__init__ if inspect.isclass(target) else target
+    hints = get_type_hints(function)
+    known = {
+        name
+        for name, parameter in inspect.signature(target).parameters.items()
+        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    }
+    bound = {}
+    for name, value in values.items():
+        key = f"{where}.{name}" if where else name
+        if name not in known:
+            raise UserError(f"{key}: no such setting{did_you_mean(name, known)}")
+        bound[name] = convert(value, hints.get(name, Any), key)
+    return bound
+
+
+def convert(value: Any, annotation: Any, key: str) -> Any:
+    """Returns `value` as the type `annotation` names, or raises a `UserError` that names `key`."""
+    if annotation is Any:
+        return value
+    origin = get_origin(annotation)
+    if origin is Literal:
+        return _convert_choice(value, get_args(annotation), key)
+    if origin in (Union, types.UnionType):
+        return _convert_union(value, get_args(annotation), key)
+    if origin in (tuple, list):
+        return _convert_sequence(value, annotation, key)
+    if origin is dict or annotation is dict:
+        if isinstance(value, Mapping):
+            return dict(value)
+    elif annotation is bool:
+        if isinstance(value, bool):
+            return value
+    elif annotation is int:
+        if isinstance(value, int | float) and not isinstance(value, bool) and value == int(value):
+            return int(value)
+    elif annotation is float:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+    elif annotation is str:
+        if isinstance(value, str):
+            return value
+    elif inspect.isclass(annotation) and isinstance(value, annotation):
+        return value
+    raise UserError(f"{key}={value}: expected {_describe(annotation)}")
+
+
+def _convert_choice(value: Any, choices: tuple, key: str) -> Any:
+    if value not in choices:
+        raise UserError(f"{key}={value}: no such choice{did_you_mean(value, choices)}")
+    return value
+
+
+def _convert_union(value: Any, options: tuple, key: str) -> Any:
+    if value is None and type(None) in options:
+        return None
+    for option in options:
+        if option is type(None):
+            continue
+        try:
+            return convert(value, option, key)
+        except UserError:
+            continue
+    raise UserError(f"{key}={value}: expected {' or '.join(_describe(option) for option in options)}")
+
+
+def _convert_sequence(value: Any, annotation: Any, key: str) -> Any:
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if not isinstance(value, list | tuple):
+        raise UserError(f"{key}={value}: expected {_describe(annotation)}")
+    if origin is tuple and Ellipsis not in inner and len(value) != len(inner):
+        raise UserError(f"{key}={value}: expected {len(inner)} values")
+    kinds = inner if origin is tuple and Ellipsis not in inner else (inner[0],) * len(value)
+    return origin(convert(item, kind, f"{key}[{i}]") for i, (item, kind) in enumerate(zip(value, kinds, strict=True)))
+
+
+def _describe(annotation: Any) -> str:
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+    return names.get(annotation, str(annotation))

@@ -1,0 +1,1 @@
+"""Reads records and writes tables; knows nothing of training."""

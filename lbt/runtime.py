@@ -1,0 +1,92 @@
+"""What a run is executed on: device, precision, seeds, provenance."""
+
+import os
+import platform
+import subprocess
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+
+from lbt.config import Config
+from lbt.errors import UserError
+
+
+def settle(config: Config) -> Config:
+    """Returns the configuration with `device` and `precision` as they are used on this machine.
+
+    Raises:
+        UserError: CUDA is asked for and there is none.
+    """
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device=cuda: this torch sees no CUDA device; use device=cpu or device=auto")
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    precision = config.precision
+    if precision == "auto":
+        precision = "bf16" if _computes_in_bf16(device) else "fp32"
+    return replace(config, device=device, precision=precision)
+
+
+def _computes_in_bf16(device: str) -> bool:
+    if device == "cuda":
+        return torch.cuda.get_device_capability() >= (8, 0)
+    return any(getattr(torch.cpu, f"_is_{unit}_supported", bool)() for unit in ("avx512_bf16", "amx_tile"))
+
+
+def prepare(config: Config) -> torch.device:
+    """Seeds torch, sets what `deterministic` asks for and returns the device."""
+    torch.manual_seed(config.seed)
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(config.deterministic)
+    torch.backends.cudnn.benchmark = not config.deterministic
+    return torch.device(config.device)
+
+
+def provenance(device: torch.device) -> dict[str, Any]:
+    """Returns what made a record: code, libraries, machine and time."""
+    name = torch.cuda.get_device_name() if device.type == "cuda" else torch.cpu.get_capabilities().get("cpu_name", "")
+    return {
+        "lbt": _own_version(),
+        **_commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "device": device.type,
+        "device_name": name or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _own_version() -> str:
+    try:
+        return version("lbt")
+    except PackageNotFoundError:  # run from a source tree
+        return "source"
+
+
+@cache
+def _commit() -> dict[str, Any]:
+    """Returns the source tree's commit and whether it had changes; nulls for an installed package."""
+    tree = Path(__file__).resolve().parent.parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(tree), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != tree:
+            return {"commit": None, "dirty": None}
+        # Results are what runs write; only code and configuration decide what a run computes.
+        changes = git("status", "--porcelain", "--", "lbt", "configs", "pyproject.toml")
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changes)}
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": None, "dirty": None}

@@ -1,0 +1,274 @@
+"""One run, top to bottom: data, model, optimizer, schedule; update, evaluate, record, checkpoint."""
+
+import json
+import math
+import time
+import traceback
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from lbt import build, checkpoint, records, runtime
+from lbt.config import Config, identity, run_id, to_json
+from lbt.console import Reporter
+from lbt.data import ImageSet
+from lbt.data.resident import ResidentData
+from lbt.interrupt import Interrupt
+from lbt.mirror import Mirror
+from lbt.step import Executor, is_out_of_memory
+
+CHECKPOINT_SECONDS = 20.0  # an epoch that ends later than this after the last checkpoint writes one
+LONGEST_SECONDS = 45.0  # within an epoch one is written after this time
+
+
+@dataclass
+class Outcome:
+    """What became of a run: its record's status, or `running` where another process holds it."""
+
+    id: str
+    status: str
+    config: Config
+    path: Path
+    summary: dict[str, Any] = field(default_factory=dict)
+    recorded_before: bool = False
+
+
+def run(config: Config, *, interrupt: Interrupt | None = None, reporter: Reporter | None = None) -> Outcome:
+    """Executes the run `config` describes, once: a finished one is returned from its record, an interrupted one resumed.
+
+    Raises:
+        UserError: a mistake in the configuration or the data; nothing is written.
+    """
+    config = runtime.settle(config)
+    build.validate(config)
+    images = build.images(config)
+    name = run_id(identity(config), images.fingerprint)
+    interrupt, reporter = interrupt or Interrupt(), reporter or Reporter()
+    lock = checkpoint.lock_of(config.results_dir, name)
+
+    finished = _finished(config, name)
+    if finished is None:
+        training = Training(config, images, name)  # refuses what does not fit the data before anything is written
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(lock, timeout=0):
+                finished = _finished(config, name)  # by another process, meanwhile
+                if finished is None:
+                    return training.execute(interrupt, reporter)
+        except Timeout:
+            return Outcome(name, "running", config, records.path_of(config.results_dir, config.experiment, name))
+    reporter.finished_before(finished)
+    return finished
+
+
+def _finished(config: Config, name: str) -> Outcome | None:
+    path = records.find(config.results_dir, name)
+    if path is None:
+        return None
+    try:
+        record = records.read(path)
+    except records.RecordError:
+        return None  # damaged: the run is executed again
+    if record.status not in records.FINAL:
+        return None
+    return Outcome(name, record.status, config, path, record.end["summary"], recorded_before=True)
+
+
+class Training:
+    """The objects of one run and their state.
+
+    Args:
+        config: settled configuration.
+        images: its data, in host memory.
+        name: the run's id.
+
+    Raises:
+        UserError: the configuration does not fit the data or the model.
+    """
+
+    def __init__(self, config: Config, images: ImageSet, name: str):
+        self.config, self.images, self.name = config, images, name
+        self.device = runtime.prepare(config)
+        self.path = records.find(config.results_dir, name)
+        self.path = self.path or records.path_of(config.results_dir, config.experiment, name)
+        self.checkpoint_path = checkpoint.path_of(config.results_dir, name)
+        self.data = ResidentData(
+            images.train_images.to(self.device),
+            images.train_labels.to(self.device),
+            batch=config.batch,
+            last_batch=config.data.last_batch,
+            augment=config.data.augment,
+            seed=config.seed,
+        )
+        self.test_images, self.test_labels = images.test_images.to(self.device), images.test_labels.to(self.device)
+        self.model = build.model(config, len(images.classes))
+        self.model.to(self.device, memory_format=torch.channels_last).train()
+        per_epoch = self.data.steps_per_epoch
+        self.optimizer = build.optimizer(config, self.model.parameters(), steps_per_epoch=per_epoch)
+        for group in self.optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+        self.schedule = build.schedule(config, total_steps=config.epochs * per_epoch, steps_per_epoch=per_epoch)
+        self.executor = Executor(
+            self.model, build.task(config), precision=config.precision, micro_batch=config.micro_batch
+        )
+        self.step = 0  # updates made
+        self.epoch = 0  # epochs completed
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)  # of this epoch's images so far
+        self.seen = 0  # images of this epoch so far
+        self.wall_seconds = 0.0  # spent on this run, earlier sessions included
+        self.record: records.RecordWriter | None = None
+
+    def execute(self, interrupt: Interrupt, reporter: Reporter) -> Outcome:
+        """Trains to the end, to divergence, out of memory, or until interrupted, and records it."""
+        self._begin()
+        reporter.start(self.config, self.name, self.images, self.data.steps_per_epoch, self.step)
+        error = None
+        with closing(Mirror(self.config, self.name)) as mirror, closing(reporter):
+            try:
+                with interrupt:
+                    status, extra = self._loop(interrupt, reporter, mirror), {}
+            except RuntimeError as caught:
+                if not is_out_of_memory(caught):
+                    status, extra, error = "failed", {"error": _one_line(caught)}, caught
+                else:
+                    status, extra = "oom", {}
+            except Exception as caught:
+                status, extra, error = "failed", {"error": _one_line(caught)}, caught
+            if status == "oom":  # outside the handler, so that the failed pass's memory is free
+                extra = {"largest_micro_batch": self._largest_micro_batch()}
+            summary = {**self._summary(), **extra}
+            self.record.end(status, summary)
+            if status in records.FINAL:
+                self.checkpoint_path.unlink(missing_ok=True)
+            outcome = Outcome(self.name, status, self.config, self.path, summary)
+            mirror.end(status, summary)
+            reporter.end(outcome)
+        if error is not None:
+            traceback.print_exception(error)
+        return outcome
+
+    def _begin(self) -> None:
+        """Takes up the checkpoint, if there is one, and opens the record with the lines that belong to it."""
+        state = checkpoint.load(self.checkpoint_path, self.device)
+        if state is None or state["device"] != self.device.type:  # generators do not go from one kind to another
+            first = {"kind": "run", "schema": records.SCHEMA, "id": self.name, "config": to_json(self.config)}
+            made_by = runtime.provenance(self.device) | {
+                "data": self.images.origin,
+                "data_official": self.images.official,
+                "data_fingerprint": self.images.fingerprint,
+                "train_images": len(self.images.train_labels),
+                "test_images": len(self.images.test_labels),
+                "steps_per_epoch": self.data.steps_per_epoch,
+                "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            }
+            self.record = records.RecordWriter(self.path, [records.to_line(first | {"provenance": made_by})])
+        else:
+            self._load_state(state)
+            self.record = records.RecordWriter(self.path, state["lines"])
+        self._started = self._saved = time.monotonic()
+
+    def _loop(self, interrupt: Interrupt, reporter: Reporter, mirror: Mirror) -> str:
+        while self.epoch < self.config.epochs:
+            started = time.monotonic()
+            seen_before = self.seen
+            for images, labels in self.data.batches():
+                self._update(images, labels)
+                reporter.step(self.epoch + 1, self.step, self.seen - seen_before, time.monotonic() - started)
+                if interrupt.requested():
+                    self._save()
+                    return "interrupted"
+                if time.monotonic() - self._saved > LONGEST_SECONDS:
+                    self._save()
+            line = self._evaluate(started, self.seen - seen_before)
+            self.epoch, self.seen = self.epoch + 1, 0
+            self.loss_sum.zero_()
+            self.record.append(line)
+            mirror.epoch(line)
+            reporter.epoch(line)
+            if not math.isfinite(line["train_loss"]):
+                return "diverged"
+            if time.monotonic() - self._saved > CHECKPOINT_SECONDS and self.epoch < self.config.epochs:
+                self._save()
+        return "done"
+
+    def _update(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+        """Makes one update; nothing in it waits for the device."""
+        factor = self.schedule(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        self.optimizer.zero_grad(set_to_none=True)
+        self.loss_sum += self.executor.backward(images, labels)
+        self.optimizer.step()
+        self.step += 1
+        self.seen += len(images)
+
+    def _evaluate(self, started: float, images: int) -> dict[str, Any]:
+        train_loss = self.loss_sum.item() / self.seen
+        trained = time.monotonic()
+        scores = self.executor.evaluate(self.test_images, self.test_labels)
+        split = "val" if self.config.data.val else "test"
+        group = self.optimizer.param_groups[0]
+        return {
+            "kind": "epoch",
+            "epoch": self.epoch + 1,
+            "step": self.step,
+            "lr": float(group["lr"]),
+            "effective_lr": float(group["lr"] * group.get("lr_factor", 1.0)),
+            "train_loss": train_loss,
+            **{f"{split}_{name}": value for name, value in scores.items()},
+            "wall_train_seconds": round(trained - started, 4),
+            "wall_eval_seconds": round(time.monotonic() - trained, 4),
+            "wall_images_per_second": round(images / max(trained - started, 1e-9), 1),
+        }
+
+    def _summary(self) -> dict[str, Any]:
+        """Returns the last epoch's figures and the run's length."""
+        last = json.loads(self.record.lines[-1])
+        figures = {key: value for key, value in last.items() if key.endswith(("_loss", "_accuracy"))}
+        wall = round(self.wall_seconds + time.monotonic() - self._started, 2)
+        return {"epochs": self.epoch, "steps": self.step, **figures, "wall_seconds": wall}
+
+    def _largest_micro_batch(self) -> int:
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        size = min(self.config.batch, len(self.data.images))
+        return self.executor.largest_micro_batch(self.data.images[:size], self.data.labels[:size])
+
+    def _save(self) -> None:
+        now = time.monotonic()
+        state = {
+            "device": self.device.type,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "data": self.data.state_dict(),
+            "random": torch.get_rng_state(),
+            "step": self.step,
+            "epoch": self.epoch,
+            "seen": self.seen,
+            "loss_sum": self.loss_sum,
+            "wall_seconds": self.wall_seconds + now - self._started,
+            "lines": self.record.lines,
+        }
+        if self.device.type == "cuda":
+            state["random_cuda"] = torch.cuda.get_rng_state()
+        checkpoint.save(self.checkpoint_path, state)
+        self._saved = time.monotonic()
+
+    def _load_state(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.data.load_state_dict(state["data"])
+        torch.set_rng_state(state["random"].cpu())
+        if "random_cuda" in state and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["random_cuda"].cpu())
+        self.step, self.epoch, self.seen = state["step"], state["epoch"], state["seen"]
+        self.loss_sum.copy_(state["loss_sum"])
+        self.wall_seconds = state["wall_seconds"]
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]

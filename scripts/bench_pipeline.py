@@ -1,0 +1,112 @@
+"""The full training loop against the bare network: images/s of both, interleaved in one process, medians and ratios.
+
+bare: forward and backward of the model on one fixed, normalised batch, in the same precision and memory format.
+full: what a run does an update: gather, augmentation, normalisation, forward, backward, optimizer, schedule.
+
+    python scripts/bench_pipeline.py                             # synthetic images
+    python scripts/bench_pipeline.py --set data=cifar10 --set data.root=DIR --precisions bf16
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import torch
+
+from lbt import build, runtime, sweep
+from lbt.config import resolve
+from lbt.train import Training
+
+
+def make(overrides: list[str]) -> Training:
+    config = runtime.settle(resolve(sweep.compose(overrides)))
+    return Training(config, build.images(config), "benchmark")
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def timed(function, device: torch.device) -> float:
+    synchronise(device)
+    started = time.perf_counter()
+    function()
+    synchronise(device)
+    return time.perf_counter() - started
+
+
+def compare(overrides: list[str], rounds: int, updates: int) -> tuple[float, float, float]:
+    """Returns the medians of bare and full images/s, and of the rounds' ratios full/bare."""
+    training = make(overrides)
+    batch = training.config.batch
+    executor, device = training.executor, training.device
+    images, labels = training.data.images[:batch], training.data.labels[:batch]
+    fixed = executor._input(images)
+
+    def bare() -> None:
+        for _ in range(updates):
+            training.model.zero_grad(set_to_none=True)
+            with executor._autocast():
+                loss = executor.task.loss(training.model, fixed, labels)
+            loss.backward()
+
+    batches = iter(())
+
+    def full() -> None:
+        nonlocal batches
+        for _ in range(updates):
+            pair = next(batches, None)
+            if pair is None:
+                batches = training.data.batches()
+                pair = next(batches)
+            training._update(*pair)
+
+    bare(), full()
+    bare_rates, full_rates = [], []
+    for number in range(rounds):
+        order = ((bare, bare_rates), (full, full_rates))
+        for function, rates in order if number % 2 == 0 else order[::-1]:
+            rates.append(batch * updates / timed(function, device))
+    ratios = [one / other for one, other in zip(full_rates, bare_rates, strict=True)]
+    return statistics.median(bare_rates), statistics.median(full_rates), statistics.median(ratios)
+
+
+def start_up() -> float:
+    """Returns the seconds of a whole `lbt train data=digits` of a single update: start to first step, and its end."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "lbt", "train", "data=digits", "batch=1437", "epochs=1", f"results_dir={folder}"]
+        started = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batches", type=int, nargs="+", default=[512, 4096])
+    parser.add_argument("--precisions", nargs="+", default=["bf16", "fp32"])
+    parser.add_argument("--optimizers", nargs="+", default=["tvlars"])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--images", type=int, default=4096, help="images per timing (default: %(default)s)")
+    parser.add_argument("--set", action="append", default=[], metavar="OVERRIDE", help="e.g. data=cifar10")
+    options = parser.parse_args()
+    base = ["data=synthetic", "data.size=8192", "+data.augment=crop_flip_rotate"] if not options.set else options.set
+    base = [item.replace("+data.augment", "data.augment") for item in base]
+
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, ResNet18 unless set otherwise")
+    print(f"{'optimizer':10} {'batch':>6} {'precision':9} {'bare img/s':>11} {'full img/s':>11} {'full/bare':>9}")
+    for optimizer in options.optimizers:
+        for precision in options.precisions:
+            for batch in options.batches:
+                overrides = [*base, f"optimizer={optimizer}", f"batch={batch}", f"precision={precision}"]
+                updates = max(1, options.images // batch)
+                bare, full, ratio = compare(overrides, options.rounds, updates)
+                print(f"{optimizer:10} {batch:6} {precision:9} {bare:11,.0f} {full:11,.0f} {ratio:9.3f}", flush=True)
+    print(f"lbt train data=digits, start to the end of its first and only update: {start_up():.1f} s")
+
+
+if __name__ == "__main__":
+    main()

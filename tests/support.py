@@ -1,0 +1,61 @@
+"""What several test files use: a configuration from overrides, a run of it, a model small enough for hundreds of runs."""
+
+import torch
+from torch import nn
+
+from lbt import sweep
+from lbt.config import Config, resolve
+from lbt.interrupt import Interrupt
+from lbt.models import MODELS
+from lbt.train import Outcome, run
+
+TINY = [
+    "data=synthetic",
+    "data.size=44",
+    "data.test_size=16",
+    "data.resolution=8",
+    "data.augment=crop_flip_rotate",
+    "model.name=tiny",
+    "batch=16",  # 3 updates an epoch, the last one of 12 images
+    "epochs=4",
+    "precision=fp32",
+    "device=cpu",
+]
+
+
+def tiny(num_classes: int, *, stem: str = "imagenet", norm: str = "batch", init: str | None = None) -> nn.Module:
+    """A convolution, a batch norm and a linear layer."""
+    layers = (nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes))
+
+
+MODELS["tiny"] = tiny
+
+
+def configure(*overrides: str) -> Config:
+    """Returns the resolved configuration."""
+    return resolve(sweep.compose(overrides))
+
+
+def tiny_config(results_dir, *overrides: str) -> Config:
+    """Returns the configuration of a run of a few milliseconds."""
+    return configure(*TINY, f"results_dir={results_dir}", *overrides)
+
+
+class StopAfter(Interrupt):
+    """Asks the run to stop after its n-th update from now on."""
+
+    def __init__(self, updates: int):
+        super().__init__()
+        self.left = updates
+
+    def requested(self) -> bool:
+        """Counts the loop's questions, one an update."""
+        self.left -= 1
+        return self.left <= 0
+
+
+def run_tiny(results_dir, *overrides: str, interrupt: Interrupt | None = None) -> Outcome:
+    """Executes a run of a few milliseconds."""
+    torch.manual_seed(12345)  # whatever the process did before must not matter
+    return run(tiny_config(results_dir, *overrides), interrupt=interrupt)
