@@ -1,6 +1,7 @@
 """What an interrupted run needs to go on bit for bit, in one file beside the records."""
 
 import io
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,6 @@ def load(path: Path, device: torch.device) -> dict[str, Any] | None:
         return None
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, ValueError):  # a damaged file: the run starts again
+    except (RuntimeError, EOFError, ValueError, OSError, pickle.UnpicklingError):  # a damaged file: the run starts again
         return None
     return state if state.get("schema") == SCHEMA else None

@@ -18,7 +18,7 @@ from lbt.console import Reporter
 from lbt.data import ImageSet
 from lbt.data.resident import ResidentData
 from lbt.interrupt import Interrupt
-from lbt.mirror import Mirror
+from lbt.mirror import Mirror, require
 from lbt.step import Executor, is_out_of_memory
 
 CHECKPOINT_SECONDS = 20.0  # an epoch that ends later than this after the last checkpoint writes one
@@ -45,6 +45,8 @@ def run(config: Config, *, interrupt: Interrupt | None = None, reporter: Reporte
     """
     config = runtime.settle(config)
     build.validate(config)
+    if config.wandb.mode != "disabled":
+        require()
     images = build.images(config)
     name = run_id(identity(config), images.fingerprint)
     interrupt, reporter = interrupt or Interrupt(), reporter or Reporter()

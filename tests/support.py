@@ -23,7 +23,18 @@ TINY = [
 ]
 
 
-def tiny(num_classes: int, *, stem: str = "imagenet", norm: str = "batch", init: str | None = None) -> nn.Module:
+def tiny(
+    num_classes: int,
+    *,
+    stem: str = "",
+    norm: str = "",
+    norm_groups: int = 0,
+    ghost_size: int | None = None,
+    bn_momentum: float = 0.1,
+    bn_eps: float = 1e-5,
+    zero_init_residual: bool = False,
+    init: str | None = None,
+) -> nn.Module:
     """A convolution, a batch norm and a linear layer."""
     layers = (nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes))

@@ -1,0 +1,138 @@
+"""What every data set becomes: four tensors in memory, their class names, where they came from, and a fingerprint."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lbt.errors import UserError
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """An image classification data set, decoded.
+
+    Attributes:
+        name: the name it was asked for by.
+        train_images: uint8 [N, 3, H, W], RGB.
+        train_labels: int64 [N], 0 to len(classes) - 1.
+        test_images: uint8 [M, 3, H, W], RGB.
+        test_labels: int64 [M].
+        classes: class names in label order.
+        origin: provenance in words, shown in every record, e.g. "cifar10 (unofficial: image folder, JPEG)".
+        official: whether these are the data set's own pixels rather than somebody's copy or collection.
+        fingerprint: first 16 hex digits of the SHA-256 of shapes, pixels and labels; see `fingerprint`.
+    """
+
+    name: str
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    classes: tuple[str, ...]
+    origin: str
+    official: bool
+    fingerprint: str
+
+
+def fingerprint(*tensors: Tensor) -> str:
+    """Returns 16 hex digits of the SHA-256 over each tensor's type, shape and little-endian bytes, in order."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        array = np.ascontiguousarray(tensor.numpy())
+        array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        digest.update(f"{array.dtype.name}{list(array.shape)};".encode())
+        digest.update(array.reshape(-1).view(np.uint8))
+    return digest.hexdigest()[:16]
+
+
+def image_set(
+    name: str,
+    train: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    classes: tuple[str, ...],
+    *,
+    origin: str,
+    official: bool,
+) -> ImageSet:
+    """Makes an `ImageSet` of (images, labels) pairs and fingerprints it; a reader's last line.
+
+    Args:
+        name: the data set's name.
+        train: uint8 [N, 3, H, W] and int64 [N].
+        test: uint8 [M, 3, H, W] and int64 [M].
+        classes: class names in label order.
+        origin: provenance in words.
+        official: whether these are the data set's own pixels.
+
+    Raises:
+        ValueError: shapes, types or labels are not those of an `ImageSet`: a mistake in the reader.
+    """
+    for images, labels in (train, test):
+        if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
+            raise ValueError(f"{name}: images must be uint8 [N, 3, H, W], not {images.dtype} {list(images.shape)}")
+        if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+            raise ValueError(f"{name}: labels must be int64 [{len(images)}], not {labels.dtype} {list(labels.shape)}")
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
+            raise ValueError(f"{name}: labels must lie in 0 to {len(classes) - 1}")
+    mark = fingerprint(*train, *test)
+    return ImageSet(name, *train, *test, tuple(classes), origin, official, mark)
+
+
+def held_out(labels: Tensor, count: int, seed: int) -> Tensor:
+    """Chooses `count` samples at random, each class in proportion to its size (largest remainder).
+
+    The random stream is NumPy's frozen MT19937 one, so a seed means the same samples on every platform and version.
+
+    Args:
+        labels: int64 [N].
+        count: number of samples to choose, at most N.
+        seed: of the choice.
+
+    Returns:
+        bool [N], true for the chosen ones.
+    """
+    names, members, sizes = np.unique(labels.numpy(), return_inverse=True, return_counts=True)
+    share, remainder = np.divmod(sizes * count, sizes.sum())
+    share[np.argsort(-remainder, kind="stable")[: count - share.sum()]] += 1
+    random = np.random.RandomState(seed)  # Generator's streams may change between releases
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    for index in range(len(names)):
+        own = np.flatnonzero(members == index)
+        chosen[torch.from_numpy(own[random.permutation(len(own))[: share[index]]])] = True
+    return chosen
+
+
+def split_validation(images: ImageSet, fraction: float, seed: int) -> ImageSet:
+    """Takes a stratified validation set off the training set, in the place of the test set.
+
+    Args:
+        images: the full data set; its test set is dropped, so that nothing can be tuned on it.
+        fraction: of the training images to hold out, between 0 and 1; rounded to a whole number of images.
+        seed: of the choice; the same seed gives the same images on every platform.
+
+    Returns:
+        A data set whose `test_*` are the held-out images; both parts keep their order, `origin` names the split.
+
+    Raises:
+        UserError: no image, or no image of some class, is left on one of the sides.
+    """
+    labels = images.train_labels
+    count = round(len(labels) * fraction) if 0 < fraction < 1 else 0
+    mask = held_out(labels, count, seed) if count else torch.zeros_like(labels, dtype=torch.bool)
+    present = len(labels.unique())
+    if any(len(labels[side].unique()) < present for side in (mask, ~mask)):
+        raise UserError(
+            f"a validation fraction of {fraction} of {images.name}'s {len(labels)} training images does not leave "
+            f"every class on both sides: choose one between 0 and 1 that does, for example 0.1"
+        )
+    return image_set(
+        images.name,
+        (images.train_images[~mask], labels[~mask]),
+        (images.train_images[mask], labels[mask]),
+        images.classes,
+        origin=f"{images.origin}, validation split of {fraction:g} of the training set, seed {seed}",
+        official=images.official,
+    )

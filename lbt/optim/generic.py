@@ -1,0 +1,181 @@
+"""The field's generic optimizers, torch's own, behind factories with explicit arguments.
+
+They are the baselines of the large-batch reality check (Nado et al. 2021): "sgd" is heavy ball, "nesterov" torch's
+form (``b = mu * b + g; w -= lr * (g + mu * b)``), "adam" has L2 decay in the gradient, "adamw" decoupled decay.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
+
+from lbt.optim.layerwise import check_betas, check_number, check_params, same_layout
+
+
+class _SGD(SGD):
+    """torch's SGD with momentum buffers made as zeros, layer by layer.
+
+    Torch's fused path fails when a layer joins later (its buffer is missing), and leaves the first buffers
+    uninitialised when a gradient scaler skips the first step.
+    """
+
+    def _init_group(self, group: dict[str, Any], *lists: Any) -> Any:
+        for param in group["params"]:
+            if group["momentum"] and param.grad is not None and self.state[param].get("momentum_buffer") is None:
+                self.state[param]["momentum_buffer"] = torch.zeros_like(param)
+        return super()._init_group(group, *lists)
+
+
+def _groups(params: Any, decay_1d: bool) -> list[dict[str, Any]]:
+    """Parameter groups; without ``decay_1d`` each is split, its biases and norms (``ndim <= 1``) without decay."""
+    items = [params] if isinstance(params, Tensor) else list(params)
+    given = items if items and isinstance(items[0], dict) else [{"params": items}]
+    groups = []
+    for group in given:
+        rest = {k: v for k, v in group.items() if k != "params"}
+        members = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
+        check_params([m[1] if isinstance(m, tuple) else m for m in members])
+        if decay_1d:
+            groups.append({"params": members, **rest})
+            continue
+        small = [(m[1] if isinstance(m, tuple) else m).ndim <= 1 for m in members]
+        for flag, extra in ((False, {}), (True, {"weight_decay": 0.0})):
+            chosen = [m for m, one in zip(members, small, strict=True) if one is flag]
+            if chosen:
+                groups.append({"params": chosen, **rest, **extra})
+    return groups
+
+
+def _build(kind: type[Optimizer], params: Any, lr: Any, decay_1d: bool, **options: Any) -> Optimizer:
+    """Check what all have in common and build ``kind``, fused where device, dtype and layout allow."""
+    check_number("lr", lr)
+    check_number("weight_decay", options["weight_decay"])
+    groups = _groups(params, decay_1d)
+    tensors = [m[1] if isinstance(m, tuple) else m for group in groups for m in group["params"]]
+    devices = {tensor.device.type for tensor in tensors}
+    fused = devices <= set(_get_fused_kernels_supported_devices()) and all(same_layout(t) for t in tensors)
+    if kind is not _SGD and devices == {"cuda"}:
+        options["capturable"] = True
+    if not fused and (options.get("nesterov") or (isinstance(lr, Tensor) and not options.get("capturable"))):
+        options["foreach"] = False  # torch's foreach writes to p.grad under Nesterov; needs capturable for a tensor lr
+    return kind(groups, lr=lr, fused=True if fused else None, **options)
+
+
+def sgd(
+    params: Any,
+    lr: float | Tensor,
+    *,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    decay_1d: bool = True,
+    maximize: bool = False,
+) -> Optimizer:
+    """SGD with heavy-ball momentum: ``b = mu * b + g + wd * w; w -= lr * b``.
+
+    Args:
+        params: Tensors, or groups of them.
+        lr: Learning rate.
+        momentum: mu, in [0, 1).
+        weight_decay: wd, added to the gradient.
+        decay_1d: Decay biases and norms (``ndim <= 1``) too.
+        maximize: Go up the gradient.
+
+    Raises:
+        ValueError: A bad argument, by its name and value; complex or sparse parameters.
+    """
+    check_number("momentum", momentum, high=1.0)
+    return _build(_SGD, params, lr, decay_1d, momentum=momentum, weight_decay=weight_decay, maximize=maximize)
+
+
+def nesterov(
+    params: Any,
+    lr: float | Tensor,
+    *,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    decay_1d: bool = True,
+    maximize: bool = False,
+) -> Optimizer:
+    """SGD with Nesterov's momentum, torch's form: ``b = mu * b + d; w -= lr * (d + mu * b)`` with ``d = g + wd * w``.
+
+    Args:
+        params: Tensors, or groups of them.
+        lr: Learning rate.
+        momentum: mu, in (0, 1).
+        weight_decay: wd, added to the gradient.
+        decay_1d: Decay biases and norms (``ndim <= 1``) too.
+        maximize: Go up the gradient.
+
+    Raises:
+        ValueError: A bad argument, by its name and value; complex or sparse parameters.
+    """
+    check_number("momentum", momentum, high=1.0, open_low=True)
+    options = {"momentum": momentum, "weight_decay": weight_decay, "maximize": maximize, "nesterov": True}
+    return _build(_SGD, params, lr, decay_1d, **options)
+
+
+def adam(
+    params: Any,
+    lr: float | Tensor,
+    *,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    decay_1d: bool = True,
+    maximize: bool = False,
+) -> Optimizer:
+    """Adam (Kingma and Ba 2015), its decay added to the gradient.
+
+    Args:
+        params: Tensors, or groups of them.
+        lr: Learning rate.
+        betas: Decay rates of the two moments, each in [0, 1).
+        eps: Added to the root of the second moment.
+        weight_decay: wd, added to the gradient.
+        decay_1d: Decay biases and norms (``ndim <= 1``) too.
+        maximize: Go up the gradient.
+
+    Raises:
+        ValueError: A bad argument, by its name and value; complex or sparse parameters.
+    """
+    check_betas(betas)
+    check_number("eps", eps)
+    options = {"betas": tuple(betas), "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
+    return _build(Adam, params, lr, decay_1d, **options)
+
+
+def adamw(
+    params: Any,
+    lr: float | Tensor,
+    *,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.01,
+    decay_1d: bool = True,
+    maximize: bool = False,
+) -> Optimizer:
+    """AdamW (Loshchilov and Hutter 2019): Adam with decoupled decay, ``w -= lr * wd * w``.
+
+    Args:
+        params: Tensors, or groups of them.
+        lr: Learning rate.
+        betas: Decay rates of the two moments, each in [0, 1).
+        eps: Added to the root of the second moment.
+        weight_decay: wd, times lr.
+        decay_1d: Decay biases and norms (``ndim <= 1``) too.
+        maximize: Go up the gradient.
+
+    Raises:
+        ValueError: A bad argument, by its name and value; complex or sparse parameters.
+    """
+    check_betas(betas)
+    check_number("eps", eps)
+    options = {"betas": tuple(betas), "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
+    return _build(AdamW, params, lr, decay_1d, **options)
+
+
+OPTIMIZERS = {"sgd": sgd, "nesterov": nesterov, "adam": adam, "adamw": adamw}

@@ -1,0 +1,198 @@
+"""LAMB: layer-wise Adam for large batches (You et al. 2020, arXiv 1904.00962, Algorithm 2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lbt.optim.layerwise import (
+    Bucket,
+    LayerwiseOptimizer,
+    check_betas,
+    check_number,
+    norms,
+    safe_ratio,
+    same_layout,
+    scalar_for,
+    scaled_by_layer,
+)
+
+FOREVER = 1e30  # a step count at which Adam's bias correction is exactly 1
+
+
+def lamb_ratios(weight: Tensor, update: Tensor, group: dict[str, Any]) -> Tensor:
+    """Trust ratios ``||w|| / ||u||`` from vectors of norms, shape ``[n]``; 1 where a norm is zero."""
+    if group["norm_clamp"] is not None:
+        weight = weight.clamp(max=group["norm_clamp"])
+    ratios = safe_ratio(weight, update, (weight > 0) & (update > 0))
+    return ratios if group["ratio_clip"] is None else ratios.clamp(max=group["ratio_clip"])
+
+
+class LAMB(LayerwiseOptimizer):
+    r"""LAMB: Adam's direction plus decay, rescaled layer by layer to the norm of the weights.
+
+    ``r = m_hat / (sqrt(v_hat) + eps)``; ``u = r + wd * w``; ``w -= lr * ||w|| / ||u|| * u``; a zero norm gives ratio 1.
+
+    The defaults are the published rule (v5: bias-corrected, every tensor decayed and adapted, as in Algorithm 2, optax
+    and timm; the BERT reference program leaves biases and norms out: ``exclude_1d=True``). Variants, by argument:
+
+    * v3: ``bias_correction=False``. * NVLAMB: ``grad_clip=1.0``, on the norm of all gradients (timm's default too).
+    * LAMBC (Fong et al. 2020): ``ratio_clip=1.0``. * Released TVLARS code: ``bias_correction=False, norm_clamp=10.0``,
+      and in Barlow Twins ``adapt=False``, which makes it Adam with decoupled decay.
+
+    Bias correction counts the steps of the parameter group (``group["step"]``) in which it had a gradient.
+
+    Args:
+        params: Tensors, or groups of them, which may override each argument below.
+        lr: Learning rate: the relative change of a layer's weights in one step.
+        betas: Decay rates of the two moments, each in [0, 1).
+        eps: Added to the root of the second moment.
+        weight_decay: wd, decoupled: added to Adam's direction before the ratio.
+        bias_correction: Divide the moments by ``1 - beta**t``.
+        exclude_1d: Leave tensors of ``ndim <= 1`` without decay and adaptation.
+        ratio_clip: Upper bound of the trust ratio, or None.
+        grad_clip: Scale the gradients of all groups down to this global 2-norm, or None; ``p.grad`` stays as it is.
+        norm_clamp: Clamp the weight norm to [0, norm_clamp], or None.
+        adapt: Use trust ratios; False is ratio 1 everywhere.
+        maximize: Go up the gradient.
+
+    Raises:
+        ValueError: A bad argument, by its name and value; groups which differ in ``grad_clip``; complex or sparse
+            parameters.
+    """
+
+    counts_steps = True
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-6,
+        weight_decay: float = 0.01,
+        bias_correction: bool = True,
+        exclude_1d: bool = False,
+        ratio_clip: float | None = None,
+        grad_clip: float | None = None,
+        norm_clamp: float | None = None,
+        adapt: bool = True,
+        maximize: bool = False,
+    ):
+        defaults = {k: v for k, v in locals().items() if k not in ("self", "params", "__class__")}
+        self._clip: Tensor | None = None
+        super().__init__(params, defaults)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._clip = None
+
+    def check_group(self, group: dict[str, Any]) -> None:
+        """Raise ValueError for a bad argument in ``group``."""
+        check_number("lr", group["lr"])
+        check_betas(group["betas"])
+        check_number("eps", group["eps"])
+        check_number("weight_decay", group["weight_decay"])
+        for name in ("ratio_clip", "grad_clip", "norm_clamp"):
+            if group[name] is not None:
+                check_number(name, group[name], open_low=True)
+        if group["grad_clip"] != self.param_groups[0]["grad_clip"]:
+            raise ValueError(f"Invalid grad_clip: {group['grad_clip']!r} (must be the same in all groups)")
+
+    def begin_step(self) -> None:
+        """Find what all gradients are multiplied by: ``min(1, grad_clip / global norm)``, or None."""
+        self._clip = None
+        limit = self.param_groups[0]["grad_clip"]
+        if limit is None:
+            return
+        parts = [norms(bucket.grads) for group in self.param_groups for bucket in self.buckets(group)]
+        if parts:
+            total = torch.cat([part.to(parts[0].device, torch.float64) for part in parts]).norm()
+            self._clip = 1.0 / torch.clamp(total / limit, min=1.0)
+
+    def update_group(self, group: dict[str, Any]) -> None:
+        """Take one step for one group."""
+        counted = False
+        for bucket in self.buckets(group):
+            if not counted:
+                group["step"].add_(1)
+                counted = True
+            moments = [self.state_tensors(bucket.params, key) for key in ("exp_avg", "exp_avg_sq")]
+            fast = self.fast_cpu and bucket.params[0].device.type == "cpu"
+            adapted = bucket.adapted and group["adapt"]
+            ratios = (fused_update if fast else foreach_update)(bucket, *moments, adapted, self._clip, group)
+            if adapted:
+                self.keep_ratios(bucket.params, ratios)
+
+
+def foreach_update(
+    bucket: Bucket, first: list[Tensor], second: list[Tensor], adapted: bool, clip: Tensor | None, group: dict[str, Any]
+) -> Tensor | None:
+    """Apply the rule to lists of tensors; return the trust ratios (shape ``[n]``), None where not adapted."""
+    params, grads, (beta1, beta2) = bucket.params, bucket.grads, group["betas"]
+    sign = -1.0 if group["maximize"] else 1.0
+    if clip is not None or group["maximize"]:  # fresh lists: gradients are never written to
+        factor = sign if clip is None else scalar_for(params[0], sign * clip)
+        grads = torch._foreach_mul(grads, factor)
+    torch._foreach_lerp_(first, grads, 1 - beta1)
+    torch._foreach_mul_(second, beta2)
+    torch._foreach_addcmul_(second, grads, grads, 1 - beta2)
+    update = torch._foreach_sqrt(second)
+    # m / c1 / (sqrt(v) / c2 + eps)  =  m / (sqrt(v) * c1 / c2 + eps * c1)
+    c1: float | Tensor = 1.0
+    if group["bias_correction"]:
+        step = group["step"].to(params[0].device)
+        c1, c2 = 1 - beta1**step, (1 - beta2**step).sqrt()
+        torch._foreach_mul_(update, scalar_for(params[0], c1 / c2))
+        c1 = scalar_for(params[0], c1)
+    torch._foreach_add_(update, group["eps"] * c1)
+    torch._foreach_reciprocal_(update)
+    torch._foreach_mul_(update, first)
+    if bucket.adapted and group["weight_decay"]:
+        torch._foreach_add_(update, params, alpha=group["weight_decay"])
+    ratios, lr = None, scalar_for(params[0], group["lr"])
+    if adapted:
+        ratios = lamb_ratios(norms(params), norms(update), group)
+        scaled_by_layer(update, ratios * lr)
+    else:
+        torch._foreach_mul_(update, lr)
+    torch._foreach_sub_(params, update)
+    return ratios
+
+
+def fused_update(
+    bucket: Bucket, first: list[Tensor], second: list[Tensor], adapted: bool, clip: Tensor | None, group: dict[str, Any]
+) -> Tensor | None:
+    """The same on CPU by torch's fused Adam kernel, one tensor after another.
+
+    The kernel, run at lr 1 on a scratch tensor of zeros, leaves ``-r`` there and updates both moments in one pass.
+    """
+    lr, clip_by = float(group["lr"]), 1.0 if clip is None else float(clip)
+    decay = group["weight_decay"] if bucket.adapted else 0.0
+    step = torch.tensor(float(group["step"]) if group["bias_correction"] else FOREVER)
+    options = {key: group[key] for key in ("eps", "maximize")}
+    options["beta1"], options["beta2"] = group["betas"]
+    scratch = bucket.params[0].new_empty(max(param.numel() for param in bucket.params))
+    kept = []
+    for i, (param, grad, m, v) in enumerate(zip(bucket.params, bucket.grads, first, second, strict=True)):
+        if not same_layout(param, grad, m, v):
+            one = Bucket([param], [grad], bucket.adapted)
+            kept.append(foreach_update(one, first[i : i + 1], second[i : i + 1], adapted, clip, group))
+            continue
+        if clip_by != 1.0:
+            grad = grad * clip_by
+        update = scratch[: param.numel()].as_strided(param.shape, param.stride()).zero_()
+        torch._fused_adam_(
+            [update], [grad], [m], [v], [], [step], lr=1.0, weight_decay=0.0, amsgrad=False, **options
+        )  # fmt: skip
+        if decay:
+            update.sub_(param, alpha=decay)
+        ratio = lamb_ratios(norms([param]), norms([update]), group) if adapted else None
+        kept.append(ratio)
+        param.add_(update, alpha=lr if ratio is None else lr * ratio.item())
+    return torch.cat(kept) if adapted else None
+
+
+OPTIMIZERS = {"lamb": LAMB}

@@ -1,0 +1,176 @@
+"""Time of one optimizer step: ours, the packages', and torch's fused kernels as the floor.
+
+One process, the contenders interleaved round by round, medians. ``python scripts/bench_optimizers.py --help``.
+"""
+
+import argparse
+import itertools
+import resource
+import statistics
+import time
+import warnings
+
+import torch
+import torchvision
+from torch import nn
+
+import lbt.optim
+
+
+class ReleasedStyle(torch.optim.Optimizer):
+    """TVLARS as released programs are written: one parameter after another, plain tensor operations."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, {"lr": lr})
+        self.count = 0
+
+    @torch.no_grad()
+    def step(self):
+        self.count += 1
+        for group in self.param_groups:
+            for p in group["params"]:
+                d = p.grad
+                if p.ndim > 1:
+                    d = d.add(p, alpha=5e-4)
+                    nw, nd = p.norm().clamp(0, 10), d.norm().clamp(0, 10)
+                    one = torch.ones_like(nw)
+                    factor = 1 / (0.1 + torch.exp(torch.tensor(1e-3 * self.count)))
+                    ratio = torch.where(nw > 0, torch.where(nd > 0, 1e-3 * factor * nw / nd, one), one)
+                    d = d.mul(ratio)
+                buffer = self.state[p].setdefault("mu", torch.zeros_like(p))
+                buffer.mul_(0.9).add_(d)
+                p.add_(buffer, alpha=-group["lr"])
+
+
+def contenders():
+    """Name -> factory over parameters; absent packages are left out with a note."""
+    ours = {
+        "lbt LARS": lambda p: lbt.optim.LARS(p, 0.01),
+        "lbt LARS joint": lambda p: lbt.optim.LARS(p, 0.01, denominator="joint"),
+        "lbt TVLARS": lambda p: lbt.optim.TVLARS(p, 0.01),
+        "lbt LAMB": lambda p: lbt.optim.LAMB(p, 1e-3),
+    }
+    floor = {
+        "torch fused SGD": lambda p: torch.optim.SGD(p, 0.01, momentum=0.9, weight_decay=5e-4, fused=True),
+        "torch fused AdamW": lambda p: torch.optim.AdamW(p, 1e-3, fused=True),
+    }
+    peers = {"released-style TVLARS": lambda p: ReleasedStyle(p, 0.01)}
+    try:
+        import timm.optim
+
+        peers["timm LARS"] = lambda p: timm.optim.Lars(p, 0.01, momentum=0.9, weight_decay=5e-4)
+        peers["timm LAMB"] = lambda p: timm.optim.Lamb(p, 1e-3, max_grad_norm=None)
+    except ImportError:
+        print("timm is not installed: left out")
+    try:
+        import pytorch_optimizer
+
+        peers["pytorch_optimizer LARS"] = lambda p: pytorch_optimizer.LARS(p, 0.01, weight_decay=5e-4)
+        peers["pytorch_optimizer LAMB"] = lambda p: pytorch_optimizer.Lamb(p, 1e-3, weight_decay=0.01)
+    except ImportError:
+        print("pytorch_optimizer is not installed: left out")
+    return floor | ours | peers
+
+
+def shapes(model):
+    """Parameter shapes of a model by its name."""
+    net = torchvision.models.resnet50() if model == "resnet50" else torchvision.models.resnet18()
+    if model == "resnet18-projector":
+        net.fc = nn.Identity()
+        widths = [512, 4096, 4096, 4096]
+        layers = [nn.Linear(a, b, bias=False) for a, b in itertools.pairwise(widths)]
+        net = nn.Sequential(net, *layers, nn.BatchNorm1d(4096), nn.BatchNorm1d(4096))
+    return [p.shape for p in net.parameters()]
+
+
+def build(make, sizes, device):
+    params = [nn.Parameter(torch.randn(s, device=device) * 0.05) for s in sizes]
+    for p in params:
+        p.grad = torch.randn_like(p) * 0.01
+    return make(params)
+
+
+def measure(optimizers, device, rounds):
+    """Seconds of a step by name: the median over interleaved rounds, and the fastest."""
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    times = {name: [] for name in optimizers}
+    for turn in range(rounds + 2):
+        for name, optimizer in optimizers.items():
+            wait()
+            start = time.perf_counter()
+            optimizer.step()
+            wait()
+            if turn >= 2:
+                times[name].append(time.perf_counter() - start)
+    return {n: statistics.median(v) for n, v in times.items()}, {n: min(v) for n, v in times.items()}
+
+
+def extra_memory(optimizer, device):
+    """Largest memory in MiB allocated during a step over what was there before it; state exists already."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        optimizer.step()
+        torch.cuda.synchronize()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        optimizer.step()
+    now = top = 0
+    for event in sorted(profile.profiler.kineto_results.events(), key=lambda e: e.start_ns()):
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            top = max(top, now)
+    return top / 2**20
+
+
+def launches(optimizer):
+    """CUDA kernels started by one step."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        optimizer.step()
+        torch.cuda.synchronize()
+    kernels = [e for e in profile.events() if e.device_type == torch.autograd.DeviceType.CUDA]
+    return sum(not e.name.startswith(("Memcpy", "Memset")) for e in kernels)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", nargs="+", default=["resnet18", "resnet50", "resnet18-projector"])
+    parser.add_argument("--devices", nargs="+", default=["cpu"] + ["cuda"] * torch.cuda.is_available())
+    parser.add_argument("--rounds", type=int, default=20)
+    args = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    for device in args.devices:
+        where = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
+        for model in args.models:
+            sizes = shapes(model)
+            optimizers = {name: build(make, sizes, device) for name, make in contenders().items()}
+            times, best = measure(optimizers, device, args.rounds)
+            count = sum(s.numel() for s in sizes) / 1e6
+            print(f"\n{model}, {count:.1f} M parameters, {device} ({where}), torch {torch.__version__}")
+            print(
+                f"{'':26}{'ms/step':>9}{'fastest':>9}{'x floor':>9}{'extra MiB':>11}"
+                + f"{'launches':>10}" * (device == "cuda")
+            )
+            for name, seconds in times.items():
+                adam = any(word in name for word in ("LAMB", "Adam"))
+                floor = times["torch fused AdamW" if adam else "torch fused SGD"]
+                line = f"{name:26}{seconds * 1e3:9.2f}{best[name] * 1e3:9.2f}{seconds / floor:9.2f}"
+                line += f"{extra_memory(optimizers[name], device):11.1f}"
+                print(line + (f"{launches(optimizers[name]):10d}" if device == "cuda" else ""))
+            for mine in ("lbt LARS", "lbt TVLARS", "lbt LAMB"):
+                kind = "LAMB" if "LAMB" in mine else "LARS"
+                faster = {
+                    n: (times[n] / times[mine], best[n] / best[mine])
+                    for n in times
+                    if n.endswith(kind) and not n.startswith("lbt")
+                }
+                print(
+                    f"{mine} is faster, by medians (by the fastest): "
+                    + ", ".join(f"{n} {m:.2f}x ({b:.2f}x)" for n, (m, b) in faster.items())
+                )
+    print(f"\npeak resident memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10:.0f} MiB")
+
+
+if __name__ == "__main__":
+    main()

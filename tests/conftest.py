@@ -1,0 +1,26 @@
+"""Fixtures of all tests."""
+
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with the real `cifar10/` and `tiny-imagenet-200/`: $LBT_TEST_DATA, or unpacked once beside it."""
+    if given := os.environ.get("LBT_TEST_DATA"):
+        return Path(given)
+    unpack = REPOSITORY.parent / "shared" / "data" / "unpack"
+    if not unpack.exists():
+        pytest.skip(f"no real images: LBT_TEST_DATA is not set and {unpack} does not exist")
+    folder = Path(tempfile.gettempdir()) / "lbt-test-data"
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder / ".lock"):
+        subprocess.run([unpack, folder], check=True, capture_output=True)
+    return folder

@@ -1,0 +1,197 @@
+import itertools
+import json
+import math
+import re
+
+import pytest
+from support import configure
+
+from lbt import build, records, runtime
+from lbt.config import CONFIG_DIR, Config, from_json, identity, run_id, scaling_factor, seconds, table_lr, to_json
+from lbt.errors import UserError
+
+PAPER = {512: [1, 2, 3], 1024: [2, 3, 4], 16384: [15, 17, 19]}
+
+
+def choices(group):
+    return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize("protocol", choices("protocol"))
+@pytest.mark.parametrize("optimizer", choices("optimizer"))
+def test_every_optimizer_composes_and_builds_under_every_protocol(optimizer, protocol):
+    build.validate(configure(f"optimizer={optimizer}", f"protocol={protocol}"))
+
+
+@pytest.mark.parametrize(
+    ("group", "choice"),
+    [(group, choice) for group in ("schedule", "data", "model", "task") for choice in choices(group)],
+)
+def test_every_choice_composes_and_builds(group, choice):
+    build.validate(configure(f"{group}={choice}"))
+
+
+@pytest.mark.parametrize("experiment", choices("experiment"))
+def test_every_experiment_composes(experiment):
+    config = configure(f"+experiment={experiment}")
+    build.validate(config)
+    assert config.experiment == experiment
+
+
+def test_the_readmes_example_is_the_papers_setting():
+    config = configure("optimizer=tvlars", "batch=16384")
+    assert (config.data.name, config.model["name"], config.model["stem"], config.epochs) == (
+        "cifar10", "resnet18", "imagenet", 100,
+    )  # fmt: skip
+    assert config.lr == 17 and config.peak_lr == 17 * 64
+    assert config.schedule == {"name": "constant"}
+    optimizer = config.optimizer
+    assert (optimizer["alpha"], optimizer["lam"], optimizer["delay_epochs"]) == (1.0, 1e-3, 10)
+    assert optimizer["floor"] == pytest.approx(0.001 * 64)
+    assert (optimizer["momentum"], optimizer["weight_decay"], optimizer["eta"]) == (0.9, 5e-4, 1e-3)
+
+
+def test_released_protocol_switches_what_the_released_code_does_differently():
+    optimizer = configure("optimizer=tvlars", "batch=16384", "protocol=released").optimizer
+    assert configure("optimizer=tvlars", "batch=16384", "protocol=released").peak_lr == 17
+    assert configure("optimizer=lars", "batch=16384", "protocol=released").peak_lr == 17 * 64
+    wanted = {"alpha": 0.1, "delay_epochs": None, "floor": 0.0, "phi_scope": "adapted", "norm_clamp": 10.0}
+    assert {key: optimizer[key] for key in wanted} == wanted
+    assert optimizer["denominator"] == "joint"
+
+
+def test_one_switch_of_a_protocol_changes_alone():
+    paper = configure("optimizer=tvlars").optimizer
+    switched = configure("optimizer=tvlars", "protocol.tvlars_alpha=0.1").optimizer
+    assert {key for key in paper if paper[key] != switched[key]} == {"alpha"}
+
+
+def test_short_trainings_shorten_warmup_and_delay():
+    assert configure("epochs=10").schedule["warmup"] == pytest.approx(2)
+    assert configure("epochs=100").schedule["warmup"] == 20
+    assert configure("epochs=10", "optimizer=tvlars").optimizer["delay_epochs"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("rank", "rate"), [(None, 17), (0, 15), (2, 19)])
+def test_lr_comes_from_the_protocols_table(rank, rate):
+    assert table_lr(PAPER, 16384, rank) == rate
+
+
+def test_lr_of_another_batch_is_scaled_by_the_square_root_from_the_nearest():
+    assert table_lr(PAPER, 256, None) == pytest.approx(2 / math.sqrt(2))
+    assert table_lr(PAPER, 65536, 2) == pytest.approx(19 * 2)
+    assert table_lr(PAPER, 8192, 0) == pytest.approx(15 / math.sqrt(2))  # nearer to 16384 than to 1024
+
+
+def test_scaling_rules():
+    assert [scaling_factor(rule, 1024) for rule in ("none", "sqrt", "linear")] == [1, 2, 4]
+
+
+def test_durations():
+    assert [seconds(text) for text in (None, 90, "90", "90s", "1.5m", "2h")] == [None, 90, 90, 90, 90, 7200]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("batch=abc", "batch=abc: expected a whole number"),
+        ("batch=0", "batch=0: expected a whole number, 1 or more"),
+        ("epochs=1.5", "epochs=1.5: expected a whole number"),
+        ("epochs=0", "epochs=0"),
+        ("seed=-1", "seed=-1: expected 0 or more"),
+        ("lr=fast", "lr=fast: expected a number"),
+        ("lr=-1", "lr=-1.0: expected a positive number"),
+        ("warmup=200", "warmup=200: expected 0 to 100 epochs, the length of the training"),
+        ("micro_batch=0", "micro_batch=0: expected 1 to 512, the batch"),
+        ("micro_batch=1024", "micro_batch=1024: expected 1 to 512, the batch"),
+        ("precision=bf61", 'precision=bf61: no such choice; did you mean "bf16"?'),
+        ("lr_scaling=liner", 'lr_scaling=liner: no such choice; did you mean "linear"?'),
+        ("data.val=1", "data.val=1: expected a share"),
+        ("time_budget=soon", "time_budget=soon: expected a duration such as 90s, 9m or 1h"),
+        ("wandb.mode=on", "wandb.mode=on: no such choice"),
+        ("deterministic=3", "deterministic=3: expected true or false"),
+        ("lr_rank=7", "lr_rank=7: the protocol's table has the ranks 0 to 2"),
+        ("optimizer.eta=high", "optimizer.eta=high: expected a number"),
+        ("optimizer.denominator=some", "some"),
+        ("model.stem=cifr", "cifr"),
+        ("data.augment=flop", "data.augment=flop"),
+        ("optimizer.momentum=-1", "momentum"),
+    ],
+)
+def test_mistakes_are_one_line_that_names_the_setting(override, message):
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        build.validate(configure(override))
+    assert "\n" not in str(caught.value)
+
+
+def test_lr_rank_without_effect_is_refused():
+    with pytest.raises(UserError, match="lr_rank=1: has no effect"):
+        configure("optimizer=nesterov", "lr_rank=1")
+    with pytest.raises(UserError, match="lr_rank=1: has no effect"):
+        configure("optimizer=lars", "lr=0.3", "lr_rank=1")
+
+
+def test_identity_ignores_where_and_how_a_run_is_executed():
+    same = ["device=cpu", "results_dir=elsewhere", "data.root=/data", "wandb.mode=offline", "time_budget=1h"]
+    assert identity(configure()) == identity(configure(*same))
+    assert identity(configure("lr_rank=1")) == identity(configure())  # the middle one by default
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["seed=1", "batch=1024", "lr=1.5", "optimizer.eta=0.002", "micro_batch=64", "precision=fp32", "model.stem=cifar",
+     "data.val=0.1", "data.last_batch=drop", "task.label_smoothing=0.1", "protocol=released", "epochs=99",
+     "schedule.warmup=3"],
+)  # fmt: skip
+def test_identity_contains_what_decides_the_numbers(override):
+    assert identity(configure("precision=bf16")) != identity(configure("precision=bf16", override))
+
+
+def test_a_setting_added_later_with_an_off_default_keeps_the_id():
+    config = configure()
+    before = run_id(identity(config), "f")
+    later = Config(**{**vars(config), "optimizer": {**config.optimizer, "new_switch": None, "other": False}})
+    assert run_id(identity(later), "f") == before
+    changed = Config(**{**vars(config), "optimizer": {**config.optimizer, "new_switch": 1}})
+    assert run_id(identity(changed), "f") != before
+
+
+def test_the_id_depends_on_the_data():
+    assert run_id({"seed": 1.0}, "a") != run_id({"seed": 1.0}, "b")
+
+
+@pytest.mark.parametrize("overrides", [(), ("optimizer=tvlars",), ("optimizer=lamb", "protocol=released")])
+def test_configuration_survives_the_record(overrides):
+    config = runtime.settle(configure(*overrides))
+    assert from_json(json.loads(json.dumps(to_json(config)))) == Config(
+        **{**vars(config), "protocol": {"name": config.protocol["name"]}}
+    ) or identity(from_json(json.loads(json.dumps(to_json(config))))) == identity(config)
+
+
+def test_every_committed_record_has_the_id_of_its_configuration():
+    results = CONFIG_DIR.parent / "results"
+    paths = records.paths(results)
+    if not paths:
+        pytest.skip("no committed records")
+    for path in paths:
+        record = records.read(path)
+        config = from_json(record.run["config"])
+        assert run_id(identity(config), record.run["provenance"]["data_fingerprint"]) == record.run["id"] == path.stem
+
+
+def test_all_settings_of_the_yaml_file_are_in_the_schema():
+    fields = set(Config.__dataclass_fields__)
+    text = (CONFIG_DIR / "train.yaml").read_text()
+    keys = set(re.findall(r"^(\w+):", text, flags=re.MULTILINE)) - {"defaults", "hydra"}
+    groups = {"protocol", "data", "model", "task", "schedule", "optimizer"}
+    assert keys | groups == fields
+
+
+def test_grid_of_table_1_is_the_published_one():
+    import pandas as pd
+
+    published = pd.read_csv(CONFIG_DIR / "table" / "tvlars_table1.csv")
+    rates = published.groupby("batch")["lr"].unique()
+    for protocol, (batch, row) in itertools.product(("paper", "released"), rates.items()):
+        ours = [configure("optimizer=lars", f"protocol={protocol}", f"batch={batch}", f"lr_rank={k}").lr for k in range(3)]
+        assert ours == sorted(row)

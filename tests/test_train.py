@@ -1,0 +1,331 @@
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from support import TINY, StopAfter, run_tiny, tiny_config
+
+from lbt import build, checkpoint, records, runtime
+from lbt.data import resident
+from lbt.errors import UserError
+from lbt.step import Executor
+from lbt.train import Training
+
+OPTIMIZERS = ["tvlars", "lamb", "nesterov", "adamw"]
+
+
+def figures(path):
+    """A record's numbers, without times."""
+    record = records.read(path)
+    lines = [*record.epochs, record.end["summary"]]
+    return [{key: value for key, value in line.items() if not key.startswith("wall_")} for line in lines]
+
+
+def test_a_run_learns_and_leaves_a_complete_record(tmp_path):
+    outcome = run_tiny(tmp_path, "optimizer=adam", "lr=0.2", "epochs=30", "data.augment=none")
+    record = records.read(outcome.path)
+    assert outcome.path == tmp_path / "runs" / "adhoc" / f"{outcome.id}.jsonl"
+    assert outcome.status == record.status == "done"
+    assert [line["epoch"] for line in record.epochs] == list(range(1, 31))
+    assert [line["step"] for line in record.epochs] == [3 * epoch for epoch in range(1, 31)]
+    assert record.epochs[-1]["train_loss"] < 0.7 * record.epochs[0]["train_loss"]
+    assert record.end["summary"]["test_accuracy"] == record.epochs[-1]["test_accuracy"]
+    made_by = record.run["provenance"]
+    assert made_by["torch"] == torch.__version__ and made_by["train_images"] == 44
+    assert made_by["data_fingerprint"] and made_by["data"].startswith("synthetic")
+    assert not checkpoint.path_of(tmp_path, outcome.id).exists()
+
+
+def test_a_finished_run_is_not_executed_again(tmp_path):
+    first = run_tiny(tmp_path)
+    before = first.path.read_bytes()
+    second = run_tiny(tmp_path, "time_budget=1h", "deterministic=true")
+    assert second.recorded_before and second.summary == first.summary and second.path == first.path
+    assert first.path.read_bytes() == before
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_resumed_at_any_step_equals_uninterrupted(tmp_path, optimizer):
+    whole = run_tiny(tmp_path / "whole", f"optimizer={optimizer}")
+    for updates in range(1, 12):  # every step of 4 epochs of 3 updates but the last one's end
+        folder = tmp_path / str(updates)
+        stopped = run_tiny(folder, f"optimizer={optimizer}", interrupt=StopAfter(updates))
+        assert stopped.status == records.read(stopped.path).status == "interrupted"
+        assert stopped.summary["steps"] == updates
+        resumed = run_tiny(folder, f"optimizer={optimizer}")
+        assert resumed.status == "done" and not resumed.recorded_before
+        assert figures(resumed.path) == figures(whole.path)
+
+
+def test_interrupted_again_and_again_equals_uninterrupted(tmp_path):
+    whole = run_tiny(tmp_path / "whole", "optimizer=tvlars")
+    for _ in range(11):
+        run_tiny(tmp_path / "parts", "optimizer=tvlars", interrupt=StopAfter(1))
+    resumed = run_tiny(tmp_path / "parts", "optimizer=tvlars")
+    assert figures(resumed.path) == figures(whole.path)
+
+
+@pytest.mark.parametrize("left_out", ["generator", "optimizer"])
+def test_control_resuming_without_a_part_of_the_state_differs(tmp_path, monkeypatch, left_out):
+    whole = run_tiny(tmp_path / "whole", "optimizer=tvlars")
+    run_tiny(tmp_path / "part", "optimizer=tvlars", interrupt=StopAfter(4))
+    if left_out == "generator":
+        load = resident.ResidentData.load_state_dict
+
+        def without_generator(self, state):
+            load(self, {**state, "generator": self.generator.get_state()})
+
+        monkeypatch.setattr(resident.ResidentData, "load_state_dict", without_generator)
+    else:
+        monkeypatch.setattr(torch.optim.Optimizer, "load_state_dict", lambda self, state: None)
+    resumed = run_tiny(tmp_path / "part", "optimizer=tvlars")
+    assert figures(resumed.path) != figures(whole.path)
+
+
+def test_a_damaged_checkpoint_starts_the_run_again(tmp_path):
+    whole = run_tiny(tmp_path / "whole")
+    stopped = run_tiny(tmp_path / "part", interrupt=StopAfter(5))
+    path = checkpoint.path_of(tmp_path / "part", stopped.id)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert figures(run_tiny(tmp_path / "part").path) == figures(whole.path)
+
+
+def test_one_run_does_not_depend_on_the_run_before_it(tmp_path):
+    alone = run_tiny(tmp_path / "alone", "optimizer=lamb")
+    run_tiny(tmp_path / "after", "optimizer=tvlars", "seed=7")
+    after = run_tiny(tmp_path / "after", "optimizer=lamb")
+    assert figures(after.path) == figures(alone.path)
+
+
+def test_seeds_differ(tmp_path):
+    assert figures(run_tiny(tmp_path, "seed=0").path) != figures(run_tiny(tmp_path, "seed=1").path)
+
+
+def test_divergence_ends_the_run_in_its_epoch_and_is_final(tmp_path):
+    outcome = run_tiny(tmp_path, "optimizer=sgd", "lr=1e30", "schedule=constant")
+    record = records.read(outcome.path)
+    assert outcome.status == record.status == "diverged"
+    assert len(record.epochs) < 4 and record.epochs[-1]["train_loss"] is None
+    assert run_tiny(tmp_path, "optimizer=sgd", "lr=1e30", "schedule=constant").recorded_before
+
+
+def test_micro_batches_give_the_whole_batchs_gradient_without_batch_norm():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 5)).double()
+    images = torch.randint(0, 256, (22, 3, 8, 8), dtype=torch.uint8)
+    labels = torch.randint(0, 5, (22,))
+    gradients, losses = [], []
+    for size in (None, 22, 5, 1):
+        executor = Executor(model, build.task(tiny_config(".")), precision="fp32", micro_batch=size)
+        executor._dtype = torch.float64
+        executor._autocast = lambda: torch.autocast("cpu", enabled=False)
+        model.zero_grad()
+        losses.append(executor.backward(images, labels).item())
+        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+    torch.testing.assert_close(losses, [losses[0]] * 4, rtol=1e-6, atol=0)
+    for other in gradients[1:]:
+        torch.testing.assert_close(other, gradients[0], rtol=1e-6, atol=1e-9)
+
+
+def test_micro_batches_are_part_of_the_runs_identity(tmp_path):
+    assert run_tiny(tmp_path, "micro_batch=8").id != run_tiny(tmp_path).id
+
+
+class OutOfMemoryAbove:
+    """A task whose forward pass fits only so many images."""
+
+    def __init__(self, task, limit):
+        self.task, self.limit = task, limit
+
+    def __getattr__(self, name):
+        return getattr(self.task, name)
+
+    def loss(self, model, images, labels):
+        if len(images) > self.limit:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate much")
+        return self.task.loss(model, images, labels)
+
+
+@pytest.mark.parametrize(("limit", "advice"), [(5, 4), (8, 8), (0, 0)])
+def test_running_out_of_memory_names_the_largest_micro_batch(tmp_path, monkeypatch, limit, advice):
+    task = build.task
+    monkeypatch.setattr(build, "task", lambda config: OutOfMemoryAbove(task(config), limit))
+    outcome = run_tiny(tmp_path)
+    assert outcome.status == records.read(outcome.path).status == "oom"
+    assert outcome.summary["largest_micro_batch"] == advice
+    monkeypatch.undo()
+    assert run_tiny(tmp_path).status == "done"  # it is tried again
+
+
+def test_a_bug_is_recorded_as_failed_and_tried_again(tmp_path, monkeypatch, capsys):
+    def broken(*_):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(Training, "_update", broken)
+    outcome = run_tiny(tmp_path)
+    assert records.read(outcome.path).status == "failed"
+    assert outcome.summary["error"] == "ZeroDivisionError: a bug"
+    assert "Traceback" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert run_tiny(tmp_path).status == "done"
+
+
+def test_mistakes_write_nothing(tmp_path):
+    for override, message in (("batch=4000", "larger than the training set of 44 images"), ("device=cuda", "CUDA")):
+        if override == "device=cuda" and torch.cuda.is_available():
+            continue
+        with pytest.raises(UserError, match=message):
+            run_tiny(tmp_path / "results", override)
+    assert not (tmp_path / "results").exists()
+
+
+def test_schedule_and_phi_reach_the_record(tmp_path):
+    path = run_tiny(tmp_path, "optimizer=lars", "warmup=2").path
+    rates = [line["lr"] for line in records.read(path).epochs]
+    peak = records.read(path).run["config"]["peak_lr"]
+    assert rates[0] == pytest.approx(peak / 2) and rates[1] == pytest.approx(peak)
+    assert rates[3] == pytest.approx(peak * 0.001)
+
+    path = run_tiny(tmp_path, "optimizer=tvlars", "optimizer.lam=0.5", "optimizer.delay_epochs=1").path
+    record = records.read(path)
+    floor = record.run["config"]["optimizer"]["floor"]
+    for line in record.epochs:  # eq. (8): t = updates made before the epoch's last one, d_e = 3 updates
+        phi = 1 / (1 + math.exp(0.5 * (line["step"] - 1 - 3))) + floor
+        assert line["effective_lr"] == pytest.approx(line["lr"] * phi)
+
+
+def test_last_batch_can_be_dropped(tmp_path):
+    outcome = run_tiny(tmp_path, "data.last_batch=drop")
+    assert [line["step"] for line in records.read(outcome.path).epochs] == [2, 4, 6, 8]
+
+
+def test_validation_split_replaces_the_test_set(tmp_path):
+    record = records.read(run_tiny(tmp_path, "data.val=0.25", "batch=8").path)
+    assert "val_accuracy" in record.epochs[0] and "test_accuracy" not in record.epochs[0]
+    made_by = record.run["provenance"]
+    assert made_by["train_images"] + made_by["test_images"] == 44
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_auto_precision_is_recorded_as_what_was_used(tmp_path, monkeypatch, precision):
+    monkeypatch.setattr(runtime, "_computes_in_bf16", lambda device: precision == "bf16")
+    outcome = run_tiny(tmp_path, "precision=auto")
+    assert records.read(outcome.path).run["config"]["precision"] == precision
+    assert outcome.id == run_tiny(tmp_path, f"precision={precision}").id
+
+
+def script(code):
+    """Returns the command that executes `code` with this folder's support module."""
+    return [sys.executable, "-c", f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})\n{code}"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_leave_a_resumable_run(tmp_path, number, code):
+    command = f"""
+from support import TINY
+from lbt.cli import main
+sys.exit(main(["train", *TINY, "epochs=100000", "results_dir={tmp_path}"]))
+"""
+    process = subprocess.Popen(script(command), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    wait_for_epoch(process, tmp_path)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == code, error
+    (path,) = records.paths(tmp_path)
+    record = records.read(path)
+    assert record.status == "interrupted"
+    assert checkpoint.path_of(tmp_path, record.run["id"]).exists()
+
+
+def wait_for_epoch(process, results_dir):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        for path in records.paths(results_dir):
+            if len(path.read_text().splitlines()) >= 2:
+                return
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    raise AssertionError("no epoch in two minutes")
+
+
+def test_kill_9_then_the_same_command_gives_the_same_numbers(tmp_path):
+    start = script("""
+import lbt.train
+lbt.train.CHECKPOINT_SECONDS = 0.0  # a checkpoint an epoch
+from support import run_tiny
+run_tiny(sys.argv[1], "epochs=20", "optimizer=tvlars")
+""")
+    subprocess.run([*start, str(tmp_path / "whole")], check=True)
+    for updates in (3, 8, 15):  # killed three times, each time after some more lines
+        process = subprocess.Popen([*start, str(tmp_path / "killed")])
+        while process.poll() is None:
+            found = records.paths(tmp_path / "killed")
+            if found and found[0].read_text().count("\n") > updates:
+                process.send_signal(signal.SIGKILL)
+                break
+        process.wait()
+    subprocess.run([*start, str(tmp_path / "killed")], check=True)
+    (whole,), (killed,) = records.paths(tmp_path / "whole"), records.paths(tmp_path / "killed")
+    assert figures(killed) == figures(whole)
+    leftovers = [path.suffix for path in (tmp_path / "killed" / "work").iterdir()]
+    assert ".pt" not in leftovers
+
+
+def test_two_processes_racing_for_one_grid_execute_each_run_once(tmp_path):
+    start = script("""
+from support import run_tiny
+ran = [run_tiny(sys.argv[1], f"seed={seed}") for seed in range(8)]
+print(" ".join(f"{outcome.id}:{int(outcome.recorded_before)}:{outcome.status}" for outcome in ran))
+""")
+    both = [subprocess.Popen([*start, str(tmp_path)], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [line.split(":") for process in both for line in process.communicate(timeout=120)[0].split()]
+    executed = [run for run, before, status in said if before == "0" and status == "done"]
+    assert len(executed) == len(set(executed)) == 8
+    assert {status for _, _, status in said} <= {"done", "running"}
+    assert all(records.read(path).status == "done" for path in records.paths(tmp_path))
+
+
+def test_wandb_is_not_imported_unless_switched_on(tmp_path):
+    command = f"""
+sys.modules["wandb"] = None  # importing it would fail
+from support import run_tiny
+assert run_tiny({str(tmp_path)!r}).status == "done"
+"""
+    subprocess.run(script(command), check=True)
+
+
+def test_wandb_missing_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match=r"pip install 'lbt\[wandb\]'"):
+        run_tiny(tmp_path / "results", "wandb.mode=offline")
+    assert not (tmp_path / "results").exists()
+
+
+def test_wandb_mirrors_each_run_by_itself(tmp_path, monkeypatch):
+    calls = []
+
+    class Run:
+        def __init__(self, **settings):
+            calls.append(("init", settings["id"], settings["mode"]))
+            self.summary = {}
+
+        def log(self, line, step):
+            calls.append(("log", step, line["test_accuracy"]))
+
+        def finish(self, quiet):
+            calls.append(("finish", self.summary["status"]))
+
+    monkeypatch.setitem(sys.modules, "wandb", type(sys)("wandb"))
+    monkeypatch.setattr(sys.modules["wandb"], "init", lambda **settings: Run(**settings), raising=False)
+    for seed in (0, 1):
+        outcome = run_tiny(tmp_path, "wandb.mode=offline", f"seed={seed}")
+        epochs = records.read(outcome.path).epochs
+        wanted = [("log", line["epoch"], line["test_accuracy"]) for line in epochs]
+        assert calls == [("init", outcome.id, "offline"), *wanted, ("finish", "done")]
+        calls.clear()
+    assert json.loads(outcome.path.read_text().splitlines()[0])["config"]["wandb"]["mode"] == "offline"
