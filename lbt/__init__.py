@@ -1,0 +1,1 @@
+"""Large-batch training: optimizers, sweeps, records and tables."""

@@ -45,7 +45,8 @@ def train(arguments: Sequence[str]) -> int:
 
 def _without_verb(arguments: Sequence[str]) -> list[str]:
     if "train" in arguments[:1]:
-        return list(arguments[1:])
+        flags = [word for word in arguments[1:] if word in ("-m", "--multirun")]  # wherever they stand
+        return flags[:1] + [word for word in arguments[1:] if word not in flags]
     # Tab completion calls the bare command and hands the words typed so far over in the environment.
     line = os.environ.get("COMP_LINE", "")
     bare = re.sub(r"^(\s*\S+)\s+train\b", r"\1", line)
@@ -104,6 +105,8 @@ def one_line(error: Exception) -> str:
     if missing := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
         group, choice = missing[1], missing[2]
         return f'{group}={choice}: there is no {group} "{choice}"{did_you_mean(choice, choices(group))}'
+    if ambiguous := re.search(r"Ambiguous value for argument '([^']+)'", text):
+        return f"{ambiguous[1]}: several values are a sweep, lbt train -m ...; one value with a comma needs quotes"
     return " ".join(text.split("\n")[0].split())
 
 

@@ -41,6 +41,6 @@ def load(path: Path, device: torch.device) -> dict[str, Any] | None:
         return None
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, ValueError, OSError, pickle.UnpicklingError):  # a damaged file: the run starts again
-        return None
+    except (RuntimeError, EOFError, ValueError, OSError, pickle.UnpicklingError):
+        return None  # a damaged file: the run starts again
     return state if state.get("schema") == SCHEMA else None

@@ -17,7 +17,7 @@ train one configuration, or with -m a sweep of them:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code: 0, 1 for a failed run, 2 for a mistake, 130 or 143 for a signal."""
+    """Runs one command; returns 0, 1 for a failed run, 2 for a mistake, 130 or 143 for a signal."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if arguments[:1] == ["train"] or arguments[:1] in (["-sc"], ["--shell-completion"]):
@@ -46,7 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     tables.set_defaults(run=_tables)
 
     status = verbs.add_parser("status", help="show which runs of a grid are done, running, diverged, failed or missing")
-    status.add_argument("overrides", nargs="+", metavar="OVERRIDE", help="as for lbt train, e.g. +experiment=quickstart")
+    status.add_argument(
+        "overrides", nargs="+", metavar="OVERRIDE", help="as for lbt train, e.g. +experiment=quickstart"
+    )
     status.set_defaults(run=_status)
     return parser
 

@@ -83,7 +83,7 @@ _NOT_IDENTITY = {
 
 
 def scaling_factor(rule: str, batch: int) -> float:
-    """Returns the factor on the base learning rate: linear (Goyal et al. 2017), square root (Krizhevsky 2014) or none."""
+    """Returns the factor on the base rate: linear (Goyal et al. 2017), square root (Krizhevsky 2014) or none."""
     ratio = batch / BASE_BATCH
     return {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[rule]
 

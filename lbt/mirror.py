@@ -59,5 +59,5 @@ def require() -> Any:
     try:
         import wandb
     except ImportError:
-        raise UserError("wandb.mode: wandb is not installed; pip install 'lbt[wandb]', or wandb.mode=disabled") from None
+        raise UserError("wandb.mode: wandb is not installed; pip install 'lbt[wandb]' or wandb.mode=disabled") from None
     return wandb

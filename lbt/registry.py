@@ -1,4 +1,4 @@
-"""Checks configuration values against the signature of what they are given to: unknown names, wrong types, bad choices."""
+"""Checks configuration values against the signature of what they are given to."""
 
 import inspect
 import types

@@ -38,7 +38,7 @@ class Outcome:
 
 
 def run(config: Config, *, interrupt: Interrupt | None = None, reporter: Reporter | None = None) -> Outcome:
-    """Executes the run `config` describes, once: a finished one is returned from its record, an interrupted one resumed.
+    """Executes a run, once: a finished one is returned from its record, an interrupted one resumed.
 
     Raises:
         UserError: a mistake in the configuration or the data; nothing is written.

@@ -78,7 +78,8 @@ def compare(overrides: list[str], rounds: int, updates: int) -> tuple[float, flo
 def start_up() -> float:
     """Returns the seconds of a whole `lbt train data=digits` of a single update: start to first step, and its end."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "lbt", "train", "data=digits", "batch=1437", "epochs=1", f"results_dir={folder}"]
+        overrides = ["data=digits", "batch=1437", "epochs=1", f"results_dir={folder}"]
+        command = [sys.executable, "-m", "lbt", "train", *overrides]
         started = time.perf_counter()
         subprocess.run(command, check=True, capture_output=True)
         return time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""What several test files use: a configuration from overrides, a run of it, a model small enough for hundreds of runs."""
+"""What several test files use: configurations from overrides, and runs of a model small enough for hundreds."""
 
 import torch
 from torch import nn

@@ -8,7 +8,7 @@ import time
 
 import pytest
 import torch
-from support import TINY, StopAfter, run_tiny, tiny_config
+from support import StopAfter, run_tiny, tiny_config
 
 from lbt import build, checkpoint, records, runtime
 from lbt.data import resident

@@ -1,7 +1,6 @@
 """A table's cells: the runs that share one place in it, and what may be said of them."""
 
 import json
-import math
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -108,7 +107,13 @@ def make_cells(runs: pd.DataFrame, keys: Sequence[str], metric: str) -> list[Cel
         Cell(dict(zip(keys, place, strict=True)), standing, runs.iloc[positions], metric)
         for (standing, place), positions in groups.items()
     ]
-    return sorted(cells, key=lambda cell: (cell.standing.fingerprint, cell.standing.settings, *map(str, cell.key.values())))
+    return sorted(cells, key=_order)
+
+
+def _order(cell: Cell) -> tuple:
+    # Kinds of values are kept apart: a text cannot be compared with a number.
+    place = tuple((isinstance(value, str), value) for value in cell.key.values())
+    return cell.standing.fingerprint, cell.standing.settings, place
 
 
 def _standing(settings: dict[str, Any], keys: Sequence[str]) -> str:
@@ -129,4 +134,4 @@ def _differing(settings: Sequence[dict[str, Any]]) -> dict[str, list]:
 
 
 def _comparable(value: Any) -> Any:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else value
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else value

@@ -19,8 +19,8 @@ class Frame:
 
     Attributes:
         runs: a row per run: the settings under their dotted names (`optimizer.name`, `batch`), and `id`, `experiment`,
-            `status`, `epochs_done`, `fingerprint`, `origin`, `commit`, `torch`, `device`, `settings` (every setting that
-            decides the numbers, for comparison) and `summary`.
+            `status`, `epochs_done`, `fingerprint`, `origin`, `commit`, `torch`, `device`, `settings` (each setting that
+            decides the numbers) and `summary`.
         problems: a line for each record that is left out, and why.
     """
 
@@ -63,7 +63,8 @@ def _row(record: records.RunRecord) -> dict[str, Any]:
         "commit": (made_by.get("commit") or made_by["lbt"])[:10] + ("+changes" if made_by.get("dirty") else ""),
         "torch": made_by["torch"],
         "device": made_by["device_name"],
-        "settings": {key: value for key, value in flat.items() if key.split(".")[0] not in _NOT_SETTINGS},
+        # As in a run's id, a setting that is off is as good as absent: older records do not have it.
+        "settings": {key: value for key, value in flat.items() if value and key.split(".")[0] not in _NOT_SETTINGS},
         "summary": record.end["summary"] if record.end else {},
     }
 

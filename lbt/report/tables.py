@@ -122,8 +122,8 @@ class Table:
     def _body(self, fixed: Mapping[str, Any], cells: Sequence[Cell]) -> list[str]:
         row_keys, column_keys = self.spec["rows"], self.spec["columns"]
         columns = self._columns(column_keys)
-        rows = [row for row in self._grid(row_keys) if self._belongs(fixed, dict(zip(row_keys, row, strict=True)), cells)]
-        rows.sort()
+        grid = self._grid(row_keys)
+        rows = sorted(row for row in grid if self._belongs(fixed, dict(zip(row_keys, row, strict=True)), cells))
         header = [key.removesuffix(".name") for key in row_keys] + [" ".join(map(str, column)) for column in columns]
         lines = [_line(header), _line(["---:"] * len(header))]
         for row in rows:
@@ -158,8 +158,8 @@ class Table:
 
     def _legend(self) -> list[str]:
         lines = [
-            f"{self.spec['metric'].replace('_', ' ')} in % after the last epoch: mean ± standard deviation over n seeds; "
-            "`-` not run. "
+            f"{self.spec['metric'].replace('_', ' ')} in % after the last epoch: mean ± standard deviation over "
+            "n seeds; `-` not run. "
             f"Each figure's runs are named in `{self.name}.csv`, a run's record is `runs/*/<id>.jsonl`. "
             f"Made by `lbt tables {self.name}`."
         ]
@@ -178,7 +178,8 @@ class Table:
             value = self._published_value(cell.key)
             writer.writerow({**cell.key, **cell.figures(), "published": value})
             shown.add(tuple(cell.key[key] for key in self.keys))
-        for key in itertools.product(self._grid(self.keys[: -len(self.spec["columns"])]), self._grid(self.spec["columns"])):
+        columns = self.spec["columns"]
+        for key in itertools.product(self._grid(self.keys[: -len(columns)]), self._grid(columns)):
             settings = dict(zip(self.keys, itertools.chain(*key), strict=True))
             value = self._published_value(settings)
             if (value is not None or not self.published) and tuple(settings.values()) not in shown:

@@ -1,0 +1,84 @@
+import ast
+import itertools
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+
+import pytest
+from conftest import REPOSITORY
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(REPOSITORY)]
+    subprocess.run(command, check=True, capture_output=True)
+    return zipfile.ZipFile(next(folder.glob("*.whl")))
+
+
+def test_the_wheel_holds_every_module_and_every_configuration(wheel):
+    names = set(wheel.namelist())
+    modules = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "lbt").rglob("*.py")}
+    configs = {f"lbt/{path.relative_to(REPOSITORY)}" for path in (REPOSITORY / "configs").rglob("*") if path.is_file()}
+    assert modules <= names and configs <= names
+    extra = {name for name in names if not name.startswith("lbt/") and ".dist-info/" not in name}
+    assert extra == set()
+
+
+def test_the_wheel_starts_lbt_and_needs_neither_wandb_nor_test_tools(wheel):
+    info = next(name.split("/")[0] for name in wheel.namelist() if ".dist-info/" in name)
+    assert "lbt = lbt.cli:main" in wheel.read(f"{info}/entry_points.txt").decode()
+    metadata = wheel.read(f"{info}/METADATA").decode()
+    required = re.findall(r"^Requires-Dist: ([\w-]+)(?!.*extra)", metadata, flags=re.MULTILINE)
+    assert not {"wandb", "pytest", "optax", "timm"} & set(required)
+    assert {"torch", "torchvision", "hydra-core", "omegaconf", "rich"} <= set(required)
+
+
+def test_every_import_of_the_package_is_declared():
+    declared = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    packages = {"hydra-core": "hydra", "scikit-learn": "sklearn", "pillow": "PIL"}
+    stated = [*declared["dependencies"], *itertools.chain(*declared["optional-dependencies"].values())]
+    known = {re.match(r"[\w-]+", requirement)[0].lower() for requirement in stated}
+    known = {packages.get(name, name) for name in known} | {"lbt"} | set(sys.stdlib_module_names)
+    for path in (REPOSITORY / "lbt").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                used = {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                used = {node.module.split(".")[0]}
+            else:
+                continue
+            assert used <= known, f"{path}:{node.lineno}: {used - known}"
+
+
+def test_the_readme_names_only_what_exists():
+    text = (REPOSITORY / "README.md").read_text()
+    for experiment in re.findall(r"\+experiment=(\w+)", text):
+        assert (REPOSITORY / "configs" / "experiment" / f"{experiment}.yaml").exists(), experiment
+    for target in re.findall(r"\]\(([\w./-]+)\)", text):
+        assert (REPOSITORY / target).exists(), target
+
+
+def test_the_readmes_example_of_an_own_loop_runs():
+    text = (REPOSITORY / "README.md").read_text()
+    (example,) = re.findall(r"```python\n(import torch\nfrom lbt\.optim.*?)```", text, flags=re.DOTALL)
+    exec(compile(example, "README.md", "exec"), {})
+
+
+def test_the_readmes_own_optimizer_trains(tmp_path):
+    """One file and one YAML file, laid into a copy of the source tree, and it is an `optimizer=` like the others."""
+    text = (REPOSITORY / "README.md").read_text()
+    for folder in ("lbt", "configs"):
+        shutil.copytree(REPOSITORY / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    blocks = re.findall(r"```\w+\n# ((?:lbt|configs)/[\w/.]+)\n(.*?)```", text, flags=re.DOTALL)
+    assert [name for name, _ in blocks] == ["lbt/optim/signum.py", "configs/optimizer/signum.yaml"]
+    for name, content in blocks:
+        (tmp_path / name).write_text(content)
+    command = [sys.executable, "-m", "lbt", "train", "optimizer=signum", "data=digits", "batch=512", "epochs=1"]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    wrong = subprocess.run([*command, "optimizer.momentum=high"], cwd=tmp_path, capture_output=True, text=True)
+    assert "optimizer.momentum=high: expected a number" in wrong.stderr
