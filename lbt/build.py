@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lbt import optim
 from lbt.config import Config
@@ -26,6 +27,7 @@ def validate(config: Config) -> None:
     """
     _settings("model", config.model, MODELS)
     task(config)
+    batches(config)
     schedule(config, total_steps=config.epochs, steps_per_epoch=1)
     optimizer(config, [nn.Parameter(torch.zeros(2, 2))], steps_per_epoch=1)
     pick("data.augment", config.data.augment, AUGMENTATIONS)
@@ -71,9 +73,34 @@ def task(config: Config) -> Any:
     return _construct("task", kind, **arguments)
 
 
+def average(config: Config, model: nn.Module) -> AveragedModel | None:
+    """Returns the exponential moving average of the weights and buffers, or None where none is kept."""
+    if config.ema is None:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
+
+
+def batches(config: Config) -> Callable[[int], int]:
+    """Returns the batch size as a function of the epoch (0-based): `batch`, or what `schedule.batch` has it grow to.
+
+    `schedule.batch` maps epochs completed to the batch size from then on (Smith et al. 2018, arXiv 1711.00489).
+
+    Raises:
+        UserError: an epoch outside of the training, or a batch size that is none.
+    """
+    grown = config.schedule.get("batch") or {}
+    for epoch, batch in grown.items():
+        if type(epoch) is not int or not 1 <= epoch < config.epochs or type(batch) is not int or batch < 1:
+            raise UserError(
+                f"schedule.batch={{{epoch}: {batch}}}: expected an epoch of 1 to {config.epochs - 1} and a batch size"
+            )
+    return lambda epoch: next((grown[known] for known in sorted(grown, reverse=True) if known <= epoch), config.batch)
+
+
 def schedule(config: Config, *, total_steps: int, steps_per_epoch: int) -> Callable[[int], float]:
     """Returns the factor on the peak learning rate as a function of the step (0-based)."""
-    builder, arguments = _settings("schedule", config.schedule, SCHEDULES)
+    settings = {key: value for key, value in config.schedule.items() if key != "batch"}
+    builder, arguments = _settings("schedule", settings, SCHEDULES)
     return _construct("schedule", builder, total_steps, steps_per_epoch=steps_per_epoch, **arguments)
 
 

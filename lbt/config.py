@@ -32,6 +32,7 @@ class DataConfig:
     last_batch: Literal["keep", "drop"] = "keep"  # what becomes of an epoch's last, smaller batch
     val: float = 0.0  # share of the training set held out, stratified; evaluated instead of the test set
     val_seed: int = 0  # decides which images are held out
+    stratified: bool = False  # every batch holds the classes in the training set's proportions
     options: dict = field(default_factory=dict)  # the reader's own settings
 
 
@@ -61,6 +62,8 @@ class Config:
     micro_batch: int | None = None  # images per forward and backward pass; null: the whole batch
     lr_scaling: Literal["none", "linear", "sqrt"] = "none"  # factor on lr: 1, batch/256 or sqrt(batch/256)
     lr_rank: int | None = None  # which rate of the protocol's table: 0, 1 or 2; null: the middle one
+    grad_clip: float | None = None  # upper bound of the gradient's global 2-norm
+    ema: float | None = None  # decay, a step, of the moving average of the weights that is evaluated; null: none
     seed: int = 0
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where the processor computes in it
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -197,6 +200,11 @@ def _check(config: Config, raw_table: Mapping | None) -> None:
         re.fullmatch(r"[\w.-]+", config.experiment) is not None,
         f"experiment={config.experiment}: expected letters, digits, '.', '_' and '-'",
     )
+    require(
+        config.grad_clip is None or config.grad_clip > 0,
+        f"grad_clip={config.grad_clip}: expected a positive number, or null",
+    )
+    require(config.ema is None or 0 < config.ema < 1, f"ema={config.ema}: expected a number between 0 and 1, or null")
     seconds(config.time_budget)
     if config.lr_rank is not None:
         ranked = raw_table and math.isclose(config.lr, table_lr(raw_table, config.batch, config.lr_rank))

@@ -19,7 +19,7 @@ from lbt.data import ImageSet
 from lbt.data.resident import ResidentData
 from lbt.interrupt import Interrupt
 from lbt.mirror import Mirror, require
-from lbt.step import Executor, is_out_of_memory
+from lbt.step import Executor, frozen_statistics, is_out_of_memory
 
 CHECKPOINT_SECONDS = 20.0  # an epoch that ends later than this after the last checkpoint writes one
 LONGEST_SECONDS = 45.0  # within an epoch one is written after this time
@@ -104,16 +104,21 @@ class Training:
             batch=config.batch,
             last_batch=config.data.last_batch,
             augment=config.data.augment,
+            stratified=config.data.stratified,
             seed=config.seed,
         )
         self.test_images, self.test_labels = images.test_images.to(self.device), images.test_labels.to(self.device)
         self.model = build.model(config, len(images.classes))
         self.model.to(self.device, memory_format=torch.channels_last).train()
+        self.average = build.average(config, self.model)
         per_epoch = self.data.steps_per_epoch
         self.optimizer = build.optimizer(config, self.model.parameters(), steps_per_epoch=per_epoch)
         for group in self.optimizer.param_groups:
             group["initial_lr"] = group["lr"]
-        self.schedule = build.schedule(config, total_steps=config.epochs * per_epoch, steps_per_epoch=per_epoch)
+        batches = build.batches(config)
+        self.batch_of = [batches(epoch) for epoch in range(config.epochs)]
+        total = sum(self.data.steps(batch) for batch in self.batch_of)
+        self.schedule = build.schedule(config, total_steps=total, steps_per_epoch=per_epoch)
         self.executor = Executor(
             self.model, build.task(config), precision=config.precision, micro_batch=config.micro_batch
         )
@@ -177,6 +182,7 @@ class Training:
         while self.epoch < self.config.epochs:
             started = time.monotonic()
             seen_before = self.seen
+            self.data.batch = self.batch_of[self.epoch]
             for images, labels in self.data.batches():
                 self._update(images, labels)
                 reporter.step(self.epoch + 1, self.step, self.seen - seen_before, time.monotonic() - started)
@@ -202,22 +208,38 @@ class Training:
         factor = self.schedule(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
-        self.optimizer.zero_grad(set_to_none=True)
-        self.loss_sum += self.executor.backward(images, labels)
-        self.optimizer.step()
+        self.loss_sum += self._gradient(images, labels)
+        if getattr(self.optimizer, "needs_closure", False):
+            with frozen_statistics(self.model):
+                self.optimizer.step(lambda: self._gradient(images, labels) / len(images))
+        else:
+            self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
         self.step += 1
         self.seen += len(images)
+
+    def _gradient(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Puts the batch's gradient, clipped, where the optimizer finds it, and returns the summed loss."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.executor.backward(images, labels, getattr(self.optimizer, "observe_micro_batch", None))
+        if self.config.grad_clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
+        return loss
 
     def _evaluate(self, started: float, images: int) -> dict[str, Any]:
         train_loss = self.loss_sum.item() / self.seen
         trained = time.monotonic()
-        scores = self.executor.evaluate(self.test_images, self.test_labels)
+        getattr(self.optimizer, "eval", bool)()  # some optimizers keep one set of weights for training, one to use
+        scores = self.executor.evaluate(self.test_images, self.test_labels, self.average)
+        getattr(self.optimizer, "train", bool)()
         split = "val" if self.config.data.val else "test"
         group = self.optimizer.param_groups[0]
         return {
             "kind": "epoch",
             "epoch": self.epoch + 1,
             "step": self.step,
+            **({"batch": self.data.batch} if self.config.schedule.get("batch") else {}),
             "lr": float(group["lr"]),
             "effective_lr": float(group["lr"] * group.get("lr_factor", 1.0)),
             "train_loss": train_loss,
@@ -255,6 +277,8 @@ class Training:
             "wall_seconds": self.wall_seconds + now - self._started,
             "lines": self.record.lines,
         }
+        if self.average is not None:
+            state["average"] = self.average.state_dict()
         if self.device.type == "cuda":
             state["random_cuda"] = torch.cuda.get_rng_state()
         checkpoint.save(self.checkpoint_path, state)
@@ -264,6 +288,8 @@ class Training:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.data.load_state_dict(state["data"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         torch.set_rng_state(state["random"].cpu())
         if "random_cuda" in state and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["random_cuda"].cpu())

@@ -44,7 +44,7 @@ def test_the_readmes_example_is_the_papers_setting():
         "cifar10", "resnet18", "imagenet", 100,
     )  # fmt: skip
     assert config.lr == 17 and config.peak_lr == 17 * 64
-    assert config.schedule == {"name": "constant"}
+    assert config.schedule["name"] == "constant"
     optimizer = config.optimizer
     assert (optimizer["alpha"], optimizer["lam"], optimizer["delay_epochs"]) == (1.0, 1e-3, 10)
     assert optimizer["floor"] == pytest.approx(0.001 * 64)

@@ -329,3 +329,132 @@ def test_wandb_mirrors_each_run_by_itself(tmp_path, monkeypatch):
         assert calls == [("init", outcome.id, "offline"), *wanted, ("finish", "done")]
         calls.clear()
     assert json.loads(outcome.path.read_text().splitlines()[0])["config"]["wandb"]["mode"] == "offline"
+
+
+class SeesMicroBatches(torch.optim.SGD):
+    """Remembers what the loop hands over."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, lr=lr)
+        self.shares, self.modes = [], []
+
+    def observe_micro_batch(self, share):
+        self.shares.append(share)
+
+    def eval(self):
+        self.modes.append("eval")
+
+    def train(self):
+        self.modes.append("train")
+
+
+class Twice(torch.optim.SGD):
+    """Has the gradients computed anew, and remembers the statistics of batch norm around that."""
+
+    needs_closure = True
+
+    def __init__(self, params, lr):
+        super().__init__(params, lr=lr)
+        self.losses, self.norm = [], None
+
+    def step(self, closure):
+        before = [self.norm.running_mean.clone(), self.norm.running_var.clone(), self.norm.num_batches_tracked.clone()]
+        gradients = [parameter.grad.clone() for group in self.param_groups for parameter in group["params"]]
+        with torch.enable_grad():
+            self.losses.append(closure())
+        again = [parameter.grad for group in self.param_groups for parameter in group["params"]]
+        torch.testing.assert_close(again, gradients)  # the weights have not moved
+        after = [self.norm.running_mean, self.norm.running_var, self.norm.num_batches_tracked]
+        torch.testing.assert_close(after, before, rtol=0, atol=0)
+        super().step()
+
+
+def training(tmp_path, *overrides, optimizer=None):
+    """Returns a training that has not begun, with an optimizer of the test's own."""
+    config = tiny_config(tmp_path, *overrides)
+    made = Training(config, build.images(config), "test")
+    if optimizer is not None:
+        made.optimizer = optimizer(made.model.parameters(), lr=0.1)
+        made.optimizer.param_groups[0]["initial_lr"] = 0.1
+    return made
+
+
+def test_an_optimizer_sees_its_micro_batches_and_is_told_of_evaluation(tmp_path):
+    made = training(tmp_path, "micro_batch=5", optimizer=SeesMicroBatches)
+    for images, labels in made.data.batches():
+        made._update(images, labels)
+    assert made.optimizer.shares == pytest.approx([5 / 16, 5 / 16, 5 / 16, 1 / 16] * 2 + [5 / 12, 5 / 12, 2 / 12])
+    made._evaluate(0.0, 44)
+    assert made.optimizer.modes == ["eval", "train"]
+
+
+def test_gradients_computed_anew_leave_batch_norms_statistics_alone(tmp_path):
+    made = training(tmp_path, optimizer=Twice)
+    made.optimizer.norm = made.model[1]
+    for images, labels in made.data.batches():
+        made._update(images, labels)
+    assert len(made.optimizer.losses) == made.model[1].num_batches_tracked == 3
+    assert made.loss_sum.item() / made.seen == pytest.approx(2.3, rel=0.2)  # counted once
+
+
+def test_gradient_clipping_bounds_the_global_norm(tmp_path):
+    made = training(tmp_path, "grad_clip=0.01")
+    for images, labels in made.data.batches():
+        made._update(images, labels)
+        norm = torch.cat([parameter.grad.flatten() for parameter in made.model.parameters()]).norm()
+        assert norm.item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_the_moving_average_is_what_is_evaluated_and_survives_a_resume(tmp_path):
+    made = training(tmp_path, "ema=0.5", "optimizer=sgd", "lr=1")
+    weights = []
+    for images, labels in made.data.batches():
+        made._update(images, labels)
+        weights.append(made.model[5].weight.detach().clone())
+    wanted = weights[0]  # the first update is taken over
+    for newer in weights[1:]:
+        wanted = 0.5 * wanted + 0.5 * newer
+    torch.testing.assert_close(made.average.module[5].weight, wanted)
+    whole = run_tiny(tmp_path / "whole", "ema=0.9")
+    run_tiny(tmp_path / "part", "ema=0.9", interrupt=StopAfter(5))
+    assert figures(run_tiny(tmp_path / "part", "ema=0.9").path) == figures(whole.path)
+    assert figures(whole.path)[0]["train_loss"] == figures(run_tiny(tmp_path).path)[0]["train_loss"]
+    assert figures(whole.path)[-1]["test_loss"] != figures(run_tiny(tmp_path).path)[-1]["test_loss"]
+
+
+def test_the_batch_grows_at_the_given_epochs_and_survives_a_resume(tmp_path):
+    grow = ["schedule.batch={1:22,3:44}"]
+    whole = run_tiny(tmp_path / "whole", *grow)
+    lines = records.read(whole.path).epochs
+    assert [line["batch"] for line in lines] == [16, 22, 22, 44]
+    assert [line["step"] for line in lines] == [3, 5, 7, 8]
+    assert lines[-1]["lr"] == pytest.approx(whole.config.peak_lr * 0.001)  # the schedule ends with the last update
+    for updates in range(1, 8):
+        run_tiny(tmp_path / str(updates), *grow, interrupt=StopAfter(updates))
+        assert figures(run_tiny(tmp_path / str(updates), *grow).path) == figures(whole.path)
+
+
+@pytest.mark.parametrize("value", ["{0:32}", "{4:32}", "{1:0}", "{1:big}", "{1:4000}"])
+def test_a_batch_schedule_that_cannot_be_is_one_line(tmp_path, value):
+    with pytest.raises(UserError, match=r"batch"):
+        run_tiny(tmp_path / "results", f"schedule.batch={value}")
+    assert not (tmp_path / "results").exists()
+
+
+def test_stratified_batches_hold_every_class_in_proportion():
+    labels = torch.tensor([0] * 40 + [1] * 20 + [2] * 10)[
+        torch.randperm(70, generator=torch.Generator().manual_seed(0))
+    ]
+    images = torch.zeros(70, 3, 2, 2, dtype=torch.uint8)
+    options = {"batch": 7, "last_batch": "keep", "augment": "none", "seed": 0}
+    data = resident.ResidentData(images, labels, stratified=True, **options)
+    first = [torch.bincount(drawn, minlength=3).tolist() for _, drawn in data.batches()]
+    for counts in first:
+        assert all(abs(count - wanted) <= 1 for count, wanted in zip(counts, (4, 2, 1), strict=True))
+    assert torch.tensor(first).sum(0).tolist() == [40, 20, 10]  # every image once
+    balanced = resident.ResidentData(images[:60], torch.arange(60) % 6, stratified=True, **{**options, "batch": 12})
+    epochs = [[drawn for _, drawn in balanced.batches()] for _ in range(2)]
+    assert all(torch.bincount(drawn).tolist() == [2] * 6 for epoch in epochs for drawn in epoch)
+    assert any(not torch.equal(one, other) for one, other in zip(*epochs, strict=True))
+    plain = resident.ResidentData(images[:60], torch.arange(60) % 6, **{**options, "batch": 12})
+    assert any(torch.bincount(drawn, minlength=6).tolist() != [2] * 6 for _, drawn in plain.batches())

@@ -19,38 +19,71 @@ class ResidentData:
         batch: images per update.
         last_batch: "keep" or "drop" an epoch's last, smaller batch.
         augment: name of the augmentation.
+        stratified: draw batches whose class counts are as equal as the set's allow.
         seed: of the generator that draws permutations and augmentation.
 
     Raises:
         UserError: the batch is larger than the set, or there is no such augmentation.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, *, batch: int, last_batch: str, augment: str, seed: int):
-        if batch > len(images):
-            raise UserError(f"batch={batch}: larger than the training set of {len(images)} images")
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        batch: int,
+        last_batch: str,
+        augment: str,
+        stratified: bool = False,
+        seed: int,
+    ):
         self.images, self.labels, self.batch, self.last_batch = images, labels, batch, last_batch
+        self.stratified = stratified
         self._augment = pick("data.augment", augment, AUGMENTATIONS)
         self.generator = torch.Generator(images.device).manual_seed(seed)
+        self.steps(batch)
         self._order = torch.empty(0, dtype=torch.long)  # empty between two epochs
         self._next = 0  # the batch that comes next
 
     @property
     def steps_per_epoch(self) -> int:
-        """Updates per epoch."""
-        full, rest = divmod(len(self.images), self.batch)
+        """Updates per epoch at the present batch size."""
+        return self.steps(self.batch)
+
+    def steps(self, batch: int) -> int:
+        """Returns the updates per epoch at a batch size.
+
+        Raises:
+            UserError: it is larger than the set.
+        """
+        if batch > len(self.images):
+            raise UserError(f"batch={batch}: larger than the training set of {len(self.images)} images")
+        full, rest = divmod(len(self.images), batch)
         return full + (rest > 0 and self.last_batch == "keep")
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields the batches left of the current epoch, or of a new one: uint8 [B, C, H, W] augmented, int64 [B]."""
         if not len(self._order):
-            self._order = torch.randperm(len(self.images), generator=self.generator, device=self.images.device)
-            self._next = 0
+            self._order, self._next = self._permutation(), 0
         while self._next < self.steps_per_epoch:
             indices = self._order[self._next * self.batch : (self._next + 1) * self.batch]
             images = self._augment(self.images[indices], self.generator)
             self._next += 1
             yield images, self.labels[indices]
         self._order = self._order[:0]
+
+    def _permutation(self) -> Tensor:
+        """Returns a random order of the images, int64 [N]; stratified, each class is spread evenly over it."""
+        count, device = len(self.images), self.images.device
+        order = torch.randperm(count, generator=self.generator, device=device)
+        if not self.stratified:
+            return order
+        by_class = order[self.labels[order].argsort(stable=True)]
+        sizes = torch.bincount(self.labels)[self.labels[by_class]]
+        first = torch.searchsorted(self.labels[by_class], self.labels[by_class])  # where each one's class begins
+        place = torch.arange(count, device=device) - first  # among its class
+        jitter = torch.rand(count, generator=self.generator, device=device, dtype=torch.float64)
+        return by_class[((place + jitter) / sizes).argsort()]
 
     def state_dict(self) -> dict[str, Tensor | int]:
         """Returns the place in the epoch and the generator's state."""
