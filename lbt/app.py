@@ -16,6 +16,7 @@ from lbt import sweep
 from lbt.config import CONFIG_DIR, register_resolvers, resolve, seconds
 from lbt.console import ConsoleReporter, sweep_table
 from lbt.errors import UserError, did_you_mean
+from lbt.outcome import Outcome
 
 _STARTED = "LBT_SWEEP_STARTED"  # inherited by the processes of a launcher
 
@@ -76,10 +77,10 @@ def _execute(composed: DictConfig) -> object:
     config = resolve(composed)
     budget = seconds(config.time_budget)
     if budget is not None and time.time() - float(os.environ.get(_STARTED, time.time())) > budget:
-        return sweep.NotStarted(config)
+        return Outcome("", "not started", config)
 
     from lbt.interrupt import Interrupt
-    from lbt.train import run
+    from lbt.run import run
 
     interrupt = Interrupt()
     outcome = run(config, interrupt=interrupt, reporter=ConsoleReporter())

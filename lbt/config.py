@@ -241,8 +241,10 @@ def run_id(identity_of_run: Mapping[str, Any], fingerprint: str) -> str:
 
 
 def to_json(config: Config) -> dict[str, Any]:
-    """Returns the configuration as a record holds it: everything but the protocol's table and switches."""
+    """Returns the configuration as a record holds it: without places on a disk and the protocol's own switches."""
     settings = asdict(config)
+    settings.pop("results_dir")
+    settings["data"].pop("root")
     settings["protocol"] = {"name": config.protocol["name"]}
     settings["peak_lr"] = config.peak_lr
     return settings

@@ -111,7 +111,8 @@ def scores(line: Mapping[str, Any]) -> str:
     parts = []
     for key, value in line.items():
         if key.endswith("_loss"):
-            parts.append(f"{key.replace('_', ' ')} {'not finite' if value is None else format(value, '.3f')}")
+            text = "not finite" if value is None else f"{value:.3f}" if abs(value) < 1000 else f"{value:.3g}"
+            parts.append(f"{key.replace('_', ' ')} {text}")
         elif key.endswith("_accuracy"):
             parts.append(f"{key.replace('_', ' ')} {value:.2f} %")
     return "  ".join(parts)

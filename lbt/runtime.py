@@ -52,7 +52,10 @@ def prepare(config: Config) -> torch.device:
 
 def provenance(device: torch.device) -> dict[str, Any]:
     """Returns what made a record: code, libraries, machine and time."""
-    name = torch.cuda.get_device_name() if device.type == "cuda" else torch.cpu.get_capabilities().get("cpu_name", "")
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name()
+    else:
+        name = getattr(torch.cpu, "get_capabilities", dict)().get("cpu_name")
     return {
         "lbt": _own_version(),
         **_commit(),
@@ -75,7 +78,10 @@ def _own_version() -> str:
 
 @cache
 def _commit() -> dict[str, Any]:
-    """Returns the source tree's commit and whether it had changes; nulls for an installed package."""
+    """Returns the source tree's commit and whether it had changes; nulls for an installed package.
+
+    A copy of a source tree without its history (a container, a remote job) may say its commit in `$LBT_COMMIT`.
+    """
     tree = Path(__file__).resolve().parent.parent
 
     def git(*arguments: str) -> str:
@@ -89,4 +95,4 @@ def _commit() -> dict[str, Any]:
         changes = git("status", "--porcelain", "--", "lbt", "configs", "pyproject.toml")
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changes)}
     except (OSError, subprocess.SubprocessError):
-        return {"commit": None, "dirty": None}
+        return {"commit": os.environ.get("LBT_COMMIT"), "dirty": None}

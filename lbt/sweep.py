@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -22,18 +21,6 @@ from lbt.errors import UserError
 
 outcomes: list[Any] = []  # of this command's runs, in their order
 errors: list[UserError] = []  # that kept runs of this command from starting
-
-
-@dataclass
-class NotStarted:
-    """A run of a sweep whose time budget was used up."""
-
-    config: Config
-    id: str = ""
-    status: str = "not started"
-    summary: dict = field(default_factory=dict)
-    recorded_before: bool = False
-    path: Path | None = None
 
 
 @dataclass

@@ -1,83 +1,26 @@
-"""One run, top to bottom: data, model, optimizer, schedule; update, evaluate, record, checkpoint."""
+"""The training loop, top to bottom: schedule, update, evaluate, record, checkpoint."""
 
 import json
 import math
 import time
 import traceback
 from contextlib import closing
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from lbt import build, checkpoint, records, runtime
-from lbt.config import Config, identity, run_id, to_json
+from lbt.config import Config, to_json
 from lbt.console import Reporter
 from lbt.data import ImageSet
 from lbt.data.resident import ResidentData
 from lbt.interrupt import Interrupt
-from lbt.mirror import Mirror, require
+from lbt.mirror import Mirror
+from lbt.outcome import Outcome
 from lbt.step import Executor, frozen_statistics, is_out_of_memory
 
 CHECKPOINT_SECONDS = 20.0  # an epoch that ends later than this after the last checkpoint writes one
 LONGEST_SECONDS = 45.0  # within an epoch one is written after this time
-
-
-@dataclass
-class Outcome:
-    """What became of a run: its record's status, or `running` where another process holds it."""
-
-    id: str
-    status: str
-    config: Config
-    path: Path
-    summary: dict[str, Any] = field(default_factory=dict)
-    recorded_before: bool = False
-
-
-def run(config: Config, *, interrupt: Interrupt | None = None, reporter: Reporter | None = None) -> Outcome:
-    """Executes a run, once: a finished one is returned from its record, an interrupted one resumed.
-
-    Raises:
-        UserError: a mistake in the configuration or the data; nothing is written.
-    """
-    config = runtime.settle(config)
-    build.validate(config)
-    if config.wandb.mode != "disabled":
-        require()
-    images = build.images(config)
-    name = run_id(identity(config), images.fingerprint)
-    interrupt, reporter = interrupt or Interrupt(), reporter or Reporter()
-    lock = checkpoint.lock_of(config.results_dir, name)
-
-    finished = _finished(config, name)
-    if finished is None:
-        training = Training(config, images, name)  # refuses what does not fit the data before anything is written
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(lock, timeout=0):
-                finished = _finished(config, name)  # by another process, meanwhile
-                if finished is None:
-                    return training.execute(interrupt, reporter)
-        except Timeout:
-            return Outcome(name, "running", config, records.path_of(config.results_dir, config.experiment, name))
-    reporter.finished_before(finished)
-    return finished
-
-
-def _finished(config: Config, name: str) -> Outcome | None:
-    path = records.find(config.results_dir, name)
-    if path is None:
-        return None
-    try:
-        record = records.read(path)
-    except records.RecordError:
-        return None  # damaged: the run is executed again
-    if record.status not in records.FINAL:
-        return None
-    return Outcome(name, record.status, config, path, record.end["summary"], recorded_before=True)
 
 
 class Training:

@@ -7,7 +7,8 @@ from lbt import sweep
 from lbt.config import Config, resolve
 from lbt.interrupt import Interrupt
 from lbt.models import MODELS
-from lbt.train import Outcome, run
+from lbt.outcome import Outcome
+from lbt.run import run
 
 TINY = [
     "data=synthetic",

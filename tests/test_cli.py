@@ -167,16 +167,16 @@ def test_a_used_up_time_budget_starts_no_further_run(tmp_path, capsys):
 
 
 def test_a_time_budget_counts_from_the_start_of_the_sweep(tmp_path, monkeypatch):
-    from lbt import train
+    import lbt.run
 
-    run = train.run
+    run = lbt.run.run
 
     def slow(*arguments, **keywords):
         outcome = run(*arguments, **keywords)
         monkeypatch.setenv("LBT_SWEEP_STARTED", "0")  # as if the first run had taken decades
         return outcome
 
-    monkeypatch.setattr(train, "run", slow)
+    monkeypatch.setattr(lbt.run, "run", slow)
     assert main(["train", "-m", *TINY, "seed=0,1,2", "time_budget=1h"]) == 0
     assert len(records.paths(tmp_path / "results")) == 1
 

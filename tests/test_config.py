@@ -163,9 +163,10 @@ def test_the_id_depends_on_the_data():
 @pytest.mark.parametrize("overrides", [(), ("optimizer=tvlars",), ("optimizer=lamb", "protocol=released")])
 def test_configuration_survives_the_record(overrides):
     config = runtime.settle(configure(*overrides))
-    assert from_json(json.loads(json.dumps(to_json(config)))) == Config(
-        **{**vars(config), "protocol": {"name": config.protocol["name"]}}
-    ) or identity(from_json(json.loads(json.dumps(to_json(config))))) == identity(config)
+    read_back = from_json(json.loads(json.dumps(to_json(config))))
+    assert identity(read_back) == identity(config)
+    assert read_back.peak_lr == config.peak_lr
+    assert read_back.device == config.device
 
 
 def test_every_committed_record_has_the_id_of_its_configuration():

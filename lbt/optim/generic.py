@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
 
-from lbt.optim.layerwise import check_betas, check_number, check_params, same_layout
+from lbt.optim.layerwise import FUSED, check_betas, check_number, check_params, same_layout
 
 
 class _SGD(SGD):
@@ -58,6 +58,7 @@ def _build(kind: type[Optimizer], params: Any, lr: Any, decay_1d: bool, **option
     tensors = [m[1] if isinstance(m, tuple) else m for group in groups for m in group["params"]]
     devices = {tensor.device.type for tensor in tensors}
     fused = devices <= set(_get_fused_kernels_supported_devices()) and all(same_layout(t) for t in tensors)
+    fused = fused and (kind is not _SGD or all(t.device.type != "cpu" or t.dtype in FUSED for t in tensors))
     if kind is not _SGD and devices == {"cuda"}:
         options["capturable"] = True
     if not fused and (options.get("nesterov") or (isinstance(lr, Tensor) and not options.get("capturable"))):

@@ -140,16 +140,14 @@ def foreach_update(
     torch._foreach_mul_(second, beta2)
     torch._foreach_addcmul_(second, grads, grads, 1 - beta2)
     update = torch._foreach_sqrt(second)
-    # m / c1 / (sqrt(v) / c2 + eps)  =  m / (sqrt(v) * c1 / c2 + eps * c1)
-    c1: float | Tensor = 1.0
     if group["bias_correction"]:
         step = group["step"].to(params[0].device)
-        c1, c2 = 1 - beta1**step, (1 - beta2**step).sqrt()
-        torch._foreach_mul_(update, scalar_for(params[0], c1 / c2))
-        c1 = scalar_for(params[0], c1)
-    torch._foreach_add_(update, group["eps"] * c1)
+        torch._foreach_mul_(update, scalar_for(params[0], (1 - beta2**step).rsqrt()))
+    torch._foreach_add_(update, group["eps"])  # a tensor here would be read back: foreach adds numbers only
     torch._foreach_reciprocal_(update)
     torch._foreach_mul_(update, first)
+    if group["bias_correction"]:
+        torch._foreach_mul_(update, scalar_for(params[0], 1 / (1 - beta1**step)))
     if bucket.adapted and group["weight_decay"]:
         torch._foreach_add_(update, params, alpha=group["weight_decay"])
     ratios, lr = None, scalar_for(params[0], group["lr"])

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lbt.optim.layerwise import (
+    FUSED,
     Bucket,
     LayerwiseOptimizer,
     check,
@@ -25,8 +26,13 @@ PLACEMENTS = ("inside", "outside")
 EXACT = 2.0**-20  # below it `1 - (1 - x)`, which the fused kernel computes in double, is no longer x in float32
 
 
-def lars_ratios(params: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> Tensor:
-    """Trust ratios ``eta * ||w|| / denominator`` of ``n`` layers, shape ``[n]``; 1 where a norm is zero."""
+def lars_ratios(
+    params: list[Tensor], grads: list[Tensor], group: dict[str, Any], spread: Tensor | None = None
+) -> Tensor:
+    """Trust ratios ``eta * ||w|| / denominator`` of ``n`` layers, shape ``[n]``; 1 where a norm is zero.
+
+    ``spread`` (shape ``[n]``) multiplies the gradients' norms, or is None for 1.
+    """
     wd = group["weight_decay"]
     weight = norms(params)
     if group["denominator"] == "joint" and wd:
@@ -34,6 +40,8 @@ def lars_ratios(params: list[Tensor], grads: list[Tensor], group: dict[str, Any]
         gradient = sum_norms(grads, params, sign * wd)
     else:
         gradient = norms(grads)
+    if spread is not None:
+        gradient = gradient * spread
     if group["norm_clamp"] is not None:
         weight, gradient = weight.clamp(max=group["norm_clamp"]), gradient.clamp(max=group["norm_clamp"])
     added = {"sum": wd * weight, "joint": 0.0, "bare": wd}[group["denominator"]]
@@ -72,6 +80,8 @@ class LARS(LayerwiseOptimizer):
     Raises:
         ValueError: A bad argument, by its name and value; complex or sparse parameters.
     """
+
+    cpu_bucket = 2**20
 
     def __init__(
         self,
@@ -112,6 +122,10 @@ class LARS(LayerwiseOptimizer):
         """What this step multiplies the learning rate and the trust ratios by; TVLARS's phi enters here."""
         return 1.0, 1.0
 
+    def ratios(self, bucket: Bucket, lr: float | Tensor, group: dict[str, Any]) -> Tensor:
+        """Trust ratios of a bucket's layers, shape ``[n]``; LARC's clip and CLARS's norms enter here."""
+        return lars_ratios(bucket.params, bucket.grads, group)
+
     def update_group(self, group: dict[str, Any]) -> None:
         """Take one step for one group."""
         of_lr, of_ratio = self.factors(group)
@@ -119,11 +133,12 @@ class LARS(LayerwiseOptimizer):
         for bucket in self.buckets(group):
             scales = None
             if bucket.adapted:
-                ratios = lars_ratios(bucket.params, bucket.grads, group)
+                ratios = self.ratios(bucket, lr, group)
                 self.keep_ratios(bucket.params, ratios)
                 scales = ratios * of_ratio
             buffers = self.state_tensors(bucket.params, "momentum_buffer") if group["momentum"] else []
-            fast = self.fast_cpu and bucket.params[0].device.type == "cpu" and not group["nesterov"]
+            like = bucket.params[0]
+            fast = self.fast_cpu and like.device.type == "cpu" and like.dtype in FUSED
             update = fused_update if fast else foreach_update
             update(bucket, buffers, lr, scales, group)
 
@@ -163,6 +178,8 @@ def fused_update(
     """The same on CPU by torch's fused SGD kernel: all of a tensor's update in one pass over memory.
 
     The kernel does ``b = mu * b + (1 - dampening) * (g + wd * w); w -= lr * b``: the ratio enters as dampening.
+    Nesterov's ``w -= s * (g + wd * w) + lr * mu * b`` takes it twice, first without momentum for the first term. That
+    leaves ``v = w - s * (g + wd * w)``, and what the buffer needs is ``g + wd * w = (g + wd * v) / (1 - s * wd)``.
     """
     lr, mu, count = float(lr), group["momentum"], len(bucket.params)
     decay = group["weight_decay"] if bucket.adapted else 0.0
@@ -176,10 +193,17 @@ def fused_update(
         if not mu:
             inner, outer = 1.0, lr * factor  # without momentum the kernel ignores dampening
         tensors = zip(params, grads, buffer, strict=True) if mu else zip(params, grads, strict=True)
-        if inner < EXACT or not all(same_layout(*together) for together in tensors):
+        left = 1.0 - inner * outer * decay
+        if inner < EXACT or left < 0.5 or not all(same_layout(*together) for together in tensors):
             one = Bucket(params, grads, bucket.adapted)
             foreach_update(one, buffer, lr, None if scales is None else scales[piece], group)
             continue
+        if group["nesterov"]:
+            torch._fused_sgd_(
+                params, grads, [], weight_decay=decay, momentum=0.0, lr=inner * outer, dampening=0.0,
+                nesterov=False, maximize=group["maximize"], is_first_step=False,
+            )  # fmt: skip
+            inner, outer = inner / left, outer * mu
         torch._fused_sgd_(
             params, grads, buffer,
             weight_decay=decay, momentum=mu, lr=outer, dampening=1.0 - inner,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+FUSED = (torch.float32, torch.float64)  # torch 2.11's fused SGD kernel on CPU skips elements of bfloat16 tensors
 BUCKET = 2**24  # elements: bounds the temporaries of one foreach update to 64 MiB a list in float32
 
 
@@ -66,10 +67,15 @@ def norms(tensors: list[Tensor]) -> Tensor:
 
 
 def sum_norms(tensors: list[Tensor], others: list[Tensor], alpha: float) -> Tensor:
-    """Norms of ``tensors[i] + alpha * others[i]``, shape ``[n]``; on CPU with one temporary at a time."""
+    """Norms of ``tensors[i] + alpha * others[i]``, shape ``[n]``; on CPU with one temporary for all of them."""
     if tensors[0].device.type != "cpu":
         return norms(torch._foreach_add(tensors, others, alpha=alpha))
-    return torch.cat([norms([torch.add(a, b, alpha=alpha)]) for a, b in zip(tensors, others, strict=True)])
+    scratch = tensors[0].new_empty(max(tensor.numel() for tensor in tensors))
+    found = []
+    for a, b in zip(tensors, others, strict=True):
+        out = scratch[: a.numel()].as_strided(a.shape, a.stride()) if same_layout(a) else torch.empty_like(a)
+        found.append(norms([torch.add(a, b, alpha=alpha, out=out)]))
+    return torch.cat(found)
 
 
 def scaled_by_layer(tensors: list[Tensor], factors: Tensor) -> None:
@@ -102,17 +108,19 @@ def same_layout(*tensors: Tensor) -> bool:
 
 
 class LayerwiseOptimizer(Optimizer):
-    """What LARS, LAMB and TVLARS share: groups, checks, step counter, trust ratios, loading of older states.
+    """What our own rules share: groups, checks, step counter, trust ratios, loading of older states.
 
     A subclass gives ``check_group(group)`` and ``update_group(group)``. Groups may override every argument.
 
     Attributes:
         fast_cpu: Use torch's fused CPU kernels where they apply. The results are equal but for rounding.
         counts_steps: Keep ``group["step"]``, a 0-dim tensor on the device of the group's parameters.
+        cpu_bucket: `BUCKET` on the CPU; a small one keeps tensors in the cache from one pass over them to the next.
     """
 
     fast_cpu = True
     counts_steps = False
+    cpu_bucket = BUCKET
 
     def __init__(self, params: Any, defaults: dict[str, Any]):
         self._trust: list[tuple[list[Tensor], Tensor]] = []
@@ -165,6 +173,9 @@ class LayerwiseOptimizer(Optimizer):
     def begin_step(self) -> None:
         """Do what concerns all groups at once, before the first of them is updated."""
 
+    def end_step(self) -> None:
+        """Do what concerns all groups at once, after the last of them was updated."""
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step. Parameters without a gradient are skipped; gradients are not changed.
@@ -186,6 +197,7 @@ class LayerwiseOptimizer(Optimizer):
         self.begin_step()
         for group in self.param_groups:
             self.update_group(group)
+        self.end_step()
         return loss
 
     def trust_ratios(self) -> dict[Tensor, Tensor]:
@@ -209,7 +221,7 @@ class LayerwiseOptimizer(Optimizer):
         return [self.state[param][key] for param in params]
 
     def buckets(self, group: dict[str, Any]) -> Iterator[Bucket]:
-        """Split a group's parameters with gradients by device, dtype and exclusion, at most `BUCKET` elements each."""
+        """Split a group's parameters with gradients by device, dtype and exclusion, of bounded size."""
         split: dict[Any, Bucket] = {}
         sizes: dict[Any, int] = {}
         for param in group["params"]:
@@ -217,9 +229,10 @@ class LayerwiseOptimizer(Optimizer):
                 continue
             if param.grad.layout != torch.strided:
                 raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
-            adapted = not (group["exclude_1d"] and param.ndim <= 1)
+            adapted = not (group.get("exclude_1d", False) and param.ndim <= 1)
             key = (param.device, param.dtype, adapted)
-            if key in split and sizes[key] + param.numel() > BUCKET:
+            limit = self.cpu_bucket if param.device.type == "cpu" else BUCKET
+            if key in split and sizes[key] + param.numel() > limit:
                 yield split.pop(key)
             if key not in split:
                 split[key], sizes[key] = Bucket([], [], adapted), 0

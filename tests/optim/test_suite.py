@@ -5,11 +5,14 @@ import inspect
 import io
 import pickle
 import typing
+import warnings
+from functools import partial
 
 import pytest
 import torch
 
 import lbt.optim
+from lbt.optim.layerwise import LayerwiseOptimizer
 
 # extra constructor arguments, only so that an optimizer's rarer parts take part; an optimizer needs no line here
 EXTRA = {
@@ -17,11 +20,54 @@ EXTRA = {
     "lamb": [{}, {"grad_clip": 0.5, "ratio_clip": 1.0, "exclude_1d": True}, {"adapt": False}],
     "tvlars": [{"lam": 0.3}, {"lam": 0.3, "delay_steps": None, "phi_scope": "adapted", "norm_clamp": 1.0}],
     "sgd": [{"weight_decay": 0.1}, {"weight_decay": 0.1, "decay_1d": False}],
+    "larc": [{}, {"eta": 1.0, "momentum_placement": "inside", "nesterov": True}],
+    "clars": [{}, {"nesterov": True}],
+    "sam": [
+        {}, {"rho": 0.5, "adaptive": True, "base": {"name": "lamb", "exclude_1d": True}},
+        {"base": {"name": "schedulefree_sgd"}},
+    ],
+    "sm3": [{}, {"momentum": 0.0, "weight_decay": 0.1}],
+    "muon": [{}, {"ns_precision": "full", "scale": "original", "nesterov": False}],
+    "shampoo": [
+        {"start": 2, "interval": 2, "eps": 1e-3},
+        {"start": 1, "interval": 1, "block": 4, "graft": "sgd", "nesterov": True},
+        {"graft": "none", "start": 1, "interval": 1, "momentum": 0.0, "weight_decay": 0.1},
+    ],
+    "lion": [{}, {"weight_decay": 0.1}],
+    "adan": [{}, {"weight_decay": 0.1}],
+    "soap": [{"precondition_frequency": 2}],
+    "schedulefree_adamw": [{}, {"warmup_steps": 3, "weight_decay": 0.1}],
+}  # fmt: skip
+# (optimizer, how the test's id begins): why the property does not hold. Each is expected to fail: one that is mended
+# has to leave the list.
+COUNTS = "the package counts steps on the host"
+EXCEPTIONS = {
+    ("sam", "test_cuda_graph"): "the closure's gradients would have to be captured too: that is the loop's to do",
+    ("shampoo", "test_cuda_graph"): "the eigendecomposition cannot be captured; refused with a clear error",
+    ("shampoo", "test_no_step_waits"): "the eigendecomposition waits for the device",
+    ("adan", "test_cuda_graph"): COUNTS,
+    ("soap", "test_cuda_graph"): COUNTS,
+    ("soap", "test_no_step_waits"): "the eigendecomposition waits for the device",
+    ("schedulefree_adamw", "test_cuda_graph"): COUNTS,
+    ("schedulefree_adamw", "test_no_step_waits"): "the package reads the rate, to keep the largest",
+    ("schedulefree_sgd", "test_cuda_graph"): COUNTS,
+    ("schedulefree_sgd", "test_no_step_waits"): "the package reads the rate, to keep the largest",
+    ("lion", "test_counters_of_a_resumed_run_matter"): "the package keeps a counter which its rule does not use",
+    ("soap", "test_memory_layout_does_not_matter[param"): "its first basis comes from one gradient: the covariance is "
+    "singular, and rounding, which depends on the layout, chooses the basis of the null space",
 }
 CASES = [(name, options) for name in lbt.optim.names() for options in EXTRA.get(name, [{}])]
 LR = 0.05
 each = pytest.mark.parametrize(("name", "options"), CASES, ids=[f"{n}{i}" for i, (n, _) in enumerate(CASES)])
 pytestmark = pytest.mark.filterwarnings("error")
+
+
+@pytest.fixture(autouse=True)
+def _expect_known_exceptions(request):
+    name = getattr(request.node, "callspec", None) and request.node.callspec.params.get("name")
+    for (optimizer, test), reason in EXCEPTIONS.items():
+        if name == optimizer and request.node.name.startswith(test):
+            request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
 
 
 def tensors(dtype=torch.float64, seed=0, device="cpu"):
@@ -31,25 +77,47 @@ def tensors(dtype=torch.float64, seed=0, device="cpu"):
 
 
 def give_gradients(params, seed):
+    """Gradients of the step ``seed``, which lean towards the weights: where they are taken matters."""
     generator = torch.Generator().manual_seed(1000 + seed)
     for p in params:
-        p.grad = torch.randn(p.shape, generator=generator).to(p.device, p.dtype)
+        noise = torch.randn(p.shape, generator=generator).to(p.device, p.dtype)
+        p.grad = noise.add_(p.detach(), alpha=0.1) if p.is_contiguous() else noise + 0.1 * p.detach().contiguous()
 
 
-def walk(optimizer, params, steps=7, start=0):
+def take_step(optimizer, give):
+    """One step with the gradients that ``give`` puts into the parameters."""
+    give()
+    if getattr(optimizer, "needs_closure", False):
+        return optimizer.step(give)
+    return optimizer.step()
+
+
+def walk(optimizer, params, steps=7, start=0, change=lambda params: None):
+    def give():
+        give_gradients(params, t)
+        change(params)
+
     for t in range(start, start + steps):
         for group in optimizer.param_groups:
             if isinstance(group["lr"], torch.Tensor):
                 group["lr"].fill_(LR * (1 + t % 3))
             else:
                 group["lr"] = LR * (1 + t % 3)
-        give_gradients(params, t)
-        optimizer.step()
+        take_step(optimizer, give)
     return [p.detach().clone() for p in params]
 
 
+def build(name, params, **options):
+    try:
+        return lbt.optim.get(name)(params, **options)
+    except ValueError as error:
+        if "lbt[more]" in str(error):
+            pytest.skip(str(error))
+        raise
+
+
 def make(name, params, options, lr=LR):
-    return lbt.optim.get(name)(params, lr=lr, **options)
+    return build(name, params, lr=lr, **options)
 
 
 def assert_equal(left, right, **tolerance):
@@ -74,7 +142,7 @@ def saved(optimizer):
 
 
 def use_plain_path(optimizer):
-    optimizer.fast_cpu = False
+    getattr(optimizer, "inner", optimizer).fast_cpu = False
     for group in optimizer.param_groups:
         if "fused" in group:
             group["fused"], group["foreach"] = False, False
@@ -96,7 +164,8 @@ def test_arguments_are_annotated(name):
     for option in options:
         assert option.kind is inspect.Parameter.KEYWORD_ONLY
         assert hints[option.name] in (
-            float, float | None, bool, int, int | None, str, tuple[float, float]
+            float, float | None, bool, int, int | None, str, dict | None, tuple[float, float],
+            tuple[float, float, float],
         ), option.name  # fmt: skip
 
 
@@ -117,6 +186,20 @@ WRONG = {
     "lam": [-1.0],
     "delay_steps": [-1],
     "floor": [-0.1],
+    "rho": [-0.1],
+    "base": [{"name": "larz"}, {}, {"name": "sam"}, {"name": "lars", "etta": 1.0}],
+    "ns_steps": [0, 100],
+    "ns_precision": ["fp8"],
+    "scale": ["none"],
+    "rest_lr": [-1.0],
+    "graft": ["lars"],
+    "block": [0, 1.5],
+    "interval": [0],
+    "start": [0],
+    "graft_eps": [-1.0],
+    "precondition_frequency": [0],
+    "max_precondition_dim": [0],
+    "warmup_steps": [-1],
 }
 
 
@@ -125,8 +208,10 @@ def test_bad_arguments(name):
     factory = lbt.optim.get(name)
     for argument in inspect.signature(factory).parameters.keys() & WRONG.keys():
         for value in WRONG[argument]:
-            with pytest.raises(ValueError, match=f"^Invalid {argument}: ") as caught:
-                factory(tensors(), **({"lr": LR} | {argument: value}))
+            with pytest.raises(ValueError, match=f"^Invalid {argument}.*: ") as caught:
+                build(name, tensors(), **({"lr": LR} | {argument: value}))
+            if isinstance(value, dict):  # the message shows what is wrong in it
+                value = "etta" if "etta" in value else value.get("name")
             shown = repr(value.item() if isinstance(value, torch.Tensor) else value)
             assert shown in str(caught.value)
 
@@ -143,7 +228,7 @@ def test_complex_and_sparse_refused(name, options):
     p.grad = torch.eye(3).to_sparse()
     before = p.detach().clone()
     with pytest.raises(RuntimeError, match="sparse"):
-        make(name, [p], options).step()
+        take_step(make(name, [p], options), lambda: None)
     assert torch.equal(p, before)
 
 
@@ -160,22 +245,30 @@ def test_none_gradients_and_frozen_layers(name, options):
     params, fewer = tensors(), tensors()[1:]
     optimizer, smaller = make(name, params, options), make(name, fewer, options)
     before = params[0].detach().clone()
-    for t in range(4):
+
+    def give_most(t):
         give_gradients(params, t)
         params[0].grad = None
-        for mine, other in zip(params[1:], fewer, strict=True):
-            other.grad = mine.grad.clone()
-        optimizer.step()
-        smaller.step()
+
+    def give_fewer(t):
+        twins = tensors()
+        for twin, other in zip(twins[1:], fewer, strict=True):
+            twin.data.copy_(other)
+        give_gradients(twins, t)
+        for twin, other in zip(twins[1:], fewer, strict=True):
+            other.grad = twin.grad
+
+    for t in range(4):
+        take_step(optimizer, partial(give_most, t))
+        take_step(smaller, partial(give_fewer, t))
     assert torch.equal(params[0], before)
     assert not optimizer.state.get(params[0])
     assert_equal(params[1:], fewer, rtol=1e-12, atol=1e-14)
     walk(optimizer, params, 2, 4)  # unfrozen
     assert not torch.equal(params[0], before)
     assert all(torch.isfinite(p).all() for p in params)
-    optimizer.zero_grad()
     still = [p.detach().clone() for p in params]
-    optimizer.step()
+    take_step(optimizer, optimizer.zero_grad)
     assert_equal(params, still)
 
 
@@ -185,9 +278,12 @@ def test_zero_gradients_and_weights(name, options):
     with torch.no_grad():
         params[0].zero_()
     optimizer = make(name, params, options)
-    for p in params:
-        p.grad = torch.zeros_like(p)
-    optimizer.step()
+
+    def give_zeros():
+        for p in params:
+            p.grad = torch.zeros_like(p)
+
+    take_step(optimizer, give_zeros)
     assert torch.equal(params[0], torch.zeros_like(params[0]))
     walk(optimizer, params, 2)
     assert all(torch.isfinite(p).all() for p in params)
@@ -223,19 +319,17 @@ def test_memory_layout_does_not_matter(name, options, where):
     if where == "channels_last":
         odd[0] = torch.nn.Parameter(odd[0].data.to(memory_format=torch.channels_last))
     optimizer = make(name, odd, options)
-    if where == "gradient" and not hasattr(optimizer, "trust_ratios"):
+    if where == "gradient" and any(group.get("fused") for group in optimizer.param_groups):
         pytest.skip("torch's own fused kernels need the gradient's layout that autograd guarantees")
-    for t in range(7):
-        for group in optimizer.param_groups:
-            group["lr"] = LR * (1 + t % 3)
-        give_gradients(odd, t)
-        for p in odd:
+
+    def change(params):
+        for p in params:
             if where == "gradient":
                 p.grad = torch.stack([p.grad, p.grad], -1)[..., 0]
             elif where == "channels_last" and p.ndim == 4:
                 p.grad = p.grad.to(memory_format=torch.channels_last)
-        optimizer.step()
-    assert_equal(odd, expected, rtol=1e-9, atol=1e-12)
+
+    assert_equal(walk(optimizer, odd, change=change), expected, rtol=1e-9, atol=1e-12)
 
 
 @each
@@ -243,12 +337,19 @@ def test_mixed_dtypes(name, options):
     kinds = (torch.float64, torch.float32, torch.bfloat16)
     mixed = [tensors(kind)[i % 4] for i, kind in enumerate(kinds * 3)]
     alone = [[p.detach().clone().requires_grad_() for p in mixed if p.dtype == kind] for kind in kinds]
-    options = {k: v for k, v in options.items() if k != "grad_clip"}  # a global norm couples them
+    coupling = {"grad_clip": None, "rho": 0.0}  # a norm over all parameters
+    options = options | {k: v for k, v in coupling.items() if k in inspect.signature(lbt.optim.get(name)).parameters}
+    start = [p.detach().clone() for p in mixed]
     walk(make(name, mixed, options), mixed, 1)
     for kind, params in zip(kinds, alone, strict=True):
-        for p, q in zip(params, [p for p in mixed if p.dtype == kind], strict=True):
-            p.grad = q.grad.clone()
-        make(name, params, options).step()
+
+        def give(kind=kind, params=params):
+            generators = [torch.nn.Parameter(p.clone()) for p in start]
+            give_gradients(generators, 0)
+            for p, q in zip(params, [p for p in generators if p.dtype == kind], strict=True):
+                p.grad = q.grad
+
+        take_step(make(name, params, options), give)
         assert_equal(params, [p for p in mixed if p.dtype == kind])
 
 
@@ -282,14 +383,15 @@ def resume(optimizer, params, rebuild):
 
 @each
 def test_state_dict_in_lock_step(name, options):
+    structure = {key: options[key] for key in ("decay_1d", "base") if key in options}  # which groups, whose state
+
     def rebuild(optimizer, params):
-        other = make(name, params, {}, lr=9.0)
+        other = make(name, params, structure, lr=9.0)
         other.load_state_dict(saved(optimizer))
         return other
 
     params = tensors()
-    if options.get("decay_1d", True):  # else the groups differ
-        resume(make(name, params, options), params, rebuild)
+    resume(make(name, params, options), params, rebuild)
 
 
 @each
@@ -311,8 +413,8 @@ def test_older_state_without_newer_keys(name, options):
     old = optimizer.state_dict()
     needed = {"params", "lr", "weight_decay", "betas", "momentum", "step", "eps"}
     optional = set(old["param_groups"][0]) - needed
-    if not hasattr(optimizer, "trust_ratios"):
-        optional &= {"maximize", "foreach", "capturable", "differentiable", "fused"}
+    if not isinstance(optimizer, LayerwiseOptimizer):
+        optional &= {"maximize", "foreach", "capturable", "differentiable", "fused", "rho", "adaptive"}
     for group in old["param_groups"]:
         for key in optional:
             del group[key]
@@ -322,11 +424,11 @@ def test_older_state_without_newer_keys(name, options):
     assert_equal(walk(optimizer, params, 2, 2), walk(other, others, 2, 2), rtol=1e-9, atol=1e-12)
 
 
-@each
-def test_counters_of_a_resumed_run_matter(name, options):
+@pytest.mark.parametrize("name", lbt.optim.names())
+def test_counters_of_a_resumed_run_matter(name):
     """A counter which were lost on the way would show: fresh state gives other weights."""
     params = tensors()
-    optimizer = make(name, params, options)
+    optimizer = make(name, params, {})
     walk(optimizer, params, 3)
     if not any("step" in group for group in optimizer.param_groups):
         pytest.skip("keeps no counter in its groups")
@@ -335,11 +437,10 @@ def test_counters_of_a_resumed_run_matter(name, options):
     for group in state["param_groups"]:
         group["step"] = torch.tensor(0.0)
     others = [torch.nn.Parameter(p.detach().clone()) for p in params]
-    other = make(name, others, options)
+    other = make(name, others, {})
     other.load_state_dict(state)
     with_counter, without = walk(optimizer, params, 1, 3), walk(other, others, 1, 3)
-    same = any(options.get(k) is False for k in ("bias_correction",))
-    assert same or not all(torch.equal(a, b) for a, b in zip(with_counter, without, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(with_counter, without, strict=True))
 
 
 @each
@@ -357,12 +458,18 @@ def test_closure_and_hooks(name, options):
         seen.append("closure")
         return loss
 
-    first = optimizer.step(closure)
+    first = closure()
+    seen.clear()
+    optimizer.step(closure)
     assert seen == ["before", "closure", "after"]
     for _ in range(20):
         last = optimizer.step(closure)
     assert last < first
-    assert optimizer.step() is None
+    if getattr(optimizer, "needs_closure", False):
+        with pytest.raises(RuntimeError, match="closure"):
+            optimizer.step()
+    else:
+        assert optimizer.step() is None
 
 
 @each
@@ -372,15 +479,16 @@ def test_grad_scaler_skips_all_of_a_bad_step(name, options):
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
     walk(optimizer, params, 2)
     before, state = [p.detach().clone() for p in params], copy.deepcopy(flat(optimizer.state_dict()))
+    again = [lambda: give_gradients(params, 10)] if getattr(optimizer, "needs_closure", False) else []
     give_gradients(params, 9)
     params[1].grad[0, 0] = float("inf")
     scaler.scale(torch.tensor(1.0))
-    scaler.step(optimizer)
+    scaler.step(optimizer, *again)
     scaler.update()
     assert_equal(params, before)
     assert_equal(flat(optimizer.state_dict()), state)
     give_gradients(params, 10)
-    scaler.step(optimizer)
+    scaler.step(optimizer, *again)
     assert not torch.equal(params[0], before[0])
 
 
@@ -388,15 +496,12 @@ def test_grad_scaler_skips_all_of_a_bad_step(name, options):
 def test_maximize_is_the_negated_gradient(name, options):
     up, down = tensors(), tensors()
     a = walk(make(name, up, options | {"maximize": True}), up)
-    optimizer = make(name, down, options)
-    for t in range(7):
-        for group in optimizer.param_groups:
-            group["lr"] = LR * (1 + t % 3)
-        give_gradients(down, t)
-        for p in down:
+
+    def negate(params):
+        for p in params:
             p.grad.neg_()
-        optimizer.step()
-    assert_equal(a, down, rtol=1e-9, atol=1e-12)
+
+    assert_equal(a, walk(make(name, down, options), down, change=negate), rtol=1e-9, atol=1e-12)
 
 
 @each
@@ -408,9 +513,14 @@ def test_gradients_are_left_alone(name, options, maximize):
         if not fast:
             use_plain_path(optimizer)
         walk(optimizer, params, 2)
-        give_gradients(params, 5)
-        kept = [(p.grad, p.grad.clone()) for p in params]
-        optimizer.step()
+
+        kept = []
+
+        def give(params=params, kept=kept):
+            give_gradients(params, 5)
+            kept[:] = [(p.grad, p.grad.clone()) for p in params]
+
+        take_step(optimizer, give)
         for p, (tensor, value) in zip(params, kept, strict=True):
             assert p.grad is tensor
             assert torch.equal(p.grad, value)
@@ -444,9 +554,37 @@ def test_cuda_graph(name, options):
         graphed.step()
     for t in range(1, 7):
         graphed.param_groups[0]["lr"].fill_(LR * (1 + t % 3))
-        fresh = tensors(torch.float32, device="cuda")
+        fresh = [torch.nn.Parameter(p.detach().clone()) for p in captured]
         give_gradients(fresh, t)
         for held, new in zip(static, fresh, strict=True):
             held.copy_(new.grad)
         graph.replay()
     assert_equal(walk(plain, eager), captured, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@each
+def test_no_step_waits_for_the_device(name, options):
+    params = tensors(torch.float32, device="cuda")
+    optimizer = make(name, params, options, lr=torch.tensor(LR, device="cuda"))
+    give_gradients(params, 0)
+    observe = getattr(optimizer, "observe_micro_batch", lambda share: None)
+    for waiting in ("default", "error", "error"):  # the first step makes the state
+        with warnings.catch_warnings(action="ignore"):  # the mode calls itself a prototype
+            torch.cuda.set_sync_debug_mode(waiting)
+        try:
+            observe(0.5)
+            observe(0.5)
+            take_step(optimizer, lambda: None)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@each
+def test_cuda_equals_cpu(name, options):
+    here, there = tensors(), tensors(device="cuda")
+    found = walk(make(name, there, options), there)
+    assert_equal([p.cpu() for p in found], walk(make(name, here, options), here), rtol=1e-8, atol=1e-10)

@@ -1,0 +1,56 @@
+"""An optimizer around another one: what SAM and the packages' optimizers share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class Around(Optimizer):
+    """Shares parameter groups and state with the optimizer inside, so that schedules and checkpoints see one.
+
+    Args:
+        inner: Makes the update.
+        defaults: Further arguments, put into each group that lacks them.
+    """
+
+    def __init__(self, inner: Optimizer, defaults: dict[str, Any]):
+        self.inner = inner
+        super().__init__(inner.param_groups, {**inner.defaults, **defaults})
+        self.param_groups, self.state = inner.param_groups, inner.state
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, to the optimizer inside too."""
+        if getattr(self, "state", None) is self.inner.state:  # else the constructor takes over what is inside
+            self.inner.add_param_group(param_group)
+            for name, value in self.defaults.items():
+                self.param_groups[-1].setdefault(name, value)
+        else:
+            super().add_param_group(param_group)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "inner": self.inner}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.inner.__setstate__({"state": self.state, "param_groups": self.param_groups})
+        for group in self.param_groups:
+            for name, value in self.defaults.items():
+                if name != "differentiable":  # torch adds that to the defaults
+                    group.setdefault(name, value)
+
+    def with_gradients(self) -> list[list[Tensor]]:
+        """Parameters that have a gradient, in lists of one device and dtype.
+
+        Raises:
+            RuntimeError: For a sparse gradient.
+        """
+        lists: dict[Any, list[Tensor]] = {}
+        for param in (p for group in self.param_groups for p in group["params"] if p.grad is not None):
+            if param.grad.layout != torch.strided:
+                raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
+            lists.setdefault((param.device, param.dtype), []).append(param)
+        return list(lists.values())

@@ -1,0 +1,194 @@
+"""Distributed Shampoo: blocked, grafted (Gupta et al. 2018, arXiv 1802.09568; Anil et al. 2020, arXiv 2002.09018)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lbt.optim.layerwise import (
+    Bucket,
+    LayerwiseOptimizer,
+    check,
+    check_betas,
+    check_number,
+    norms,
+    safe_ratio,
+    scalar_for,
+    scaled_by_layer,
+)
+
+GRAFTS = ("sgd", "adam", "none")
+
+
+def inverse_root(matrices: Tensor, eps: float) -> Tensor:
+    """``(S + eps * lambda_max(S) * I) ** (-1/4)`` of symmetric matrices, shape ``[n, m, m]``; I where S is zero."""
+    values, vectors = torch.linalg.eigh(matrices)
+    top = values[:, -1:].clamp(min=0)
+    values = values.clamp(min=0) + eps * top
+    values = torch.where(top > 0, values, torch.ones_like(values)).clamp(min=torch.finfo(values.dtype).tiny)
+    return (vectors * values.pow(-0.25).unsqueeze(-2)) @ vectors.mT
+
+
+def to_blocks(tensor: Tensor, size: int) -> Tensor:
+    """A tensor, as a matrix ``[out, everything else]``, cut into equal blocks ``[n, rows, columns]``, zero-padded."""
+    matrix = tensor.reshape(tensor.shape[0], -1)
+    counts = [math.ceil(n / size) for n in matrix.shape]
+    sides = [math.ceil(n / count) for n, count in zip(matrix.shape, counts, strict=True)]
+    pads = [side * count - n for n, side, count in zip(matrix.shape, sides, counts, strict=True)]
+    matrix = torch.nn.functional.pad(matrix, (0, pads[1], 0, pads[0]))
+    return matrix.view(counts[0], sides[0], counts[1], sides[1]).transpose(1, 2).flatten(0, 1)
+
+
+def from_blocks(blocks: Tensor, like: Tensor) -> Tensor:
+    """Undo `to_blocks` for a tensor shaped like ``like``."""
+    rows, columns = like.shape[0], like.numel() // like.shape[0]
+    count = math.ceil(rows / blocks.shape[1])
+    grid = blocks.unflatten(0, (count, -1)).transpose(1, 2)
+    return grid.flatten(2).flatten(0, 1)[:rows, :columns].reshape(like.shape)
+
+
+class Shampoo(LayerwiseOptimizer):
+    r"""Distributed Shampoo: each side of a weight matrix is whitened by its own gradient covariance.
+
+    For each block ``G`` of a matrix: ``L = b2 * L + (1 - b2) * G G^T``; ``R = b2 * R + (1 - b2) * G^T G``;
+    ``P = L^(-1/4) G R^(-1/4)`` with bias-corrected L and R, the roots renewed every ``interval`` steps. Grafting: a
+    layer's ``P`` (all its blocks) is rescaled to the norm of a simpler direction ``D``, the gradient ("sgd") or
+    RMSprop's with bias correction ("adam"). ``m = mu * m + P + wd * w``; ``w -= lr * m``.
+    Vectors, and every layer before step ``start``, take ``D`` itself.
+
+    Convolutions are matrices ``[out, in * height * width]``; sides longer than ``block`` are cut into equal parts.
+    Why not ``pytorch_optimizer.ScalableShampoo`` (4.1): its state holds objects of its own, so that a checkpoint
+    cannot be loaded with ``weights_only=True``; small convolutions, up to ``block`` weights, are merged to a vector
+    and not preconditioned at all; it inverts block after block in Python and waits for the device in each iteration;
+    and ``p.grad`` is changed. Where both apply they agree (see the conformance table).
+
+    On a GPU the eigendecomposition waits for the device once every ``interval`` steps and cannot be captured in a
+    CUDA graph. Memory: for an ``r x c`` block, ``2 * (r * r + c * c)`` numbers. Nothing is distributed: on several
+    ranks each computes all.
+
+    Args:
+        params: Tensors, or groups of them, which may override each argument below.
+        lr: Learning rate, of the size the grafted rule wants.
+        momentum: mu, in [0, 1).
+        nesterov: Step along ``P + wd * w + mu * m``.
+        betas: Decay rates of Adam's graft (only the second moment is used) and of L and R, each in [0, 1).
+        weight_decay: wd, added to the grafted direction of matrices, as in AdamW times lr.
+        graft: "sgd", "adam" or "none".
+        block: Longest side of a block.
+        interval: Steps between two computations of the roots.
+        start: Step (the first is 1) from which the preconditioner is used; before, its statistics are too few.
+        eps: Ridge of the roots, relative to the largest eigenvalue.
+        graft_eps: Added to the root of Adam's second moment.
+        maximize: Go up the gradient.
+
+    Raises:
+        ValueError: A bad argument, by its name and value; complex or sparse parameters.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor,
+        *,
+        momentum: float = 0.9,
+        nesterov: bool = False,
+        betas: tuple[float, float] = (0.999, 0.99),
+        weight_decay: float = 0.0,
+        graft: str = "adam",
+        block: int = 512,
+        interval: int = 10,
+        start: int = 10,
+        eps: float = 1e-6,
+        graft_eps: float = 1e-8,
+        maximize: bool = False,
+    ):
+        defaults = {k: v for k, v in locals().items() if k not in ("self", "params", "__class__")}
+        super().__init__(params, defaults | {"exclude_1d": True, "step": 0})
+
+    def check_group(self, group: dict[str, Any]) -> None:
+        """Raise ValueError for a bad argument in ``group``."""
+        for name in ("lr", "weight_decay", "graft_eps"):
+            check_number(name, group[name])
+        check_number("momentum", group["momentum"], high=1.0)
+        check("nesterov", group["nesterov"], not (group["nesterov"] and group["momentum"] == 0), "off when momentum=0")
+        check_betas(group["betas"])
+        check_number("eps", group["eps"], high=1.0)
+        check("graft", group["graft"], group["graft"] in GRAFTS, ", ".join(GRAFTS))
+        for name in ("block", "interval", "start"):
+            check(name, group[name], isinstance(group[name], int) and group[name] >= 1, "a whole number >= 1")
+
+    def update_group(self, group: dict[str, Any]) -> None:
+        """Take one step for one group."""
+        buckets = list(self.buckets(group))
+        if buckets:
+            if buckets[0].params[0].is_cuda and torch.cuda.is_current_stream_capturing():
+                raise RuntimeError("Shampoo cannot be captured in a CUDA graph")
+            group["step"] = int(group["step"]) + 1
+        for bucket in buckets:
+            full = [i for i, param in enumerate(bucket.params) if param.numel()]
+            if full:
+                params, grads = [bucket.params[i] for i in full], [bucket.grads[i] for i in full]
+                grads = torch._foreach_neg(grads) if group["maximize"] else grads
+                self._update(Bucket(params, grads, bucket.adapted), group)
+
+    def _update(self, bucket: Bucket, group: dict[str, Any]) -> None:
+        params, mu = bucket.params, group["momentum"]
+        update = self._graft(bucket, group)
+        if bucket.adapted:
+            whitened = self._whitened(bucket, group)
+            if whitened:
+                if group["graft"] != "none":
+                    wanted, found = norms(update), norms(whitened)
+                    scaled_by_layer(whitened, safe_ratio(wanted, found, found > 0))
+                update = whitened
+            if group["weight_decay"]:
+                torch._foreach_add_(update, params, alpha=group["weight_decay"])
+        if mu:
+            buffers = self.state_tensors(params, "momentum_buffer")
+            torch._foreach_mul_(buffers, mu)
+            torch._foreach_add_(buffers, update)
+            if group["nesterov"]:
+                torch._foreach_add_(update, buffers, alpha=mu)
+            else:
+                update = buffers
+        torch._foreach_sub_(params, torch._foreach_mul(update, scalar_for(params[0], group["lr"])))
+
+    def _graft(self, bucket: Bucket, group: dict[str, Any]) -> list[Tensor]:
+        """The simpler rule's directions ``D``, fresh tensors."""
+        if group["graft"] != "adam":
+            return torch._foreach_mul(bucket.grads, 1.0)
+        beta = group["betas"][0]
+        second = self.state_tensors(bucket.params, "exp_avg_sq")
+        torch._foreach_mul_(second, beta)
+        torch._foreach_addcmul_(second, bucket.grads, bucket.grads, 1 - beta)
+        update = torch._foreach_sqrt(second)
+        torch._foreach_mul_(update, (1 - beta ** group["step"]) ** -0.5)
+        torch._foreach_add_(update, group["graft_eps"])
+        torch._foreach_reciprocal_(update)
+        torch._foreach_mul_(update, bucket.grads)
+        return update
+
+    def _whitened(self, bucket: Bucket, group: dict[str, Any]) -> list[Tensor]:
+        """``L^(-1/4) G R^(-1/4)`` of each layer, none before ``start``; keeps the statistics, and renews the roots."""
+        out, ready, due = [], group["step"] >= group["start"], group["step"] % group["interval"] == 0
+        for param, grad in zip(bucket.params, bucket.grads, strict=True):
+            blocks = to_blocks(grad.to(torch.promote_types(grad.dtype, torch.float32)), group["block"])
+            state = self.state[param]
+            for side, products in (("left", blocks @ blocks.mT), ("right", blocks.mT @ blocks)):
+                if side not in state:
+                    state[side] = torch.zeros_like(products)
+                state[side] = state[side].to(products.dtype)  # load_state_dict gives it the parameter's
+                state[side].lerp_(products, 1 - group["betas"][1])
+                if ready and (due or f"{side}_root" not in state):
+                    unbiased = state[side] / (1 - group["betas"][1] ** group["step"])
+                    state[f"{side}_root"] = inverse_root(unbiased, group["eps"])
+            if ready:
+                left, right = (state[f"{side}_root"].to(blocks.dtype) for side in ("left", "right"))
+                out.append(from_blocks(left @ blocks @ right, param).to(param.dtype))
+        return out
+
+
+OPTIMIZERS = {"shampoo": Shampoo}
