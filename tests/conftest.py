@@ -1,12 +1,21 @@
 """Fixtures of all tests."""
 
+import contextlib
 import os
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+
+# absl, which jax brings along, keeps the stream it finds at its import and closes it when logging is configured anew,
+# as Hydra does; while pytest captures, that stream is pytest's own.
+with contextlib.suppress(ImportError):
+    import absl.logging
+
+    absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -48,6 +48,7 @@ EXCEPTIONS = {
     ("adan", "test_cuda_graph"): COUNTS,
     ("soap", "test_cuda_graph"): COUNTS,
     ("soap", "test_no_step_waits"): "the eigendecomposition waits for the device",
+    ("soap", "test_cuda_equals_cpu"): "the package's eigenbases are found in float32",
     ("schedulefree_adamw", "test_cuda_graph"): COUNTS,
     ("schedulefree_adamw", "test_no_step_waits"): "the package reads the rate, to keep the largest",
     ("schedulefree_sgd", "test_cuda_graph"): COUNTS,
@@ -64,9 +65,10 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 @pytest.fixture(autouse=True)
 def _expect_known_exceptions(request):
-    name = getattr(request.node, "callspec", None) and request.node.callspec.params.get("name")
+    given = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    inner = (given.get("options") or {}).get("base") or {}  # what holds of an optimizer holds of one around it
     for (optimizer, test), reason in EXCEPTIONS.items():
-        if name == optimizer and request.node.name.startswith(test):
+        if optimizer in (given.get("name"), inner.get("name")) and request.node.name.startswith(test):
             request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
 
 
