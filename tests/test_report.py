@@ -66,7 +66,7 @@ def test_diverged_unfinished_and_missing_cells_are_shown_as_such(tmp_path):
     make(tmp_path, 50.0, "optimizer=tvlars", "batch=64", status=None)
     text = quickstart(tmp_path).markdown()
     assert "| 64 | - | 90.00 (n=1, 1 diverged) | 1 diverged | 1 unfinished |" in text
-    assert "| 1024 | - | - | - | - |" in text
+    assert "| 512 | - | - | - | - |" in text
     missing = [row for row in rows(quickstart(tmp_path).csv()) if row["status"] == "missing"]
     assert len(missing) == 5
 
