@@ -80,7 +80,7 @@ class Config:
 
 
 # Settings that say where or how a run is executed or shown, or that reach it through another setting.
-_NOT_IDENTITY = {
+NOT_IDENTITY = {
     "device", "deterministic", "results_dir", "experiment", "time_budget", "wandb", "warmup", "lr_rank",
 }  # fmt: skip
 
@@ -217,7 +217,7 @@ def identity(config: Config) -> dict[str, Any]:
     Values that mean "off" (None, False, 0, empty) are left out, so that a setting added later with an "off" default
     does not change the id of runs recorded before it.
     """
-    settings = {key: value for key, value in asdict(config).items() if key not in _NOT_IDENTITY}
+    settings = {key: value for key, value in asdict(config).items() if key not in NOT_IDENTITY}
     settings["data"].pop("root")
     settings["protocol"] = {"name": config.protocol["name"]}
     return _without_off(settings)

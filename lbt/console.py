@@ -34,8 +34,8 @@ class Reporter:
     def end(self, outcome: Any) -> None:
         """The run has come to an end."""
 
-    def finished_before(self, outcome: Any) -> None:
-        """The run had been finished before."""
+    def not_executed(self, outcome: Any) -> None:
+        """The run had been finished before, or another process is executing it."""
 
     def close(self) -> None:
         """Frees the screen."""
@@ -92,8 +92,11 @@ class ConsoleReporter(Reporter):
         self.close()
         self._print(_sentence(outcome))
 
-    def finished_before(self, outcome: Any) -> None:
+    def not_executed(self, outcome: Any) -> None:
         """Says that there was nothing to do."""
+        if outcome.status == "running":
+            self._print(f"run {outcome.id} is being executed by another process")
+            return
         self._print(f"{outcome.status} already: {scores(outcome.summary)}; record {outcome.path}")
 
     def close(self) -> None:

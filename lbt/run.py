@@ -36,8 +36,9 @@ def run(config: Config, *, interrupt: Interrupt | None = None, reporter: Reporte
                 if finished is None:
                     return training.execute(interrupt, reporter)
         except Timeout:
-            return Outcome(name, "running", config, records.path_of(config.results_dir, config.experiment, name))
-    reporter.finished_before(finished)
+            path = records.path_of(config.results_dir, config.experiment, name)
+            finished = Outcome(name, "running", config, path)
+    reporter.not_executed(finished)
     return finished
 
 

@@ -197,6 +197,15 @@ def test_status_shows_every_state(tmp_path, capsys):
     assert "2/4" in said
 
 
+def test_a_run_another_process_holds_is_said_and_left_alone(tmp_path, capsys):
+    run = run_tiny("results")
+    run.path.unlink()
+    with FileLock(checkpoint.lock_of("results", run.id)):
+        assert main(["train", *TINY]) == 0
+    assert f"run {run.id} is being executed by another process" in capsys.readouterr().out
+    assert not run.path.exists()
+
+
 def test_status_of_a_diverged_and_a_failed_run(tmp_path, monkeypatch):
     from support import tiny_config
 

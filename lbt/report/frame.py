@@ -8,9 +8,7 @@ from typing import Any
 import pandas as pd
 
 from lbt import records
-
-# Of a run's settings, those that do not decide its numbers.
-_NOT_SETTINGS = ("device", "deterministic", "results_dir", "experiment", "time_budget", "wandb", "warmup", "lr_rank")
+from lbt.config import NOT_IDENTITY
 
 
 @dataclass
@@ -64,7 +62,7 @@ def _row(record: records.RunRecord) -> dict[str, Any]:
         "torch": made_by["torch"],
         "device": made_by["device_name"],
         # As in a run's id, a setting that is off is as good as absent: older records do not have it.
-        "settings": {key: value for key, value in flat.items() if value and key.split(".")[0] not in _NOT_SETTINGS},
+        "settings": {key: value for key, value in flat.items() if value and key.split(".")[0] not in NOT_IDENTITY},
         "summary": record.end["summary"] if record.end else {},
     }
 
