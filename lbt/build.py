@@ -105,7 +105,10 @@ def schedule(config: Config, *, total_steps: int, steps_per_epoch: int) -> Calla
 
 
 def optimizer(config: Config, parameters: Any, *, steps_per_epoch: int) -> torch.optim.Optimizer:
-    """Returns the optimizer at its peak learning rate; an argument `<x>_epochs` reaches it as `<x>_steps`."""
+    """Returns the optimizer at its peak learning rate; an argument `<x>_epochs` reaches it as `<x>_steps`.
+
+    With `bias_lr_factor`, biases and norm layers are a second parameter group, with a rate of their own.
+    """
     name = config.optimizer["name"]
     factory = pick("optimizer", name, {known: optim.get(known) for known in optim.names()})
     arguments = {}
@@ -116,4 +119,8 @@ def optimizer(config: Config, parameters: Any, *, steps_per_epoch: int) -> torch
         elif key != "name":
             arguments[key] = value
     bound = bind(factory, arguments, "optimizer")
+    if config.bias_lr_factor is not None:
+        tensors = list(parameters)
+        slow = {"params": [one for one in tensors if one.ndim <= 1], "lr": config.peak_lr * config.bias_lr_factor}
+        parameters = [{"params": [one for one in tensors if one.ndim > 1]}, slow]
     return _construct("optimizer", factory, parameters, lr=config.peak_lr, **bound)

@@ -62,6 +62,7 @@ class Config:
     micro_batch: int | None = None  # images per forward and backward pass; null: the whole batch
     lr_scaling: Literal["none", "linear", "sqrt"] = "none"  # factor on lr: 1, batch/256 or sqrt(batch/256)
     lr_rank: int | None = None  # which rate of the protocol's table: 0, 1 or 2; null: the middle one
+    bias_lr_factor: float | None = None  # rate of tensors of ndim <= 1 as a multiple of the others'; null: the same
     grad_clip: float | None = None  # upper bound of the gradient's global 2-norm
     ema: float | None = None  # decay, a step, of the moving average of the weights that is evaluated; null: none
     seed: int = 0
@@ -203,6 +204,10 @@ def _check(config: Config, raw_table: Mapping | None) -> None:
     require(
         config.grad_clip is None or config.grad_clip > 0,
         f"grad_clip={config.grad_clip}: expected a positive number, or null",
+    )
+    require(
+        config.bias_lr_factor is None or 0 <= config.bias_lr_factor < math.inf,
+        f"bias_lr_factor={config.bias_lr_factor}: expected a number of 0 or more, or null",
     )
     require(config.ema is None or 0 < config.ema < 1, f"ema={config.ema}: expected a number between 0 and 1, or null")
     seconds(config.time_budget)

@@ -153,11 +153,11 @@ def initialise(model: nn.Module, init: Init, *, zero_init_residual: bool = False
                 nn.init.zeros_((module.bn3 if isinstance(module, Bottleneck) else module.bn2).weight)
 
 
-def backbone(model: ResNet) -> tuple[ResNet, int]:
+def backbone(model: nn.Module) -> tuple[nn.Module, int]:
     """Replaces the classifier by the identity, in place, so that the model returns features (N, feature_dim).
 
     Args:
-        model: a model of this module that still has its classifier.
+        model: a model that still has its classifier, a linear layer `fc`.
 
     Returns:
         The same model, and feature_dim: 512 for ResNet18 and 34, 2048 for ResNet50.
@@ -165,8 +165,9 @@ def backbone(model: ResNet) -> tuple[ResNet, int]:
     Raises:
         ValueError: the classifier is gone already.
     """
-    if not isinstance(model.fc, nn.Linear):
-        raise ValueError(f"model has no linear classifier to remove: fc is {type(model.fc).__name__}")
+    head = getattr(model, "fc", None)
+    if not isinstance(head, nn.Linear):
+        raise ValueError(f"model has no linear classifier to remove: fc is {type(head).__name__}")
     feature_dim = model.fc.in_features
     model.fc = nn.Identity()
     return model, feature_dim

@@ -33,7 +33,13 @@ def constant(total_steps: int, *, steps_per_epoch: int) -> Schedule:
 
 
 def warmup_cosine(
-    total_steps: int, *, steps_per_epoch: int, warmup: float, warmup_power: float = 1.0, end: float = 0.0
+    total_steps: int,
+    *,
+    steps_per_epoch: int,
+    warmup: float,
+    warmup_power: float = 1.0,
+    end: float = 0.0,
+    period_epochs: float | None = None,
 ) -> Schedule:
     """Power warm-up to the peak, then half a cosine down to `end`.
 
@@ -45,19 +51,27 @@ def warmup_cosine(
         warmup: length of the warm-up in epochs; W = round(warmup * steps_per_epoch) updates, 0 for none.
         warmup_power: exponent of the warm-up; 1 is linear.
         end: factor of the last update, as a fraction of the peak.
+        period_epochs: epochs that take the place of the training's length, T, in the cosine, which rises again after
+            them (the released TVLARS code's Barlow Twins: 100 of 1000); None: the training.
 
     Returns:
         step (0-based update) -> factor of the peak.
 
     Raises:
-        ValueError: a count below 1, a negative warm-up or one longer than training, a power <= 0, `end` outside [0, 1].
+        ValueError: a count below 1, a negative warm-up or one longer than training or period, a power <= 0, `end`
+            outside [0, 1].
 
     Source: TVLARS (arXiv 2309.14053), equation (4), with lr_min = end * lr_target; that equation's warm-up has power 1.
     """
+    period = total_steps
+    if period_epochs is not None:
+        period = round(_positive("period_epochs", period_epochs) * steps_per_epoch)
+    warmup_steps = _warmup_steps(min(total_steps, period), steps_per_epoch, warmup)
+    stretch = (total_steps - warmup_steps) / max(period - warmup_steps, 1)  # periods in what follows the warm-up
     return _warmup_then(
-        lambda progress: (1.0 + math.cos(math.pi * progress)) / 2.0,
+        lambda progress: (1.0 + math.cos(math.pi * progress * stretch)) / 2.0,
         total_steps,
-        _warmup_steps(total_steps, steps_per_epoch, warmup),
+        warmup_steps,
         _positive("warmup_power", warmup_power),
         _fraction("end", end),
     )

@@ -14,10 +14,11 @@ from lbt.config import Config, to_json
 from lbt.console import Reporter
 from lbt.data import ImageSet
 from lbt.data.resident import ResidentData
+from lbt.errors import UserError
 from lbt.interrupt import Interrupt
 from lbt.mirror import Mirror
 from lbt.outcome import Outcome
-from lbt.step import Executor, frozen_statistics, is_out_of_memory
+from lbt.step import Executor, Sets, frozen_statistics, is_out_of_memory
 
 CHECKPOINT_SECONDS = 20.0  # an epoch that ends later than this after the last checkpoint writes one
 LONGEST_SECONDS = 45.0  # within an epoch one is written after this time
@@ -50,8 +51,15 @@ class Training:
             stratified=config.data.stratified,
             seed=config.seed,
         )
-        self.test_images, self.test_labels = images.test_images.to(self.device), images.test_labels.to(self.device)
-        self.model = build.model(config, len(images.classes))
+        test = images.test_images.to(self.device), images.test_labels.to(self.device)
+        self.sets = Sets(self.data.images, self.data.labels, *test, len(images.classes))
+        task = build.task(config)
+        if self.data.views != task.views:
+            raise UserError(
+                f"task={config.task['name']} needs {task.views} view(s) of an image, "
+                f"data.augment={config.data.augment} gives {self.data.views}"
+            )
+        self.model = task.prepare(build.model(config, len(images.classes)))
         self.model.to(self.device, memory_format=torch.channels_last).train()
         self.average = build.average(config, self.model)
         per_epoch = self.data.steps_per_epoch
@@ -62,12 +70,10 @@ class Training:
         self.batch_of = [batches(epoch) for epoch in range(config.epochs)]
         total = sum(self.data.steps(batch) for batch in self.batch_of)
         self.schedule = build.schedule(config, total_steps=total, steps_per_epoch=per_epoch)
-        self.executor = Executor(
-            self.model, build.task(config), precision=config.precision, micro_batch=config.micro_batch
-        )
+        self.executor = Executor(self.model, task, precision=config.precision, micro_batch=config.micro_batch)
         self.step = 0  # updates made
         self.epoch = 0  # epochs completed
-        self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)  # of this epoch's images so far
+        self.sums: dict[str, torch.Tensor] = {}  # loss and the task's other figures, of this epoch's images so far
         self.seen = 0  # images of this epoch so far
         self.wall_seconds = 0.0  # spent on this run, earlier sessions included
         self.record: records.RecordWriter | None = None
@@ -136,7 +142,7 @@ class Training:
                     self._save()
             line = self._evaluate(started, self.seen - seen_before)
             self.epoch, self.seen = self.epoch + 1, 0
-            self.loss_sum.zero_()
+            self.sums = {}
             self.record.append(line)
             mirror.epoch(line)
             reporter.epoch(line)
@@ -151,10 +157,11 @@ class Training:
         factor = self.schedule(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
-        self.loss_sum += self._gradient(images, labels)
+        for name, figure in self._gradient(images, labels).items():
+            self.sums[name] = self.sums.get(name, 0.0) + figure.double()
         if getattr(self.optimizer, "needs_closure", False):
             with frozen_statistics(self.model):
-                self.optimizer.step(lambda: self._gradient(images, labels) / len(images))
+                self.optimizer.step(lambda: self._gradient(images, labels)["loss"] / len(images))
         else:
             self.optimizer.step()
         if self.average is not None:
@@ -162,30 +169,32 @@ class Training:
         self.step += 1
         self.seen += len(images)
 
-    def _gradient(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Puts the batch's gradient, clipped, where the optimizer finds it, and returns the summed loss."""
+    def _gradient(self, images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Puts the batch's gradient, clipped, where the optimizer finds it, and returns the summed figures."""
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.executor.backward(images, labels, getattr(self.optimizer, "observe_micro_batch", None))
+        figures = self.executor.backward(images, labels, getattr(self.optimizer, "observe_micro_batch", None))
         if self.config.grad_clip is not None:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
-        return loss
+        return figures
 
     def _evaluate(self, started: float, images: int) -> dict[str, Any]:
-        train_loss = self.loss_sum.item() / self.seen
+        means = (torch.stack(list(self.sums.values())) / self.seen).tolist()  # waits for the device
         trained = time.monotonic()
         getattr(self.optimizer, "eval", bool)()  # some optimizers keep one set of weights for training, one to use
-        scores = self.executor.evaluate(self.test_images, self.test_labels, self.average)
+        averaged = None if self.average is None else self.average.module
+        epoch, epochs = self.epoch + 1, self.config.epochs
+        scores = self.executor.evaluate(self.sets, epoch=epoch, epochs=epochs, model=averaged)
         getattr(self.optimizer, "train", bool)()
         split = "val" if self.config.data.val else "test"
         group = self.optimizer.param_groups[0]
         return {
             "kind": "epoch",
-            "epoch": self.epoch + 1,
+            "epoch": epoch,
             "step": self.step,
             **({"batch": self.data.batch} if self.config.schedule.get("batch") else {}),
             "lr": float(group["lr"]),
             "effective_lr": float(group["lr"] * group.get("lr_factor", 1.0)),
-            "train_loss": train_loss,
+            **{f"train_{name}": mean for name, mean in zip(self.sums, means, strict=True)},
             **{f"{split}_{name}": value for name, value in scores.items()},
             "wall_train_seconds": round(trained - started, 4),
             "wall_eval_seconds": round(time.monotonic() - trained, 4),
@@ -216,7 +225,7 @@ class Training:
             "step": self.step,
             "epoch": self.epoch,
             "seen": self.seen,
-            "loss_sum": self.loss_sum,
+            "sums": self.sums,
             "wall_seconds": self.wall_seconds + now - self._started,
             "lines": self.record.lines,
         }
@@ -237,7 +246,7 @@ class Training:
         if "random_cuda" in state and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["random_cuda"].cpu())
         self.step, self.epoch, self.seen = state["step"], state["epoch"], state["seen"]
-        self.loss_sum.copy_(state["loss_sum"])
+        self.sums = state["sums"]
         self.wall_seconds = state["wall_seconds"]
 
 

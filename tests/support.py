@@ -38,7 +38,9 @@ def tiny(
 ) -> nn.Module:
     """A convolution, a batch norm and a linear layer."""
     layers = (nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes))
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model.add_module("fc", nn.Linear(8, num_classes))
+    return model
 
 
 MODELS["tiny"] = tiny

@@ -202,8 +202,17 @@ def test_registry_is_annotated_and_pure(name):
     assert all(p.kind is p.KEYWORD_ONLY for p in list(parameters.values())[1:])
     hints = get_type_hints(build)
     assert {hints[p] for p in list(parameters)[:2]} == {int}
-    assert {hints[p] for p in list(parameters)[2:]} <= {float}
+    assert {hints[p] for p in list(parameters)[2:]} <= {float, float | None}
     schedule = build(40, steps_per_epoch=4, **({"warmup": 2.0} if "warmup" in parameters else {}))
     forward = factors(schedule, 40)
     assert [schedule(step) for step in reversed(range(40))] == forward[::-1]
     assert all(type(factor) is float for factor in forward)
+
+
+def test_a_cosine_of_a_shorter_period_rises_again():
+    # What the released TVLARS code makes of 1000 epochs: the period is the probe's 100, the end near 85 % of the peak.
+    factor = warmup_cosine(10_000, steps_per_epoch=10, warmup=20, period_epochs=100)
+    whole = warmup_cosine(1000, steps_per_epoch=10, warmup=20)
+    assert [factor(step) for step in range(1000)] == pytest.approx([whole(step) for step in range(1000)], abs=1e-12)
+    assert factor(999) == pytest.approx(0, abs=1e-12) and factor(1799) == pytest.approx(1)
+    assert factor(9999) == pytest.approx(0.854, abs=1e-3)

@@ -46,6 +46,12 @@ class ResidentData:
         self._next = 0  # the batch that comes next
 
     @property
+    def views(self) -> int:
+        """Images that the augmentation makes of one."""
+        drawn = self._augment(self.images[:1], torch.Generator(self.images.device))
+        return 1 if drawn.ndim == 4 else drawn.shape[1]
+
+    @property
     def steps_per_epoch(self) -> int:
         """Updates per epoch at the present batch size."""
         return self.steps(self.batch)
@@ -62,7 +68,10 @@ class ResidentData:
         return full + (rest > 0 and self.last_batch == "keep")
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields the batches left of the current epoch, or of a new one: uint8 [B, C, H, W] augmented, int64 [B]."""
+        """Yields the batches left of the current epoch, or of a new one: augmented images and labels, int64 [B].
+
+        Images are uint8 [B, C, H, W], or [B, views, C, H, W] where the augmentation gives several views of each.
+        """
         if not len(self._order):
             self._order, self._next = self._permutation(), 0
         while self._next < self.steps_per_epoch:

@@ -1,8 +1,18 @@
 """What a model is trained for: a task gives the loss of a batch and the scores of a model.
 
-A module of this package that defines `TASKS = {"name": Task}` adds a task.
+A module of this package that defines a class with these members, entered in `TASKS`, adds a task:
+
+- `views`: images of each sample that the augmentation must deliver; 1, or 2 for two augmented views.
+- `spans_batch`: whether the loss cannot be split into terms of single samples. Micro-batches then take two passes
+  (see `lbt.step.Executor.backward`).
+- `prepare(model)`: the module that is trained, made from a freshly built classifier.
+- `forward(model, images)`: outputs [b, ...] of normalised images [b, C, H, W], or of a list of views.
+- `loss(outputs, labels)`: `{"loss": scalar, ...}`, means over the batch; all of them are recorded an epoch.
+- `evaluate(model, sets, epoch, epochs)`: the recorded scores after an epoch (counted from 1), without gradient, in the
+  run's precision; `sets` is a `lbt.step.Sets`. A score that is not taken in this epoch is left out; the last has all.
 """
 
+from lbt.tasks.barlow_twins import BarlowTwins
 from lbt.tasks.classification import Classification
 
-TASKS = {"classification": Classification}
+TASKS = {"classification": Classification, "barlow_twins": BarlowTwins}
