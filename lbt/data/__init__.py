@@ -3,6 +3,7 @@
 from lbt.data.augment import AUGMENTATIONS, IMAGENET_MEAN, IMAGENET_STD, crop_flip_rotate, normalise, warp
 from lbt.data.imageset import ImageSet, fingerprint, split_validation
 from lbt.data.sources import SOURCES, load
+from lbt.data.views import resized_crop_flip, two_views
 
 __all__ = [
     "AUGMENTATIONS",
@@ -14,6 +15,8 @@ __all__ = [
     "fingerprint",
     "load",
     "normalise",
+    "resized_crop_flip",
     "split_validation",
+    "two_views",
     "warp",
 ]
