@@ -56,7 +56,8 @@ class Executor:
         self._dtype = _DTYPES[precision]
         self._device = next(model.parameters()).device.type
 
-    def _autocast(self) -> torch.autocast:
+    def autocast(self) -> torch.autocast:
+        """Returns the context in which the model computes in the run's precision."""
         return torch.autocast(self._device, self._dtype, enabled=self._dtype != torch.float32)
 
     def input(self, images: Tensor) -> Tensor | list[Tensor]:
@@ -67,11 +68,11 @@ class Executor:
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns the task's outputs for uint8 images."""
-        with self._autocast():
+        with self.autocast():
             return self.task.forward(self.model, self.input(images))
 
     def _loss(self, outputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        with self._autocast():
+        with self.autocast():
             return self.task.loss(outputs, labels)
 
     def backward(
@@ -131,7 +132,7 @@ class Executor:
         """
         model = self.model if model is None else model
         model.eval()
-        with self._autocast():
+        with self.autocast():
             scores = self.task.evaluate(model, replace(sets, input=self.input), epoch, epochs)
         model.train()
         return scores

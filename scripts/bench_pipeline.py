@@ -2,8 +2,10 @@
 
 bare: forward and backward of the model on one fixed, normalised batch, in the same precision and memory format.
 full: what a run does an update: gather, augmentation, normalisation, forward, backward, optimizer, schedule.
+For Barlow Twins an image is a pair of views; the memory of its loss is printed too.
 
     python scripts/bench_pipeline.py                             # synthetic images
+    python scripts/bench_pipeline.py --task barlow_twins --batches 2048 --precisions bf16
     python scripts/bench_pipeline.py --set data=cifar10 --set data.root=DIR --precisions bf16
 """
 
@@ -18,6 +20,7 @@ import torch
 
 from lbt import build, runtime, sweep
 from lbt.config import resolve
+from lbt.tasks.barlow_twins import barlow_twins_loss
 from lbt.train import Training
 
 
@@ -44,17 +47,16 @@ def compare(overrides: list[str], rounds: int, updates: int) -> tuple[float, flo
     training = make(overrides)
     batch = training.config.batch
     executor, device = training.executor, training.device
-    images, labels = training.data.images[:batch], training.data.labels[:batch]
-    fixed = executor._input(images)
+    batches = training.data.batches()
+    images, labels = next(batches)
+    fixed = executor.input(images)
 
     def bare() -> None:
         for _ in range(updates):
             training.model.zero_grad(set_to_none=True)
-            with executor._autocast():
-                loss = executor.task.loss(training.model, fixed, labels)
+            with executor.autocast():
+                loss = executor.task.loss(executor.task.forward(training.model, fixed), labels)["loss"]
             loss.backward()
-
-    batches = iter(())
 
     def full() -> None:
         nonlocal batches
@@ -75,6 +77,20 @@ def compare(overrides: list[str], rounds: int, updates: int) -> tuple[float, flo
     return statistics.median(bare_rates), statistics.median(full_rates), statistics.median(ratios)
 
 
+def loss_memory(batch: int, width: int = 4096) -> float:
+    """Returns the peak MiB that Barlow Twins' loss and its gradient take beyond the embeddings, in float32."""
+    torch.manual_seed(0)
+    first, second = (torch.randn(batch, width, requires_grad=True) for _ in range(2))
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        barlow_twins_loss(first, second)[0].backward()
+    now = peak = 0
+    for event in sorted(profile.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            peak = max(peak, now)
+    return peak / 2**20
+
+
 def start_up() -> float:
     """Returns the seconds of a whole `lbt train data=digits` of a single update: start to first step, and its end."""
     with tempfile.TemporaryDirectory() as folder:
@@ -89,13 +105,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batches", type=int, nargs="+", default=[512, 4096])
     parser.add_argument("--precisions", nargs="+", default=["bf16", "fp32"])
+    parser.add_argument("--task", default="classification")
     parser.add_argument("--optimizers", nargs="+", default=["tvlars"])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--images", type=int, default=4096, help="images per timing (default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="OVERRIDE", help="e.g. data=cifar10")
     options = parser.parse_args()
-    base = ["data=synthetic", "data.size=8192", "+data.augment=crop_flip_rotate"] if not options.set else options.set
-    base = [item.replace("+data.augment", "data.augment") for item in base]
+    base = [f"task={options.task}", *(options.set or ["data=synthetic", "data.size=8192"])]
+    if options.task == "classification" and not options.set:
+        base.append("data.augment=crop_flip_rotate")
 
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, ResNet18 unless set otherwise")
     print(f"{'optimizer':10} {'batch':>6} {'precision':9} {'bare img/s':>11} {'full img/s':>11} {'full/bare':>9}")
@@ -106,6 +124,10 @@ def main() -> None:
                 updates = max(1, options.images // batch)
                 bare, full, ratio = compare(overrides, options.rounds, updates)
                 print(f"{optimizer:10} {batch:6} {precision:9} {bare:11,.0f} {full:11,.0f} {ratio:9.3f}", flush=True)
+    if options.task == "barlow_twins":
+        for batch in options.batches:
+            print(f"loss and gradient at D = 4096, batch {batch}, fp32: {loss_memory(batch):.0f} MiB (D x D: 64 MiB)")
+        return
     print(f"lbt train data=digits, start to the end of its first and only update: {start_up():.1f} s")
 
 

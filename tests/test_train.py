@@ -123,7 +123,7 @@ def test_micro_batches_give_the_whole_batchs_gradient_without_batch_norm():
     for size in (None, 22, 5, 1):
         executor = Executor(model, build.task(tiny_config(".")), precision="fp32", micro_batch=size)
         executor._dtype = torch.float64
-        executor._autocast = lambda: torch.autocast("cpu", enabled=False)
+        executor.autocast = lambda: torch.autocast("cpu", enabled=False)
         model.zero_grad()
         losses.append(executor.backward(images, labels)["loss"].item())
         gradients.append([parameter.grad.clone() for parameter in model.parameters()])
