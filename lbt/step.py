@@ -137,6 +137,30 @@ class Executor:
         model.train()
         return scores
 
+    @contextmanager
+    def statistics_of(self, images: Tensor) -> Iterator[None]:
+        """Has batch norm's running statistics be those of `images` under the present weights, then gives them back.
+
+        Args:
+            images: augmented as in training, uint8 [N, C, H, W] or [N, views, C, H, W].
+        """
+        layers = [
+            layer for layer in self.model.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats
+        ]
+        kept = [({name: buffer.clone() for name, buffer in layer.named_buffers()}, layer.momentum) for layer in layers]
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None  # the mean over all batches
+        try:
+            with torch.no_grad():
+                for part in images.split(EVALUATION_BATCH):
+                    self.forward(part)
+            yield
+        finally:
+            for layer, (buffers, momentum) in zip(layers, kept, strict=True):
+                layer.load_state_dict(buffers, strict=False)
+                layer.momentum = momentum
+
     def largest_micro_batch(self, images: Tensor, labels: Tensor) -> int:
         """Returns the largest halving of the (micro-)batch whose forward and backward pass fit into memory; 0: none."""
         size = (self.micro_batch or len(images)) // 2

@@ -21,6 +21,7 @@ from lbt.outcome import Outcome
 from lbt.step import Executor, Sets, frozen_statistics, is_out_of_memory
 
 CHECKPOINT_SECONDS = 20.0  # an epoch that ends later than this after the last checkpoint writes one
+STATISTICS_IMAGES = 10_000  # whose batch-norm statistics go with weights that were not trained on
 LONGEST_SECONDS = 45.0  # within an epoch one is written after this time
 
 
@@ -180,11 +181,8 @@ class Training:
     def _evaluate(self, started: float, images: int) -> dict[str, Any]:
         means = (torch.stack(list(self.sums.values())) / self.seen).tolist()  # waits for the device
         trained = time.monotonic()
-        getattr(self.optimizer, "eval", bool)()  # some optimizers keep one set of weights for training, one to use
-        averaged = None if self.average is None else self.average.module
-        epoch, epochs = self.epoch + 1, self.config.epochs
-        scores = self.executor.evaluate(self.sets, epoch=epoch, epochs=epochs, model=averaged)
-        getattr(self.optimizer, "train", bool)()
+        epoch = self.epoch + 1
+        scores = self._scores(epoch)
         split = "val" if self.config.data.val else "test"
         group = self.optimizer.param_groups[0]
         return {
@@ -200,6 +198,19 @@ class Training:
             "wall_eval_seconds": round(time.monotonic() - trained, 4),
             "wall_images_per_second": round(images / max(trained - started, 1e-9), 1),
         }
+
+    def _scores(self, epoch: int) -> dict[str, float]:
+        """Returns the task's scores; an optimizer may keep one set of weights to train on and another to use."""
+        averaged = None if self.average is None else self.average.module
+        options = {"epoch": epoch, "epochs": self.config.epochs, "model": averaged}
+        if not hasattr(self.optimizer, "eval"):
+            return self.executor.evaluate(self.sets, **options)
+        self.optimizer.eval()
+        try:
+            with self.executor.statistics_of(self.data.examples(STATISTICS_IMAGES)):
+                return self.executor.evaluate(self.sets, **options)
+        finally:
+            self.optimizer.train()
 
     def _summary(self) -> dict[str, Any]:
         """Returns the last epoch's figures and the run's length."""

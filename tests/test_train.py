@@ -388,6 +388,28 @@ def test_an_optimizer_sees_its_micro_batches_and_is_told_of_evaluation(tmp_path)
     assert made.optimizer.modes == ["eval", "train"]
 
 
+class Stretches(torch.optim.SGD):
+    """Uses other weights than it trains on: ten times the convolution's."""
+
+    def eval(self):
+        self.param_groups[0]["params"][0].data.mul_(10)
+
+    def train(self):
+        self.param_groups[0]["params"][0].data.div_(10)
+
+
+def test_weights_that_were_not_trained_on_are_scored_with_batch_norm_statistics_of_their_own(tmp_path):
+    plain, made = training(tmp_path), training(tmp_path, optimizer=Stretches)
+    before = made.model[1].running_var.clone()
+    with plain.executor.statistics_of(plain.data.examples(44)):
+        wanted = plain.executor.evaluate(plain.sets, epoch=1, epochs=4)
+    # Batch norm undoes the factor where its statistics are those of the stretched weights.
+    assert made._scores(1) == pytest.approx(wanted, rel=1e-3)
+    assert plain._scores(1) != pytest.approx(wanted, rel=1e-3)
+    torch.testing.assert_close(made.model[1].running_var, before, rtol=0, atol=0)
+    assert made.model[1].momentum == 0.1
+
+
 def test_gradients_computed_anew_leave_batch_norms_statistics_alone(tmp_path):
     made = training(tmp_path, optimizer=Twice)
     made.optimizer.norm = made.model[1]

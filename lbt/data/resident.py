@@ -81,6 +81,12 @@ class ResidentData:
             yield images, self.labels[indices]
         self._order = self._order[:0]
 
+    def examples(self, count: int) -> Tensor:
+        """Returns up to `count` training images, drawn and augmented in the same way each time."""
+        generator = torch.Generator(self.images.device).manual_seed(0)
+        chosen = torch.randperm(len(self.images), generator=generator, device=self.images.device)[:count]
+        return self._augment(self.images[chosen], generator)
+
     def _permutation(self) -> Tensor:
         """Returns a random order of the images, int64 [N]; stratified, each class is spread evenly over it."""
         count, device = len(self.images), self.images.device
