@@ -124,13 +124,13 @@ def rotate_hue_(x: Tensor, shift: Tensor) -> Tensor:
     top = torch.maximum(torch.maximum(red, green), blue)
     bottom = torch.minimum(torch.minimum(red, green), blue)
     spread = top - bottom
-    hue = torch.where(top == green, (blue - red).add_(spread, alpha=2), (red - green).add_(spread, alpha=4))
-    hue = torch.where(top == red, green - blue, hue)  # in sixths of a turn, times the spread
-    hue.div_(spread.clamp(min=1e-6)).add_(6 * shift[:, None, None])
-    hue.sub_((hue * (1 / 6)).floor_(), alpha=6)
-    for channel, (centre, slope, offset) in enumerate(((3, 1, -1), (2, -1, 2), (4, -1, 2))):
-        share = (hue - centre).abs_().mul_(slope).add_(offset)
-        torch.addcmul(bottom, share.clamp_(0, 1), spread, out=x[:, channel])
+    # The angle from red, in sixths of a turn, is 1 + (green + blue - red - bottom) / spread on either side of it.
+    hue = (green + blue).sub_(red).sub_(bottom).div_(spread.clamp(min=1e-6)).add_(1)
+    hue.copysign_(green - blue).add_(6 * shift[:, None, None])
+    hue.sub_((hue * (1 / 6)).floor_(), alpha=6)  # 0 to 6
+    for channel, (base, centre, sign) in enumerate(((bottom, 3, 1), (top, 2, -1), (top, 4, -1))):
+        share = (hue - centre).abs_().sub_(1).clamp_(0, 1)
+        torch.addcmul(base, share, spread, value=sign, out=x[:, channel])
     return x
 
 
@@ -178,5 +178,5 @@ def solarize_(x: Tensor, chosen: Tensor) -> Tensor:
         x: float32 [b, C, H, W].
         chosen: bool [b].
     """
-    bright = (x >= 127.5) & chosen[:, None, None, None]
-    return torch.where(bright, WHITE - x, x, out=x)
+    total = (2 - chosen.float()) * WHITE  # of a pixel and its inverse; twice as much is out of the pixels' reach
+    return torch.minimum(x, total[:, None, None, None] - x, out=x)
