@@ -1,7 +1,7 @@
 """Random-resized crops and the two views of Barlow Twins (Zbontar et al. 2021), batched and per sample on the device.
 
 The recipe is that of the official code (facebookresearch/barlowtwins, main.py), at the images' own size instead of 224:
-crop and flip, colour jitter in an order drawn per sample (a fixed order would save about a sixth of the time), grey,
+crop and flip, colour jitter in an order drawn per sample (a fixed one would save an eighth of the time), grey,
 blur, solarisation. Only in blur and solarisation do the two views differ. The official code rounds to whole grey levels
 after each step, this one once, at the end: 1.2 levels apart on average, 99 % of the values at most 4.
 """
