@@ -1,10 +1,12 @@
 """Random-resized crops and the two views of Barlow Twins (Zbontar et al. 2021), batched and per sample on the device.
 
 The recipe is that of the official code (facebookresearch/barlowtwins, main.py), at the images' own size instead of 224:
-crop and flip, colour jitter in an order drawn per sample, grey, blur, solarisation. Only two views' blur and
-solarisation differ. The official code rounds to whole grey levels after each step, this one once, at the end.
+crop and flip, colour jitter in an order drawn per sample (a fixed one would save an eighth of the time), grey,
+blur, solarisation. Only in blur and solarisation do the two views differ. The official code rounds to whole grey levels
+after each step, this one once, at the end: 1.2 levels apart on average, 99 % of the values at most 4.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,7 +18,7 @@ from lbt.data import pixels
 from lbt.data.augment import AUGMENTATIONS
 
 # Pixels worked on at once: on a CPU the temporaries stay in its cache, on a GPU they stay below some 500 MB.
-CHUNK_PIXELS = {"cpu": 1 << 16}
+CHUNK_PIXELS = {"cpu": 1 << 17}
 CHUNK_PIXELS_ELSEWHERE = 1 << 22
 
 CROP_TRIES = 10  # as torchvision's RandomResizedCrop
@@ -96,7 +98,7 @@ def draw_crop(
     """
     uniform = torch.rand(2 * CROP_TRIES + 3, count, generator=generator, device=generator.device)
     area = _between(uniform[:CROP_TRIES], *scale) * (height * width)
-    aspect = _between(uniform[CROP_TRIES:-3], *(torch.tensor(ratio).log().tolist())).exp_()
+    aspect = _between(uniform[CROP_TRIES:-3], math.log(ratio[0]), math.log(ratio[1])).exp_()
     tall, wide = (area / aspect).sqrt_().round_(), (area * aspect).sqrt_().round_()
     fits = (tall > 0) & (tall <= height) & (wide > 0) & (wide <= width)
     first = fits.int().argmax(0, keepdim=True)
@@ -131,7 +133,7 @@ def _below(uniform: Tensor, bound: Tensor) -> Tensor:
 
 
 def resized_crop(x: Tensor, crop: Crop, kernel: Callable[[Tensor], Tensor]) -> Tensor:
-    """Returns each sample's box at the size of the image, mirrored where `crop.flip` says so; x: float32 [b, C, H, W]."""
+    """Returns each sample's box at the image's size, mirrored where `crop.flip` says so; x: float32 [b, C, H, W]."""
     rows = pixels.resampling(crop.top, crop.height, x.shape[2], None, kernel)
     columns = pixels.resampling(crop.left, crop.width, x.shape[3], crop.flip, kernel)
     return pixels.separable(x, rows, columns)
@@ -205,9 +207,10 @@ def _in_chunks(images: Tensor, views: int, render: Callable[[Tensor, slice, int]
     size = max(1, limit // (shape[1] * shape[2]))
     for start in range(0, count, size):
         part = slice(start, start + size)
-        x = images[part].transpose(0, 1).float().contiguous().transpose(0, 1)  # a plane a channel
+        source = images[part].transpose(0, 1)
+        planes = torch.empty(source.shape, device=images.device).copy_(source).transpose(0, 1)  # one a channel
         for view in range(views):
-            out[part, view] = render(x, part, view).round_()
+            out[part, view] = render(planes, part, view).round_()
     return out
 
 
