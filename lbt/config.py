@@ -64,6 +64,7 @@ class Config:
     lr_rank: int | None = None  # which rate of the protocol's table: 0, 1 or 2; null: the middle one
     grad_clip: float | None = None  # upper bound of the gradient's global 2-norm
     ema: float | None = None  # decay, a step, of the moving average of the weights that is evaluated; null: none
+    layer_norms: int | None = None  # updates between two measurements of each layer's norms; null: none
     seed: int = 0
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where the processor computes in it
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -203,6 +204,10 @@ def _check(config: Config, raw_table: Mapping | None) -> None:
     require(
         config.grad_clip is None or config.grad_clip > 0,
         f"grad_clip={config.grad_clip}: expected a positive number, or null",
+    )
+    require(
+        config.layer_norms is None or config.layer_norms >= 1,
+        f"layer_norms={config.layer_norms}: expected a whole number of updates, 1 or more, or null",
     )
     require(config.ema is None or 0 < config.ema < 1, f"ema={config.ema}: expected a number between 0 and 1, or null")
     seconds(config.time_budget)

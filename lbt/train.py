@@ -14,6 +14,7 @@ from lbt.config import Config, to_json
 from lbt.console import Reporter
 from lbt.data import ImageSet
 from lbt.data.resident import ResidentData
+from lbt.diagnostics import LayerNorms
 from lbt.interrupt import Interrupt
 from lbt.mirror import Mirror
 from lbt.outcome import Outcome
@@ -65,6 +66,10 @@ class Training:
         self.executor = Executor(
             self.model, build.task(config), precision=config.precision, micro_batch=config.micro_batch
         )
+        self.norms = None
+        if config.layer_norms is not None:
+            longest = max(self.data.steps(batch) for batch in self.batch_of)
+            self.norms = LayerNorms(self.model, every=config.layer_norms, most=longest)
         self.step = 0  # updates made
         self.epoch = 0  # epochs completed
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)  # of this epoch's images so far
@@ -152,6 +157,8 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         self.loss_sum += self._gradient(images, labels)
+        if self.norms is not None:
+            self.norms.measure(self.step)
         if getattr(self.optimizer, "needs_closure", False):
             with frozen_statistics(self.model):
                 self.optimizer.step(lambda: self._gradient(images, labels) / len(images))
@@ -187,6 +194,7 @@ class Training:
             "effective_lr": float(group["lr"] * group.get("lr_factor", 1.0)),
             "train_loss": train_loss,
             **{f"{split}_{name}": value for name, value in scores.items()},
+            **({"layer_norms": self.norms.read(with_names=self.epoch == 0)} if self.norms is not None else {}),
             "wall_train_seconds": round(trained - started, 4),
             "wall_eval_seconds": round(time.monotonic() - trained, 4),
             "wall_images_per_second": round(images / max(trained - started, 1e-9), 1),
@@ -222,6 +230,8 @@ class Training:
         }
         if self.average is not None:
             state["average"] = self.average.state_dict()
+        if self.norms is not None:
+            state["norms"] = self.norms.state_dict()
         if self.device.type == "cuda":
             state["random_cuda"] = torch.cuda.get_rng_state()
         checkpoint.save(self.checkpoint_path, state)
@@ -233,6 +243,8 @@ class Training:
         self.data.load_state_dict(state["data"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+        if self.norms is not None:
+            self.norms.load_state_dict(state["norms"])
         torch.set_rng_state(state["random"].cpu())
         if "random_cuda" in state and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["random_cuda"].cpu())
