@@ -15,11 +15,11 @@ BATCHES = {16384, 8192, 4096, 2048, 1024, 512}
 RATES = {
     512: (1, 2, 3), 1024: (2, 3, 4), 2048: (5, 6, 7), 4096: (8, 9, 10), 8192: (10, 12, 15), 16384: (15, 17, 19)
 }  # fmt: skip
-TABLE_1 = set(
+TABLE_1 = {
     (batch, rate, optimizer, protocol)
     for batch, rates in RATES.items()
     for rate, optimizer, protocol in itertools.product(rates, ("lars", "lamb", "tvlars"), ("paper", "released"))
-)
+}
 TINY_IMAGENET = ["data=tiny_imagenet", "model=resnet34"]
 
 

@@ -1,7 +1,7 @@
 """Data sets as uint8 tensors (`load`), their validation split, and batched augmentation on the device."""
 
 from lbt.data.augment import AUGMENTATIONS, IMAGENET_MEAN, IMAGENET_STD, crop_flip_rotate, normalise, warp
-from lbt.data.imageset import ImageSet, fingerprint, split_validation
+from lbt.data.imageset import ImageSet, fingerprint, scored_part, split_validation
 from lbt.data.sources import SOURCES, load
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "fingerprint",
     "load",
     "normalise",
+    "scored_part",
     "split_validation",
     "warp",
 ]
