@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lbt import optim
 from lbt.config import Config
-from lbt.data import AUGMENTATIONS, SOURCES, ImageSet, load, split_validation
+from lbt.data import AUGMENTATIONS, SOURCES, ImageSet, load, scored_part, split_validation
 from lbt.errors import UserError
 from lbt.models import MODELS
 from lbt.registry import bind, pick
@@ -51,7 +51,8 @@ def _construct(group: str, function: Callable, *arguments: Any, **keywords: Any)
 def images(config: Config) -> ImageSet:
     """Returns the data, kept for the next run of this process."""
     data = config.data
-    return _images(data.name, data.root, json.dumps(data.options, sort_keys=True), data.val, data.val_seed)
+    found = _images(data.name, data.root, json.dumps(data.options, sort_keys=True), data.val, data.val_seed)
+    return scored_part(found, data.test_every) if data.test_every else found
 
 
 @lru_cache(maxsize=2)

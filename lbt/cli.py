@@ -45,6 +45,12 @@ def _parser() -> argparse.ArgumentParser:
     tables.add_argument("--results-dir", default="results", metavar="DIR", help="default: %(default)s")
     tables.set_defaults(run=_tables)
 
+    audit = verbs.add_parser(
+        "audit", help="write <results>/AUDIT.md: paper against released code, and what each difference does alone"
+    )
+    audit.add_argument("--results-dir", default="results", metavar="DIR", help="default: %(default)s")
+    audit.set_defaults(run=_audit)
+
     status = verbs.add_parser("status", help="show which runs of a grid are done, running, diverged, failed or missing")
     status.add_argument(
         "overrides", nargs="+", metavar="OVERRIDE", help="as for lbt train, e.g. +experiment=quickstart"
@@ -57,6 +63,12 @@ def _tables(options: argparse.Namespace) -> int:
     from lbt.report.tables import write_tables
 
     return write_tables(options.names, options.results_dir)
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from lbt.report.audit import write
+
+    return write(options.results_dir)
 
 
 def _status(options: argparse.Namespace) -> int:

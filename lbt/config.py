@@ -32,6 +32,7 @@ class DataConfig:
     last_batch: Literal["keep", "drop"] = "keep"  # what becomes of an epoch's last, smaller batch
     val: float = 0.0  # share of the training set held out, stratified; evaluated instead of the test set
     val_seed: int = 0  # decides which images are held out
+    test_every: int | None = None  # score one image in this many of the test (or held-out) set; null: all
     stratified: bool = False  # every batch holds the classes in the training set's proportions
     options: dict = field(default_factory=dict)  # the reader's own settings
 
@@ -65,6 +66,7 @@ class Config:
     bias_lr_factor: float | None = None  # rate of tensors of ndim <= 1 as a multiple of the others'; null: the same
     grad_clip: float | None = None  # upper bound of the gradient's global 2-norm
     ema: float | None = None  # decay, a step, of the moving average of the weights that is evaluated; null: none
+    layer_norms: int | None = None  # updates between two measurements of each layer's norms; null: none
     seed: int = 0
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where the processor computes in it
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -141,6 +143,7 @@ def register_resolvers() -> None:
     for name, function in {
         "lbt.table_lr": lambda table, batch, rank: table_lr(table, batch, rank),
         "lbt.epochs_or_share": _epochs_or_share,
+        "lbt.part": lambda whole, parts: max(1, int(_number("batch", whole)) // parts),
         "lbt.per_base_batch": lambda value, batch: value * _number("batch", batch) / BASE_BATCH,
     }.items():
         OmegaConf.register_new_resolver(name, function, replace=True)
@@ -163,6 +166,7 @@ def resolve(composed: DictConfig) -> Config:
         message = str(error).splitlines()[0]
         raise UserError(message.removeprefix("UserError raised while resolving interpolation: ")) from None
     raw.pop("hydra", None)
+    raw.pop("audit", None)  # what a switch is about; what it does reaches the run through the other groups
     for group in ("lr", "lr_scaling"):  # an optimizer's own defaults, read by interpolation
         raw["optimizer"].pop(group, None)
     raw["data"] = _data_config(raw["data"])
@@ -198,6 +202,10 @@ def _check(config: Config, raw_table: Mapping | None) -> None:
         )
     require(0 <= config.data.val < 1, f"data.val={config.data.val:g}: expected a share of at least 0 and less than 1")
     require(
+        config.data.test_every is None or config.data.test_every > 1,
+        f"data.test_every={config.data.test_every}: expected a whole number of images, 2 or more, or null",
+    )
+    require(
         re.fullmatch(r"[\w.-]+", config.experiment) is not None,
         f"experiment={config.experiment}: expected letters, digits, '.', '_' and '-'",
     )
@@ -208,6 +216,10 @@ def _check(config: Config, raw_table: Mapping | None) -> None:
     require(
         config.bias_lr_factor is None or 0 <= config.bias_lr_factor < math.inf,
         f"bias_lr_factor={config.bias_lr_factor}: expected a number of 0 or more, or null",
+    )
+    require(
+        config.layer_norms is None or config.layer_norms >= 1,
+        f"layer_norms={config.layer_norms}: expected a whole number of updates, 1 or more, or null",
     )
     require(config.ema is None or 0 < config.ema < 1, f"ema={config.ema}: expected a number between 0 and 1, or null")
     seconds(config.time_budget)

@@ -35,9 +35,10 @@ class Mirror:
         )
 
     def epoch(self, line: Mapping[str, Any]) -> None:
-        """Sends an epoch's line."""
+        """Sends an epoch's figures; its lists of norms stay in the record."""
         if self._run is not None:
-            self._run.log({key: value for key, value in line.items() if key != "kind"}, step=line["epoch"])
+            figures = {key: value for key, value in line.items() if key not in ("kind", "layer_norms")}
+            self._run.log(figures, step=line["epoch"])
 
     def end(self, status: str, summary: Mapping[str, Any]) -> None:
         """Sends the end's line."""

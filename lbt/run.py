@@ -1,8 +1,10 @@
 """Executes a run once, whoever asks for it and however often."""
 
+from collections.abc import Mapping
+
 from filelock import FileLock, Timeout
 
-from lbt import build, checkpoint, records, runtime
+from lbt import build, checkpoint, recorded, records, runtime
 from lbt.config import Config, identity, run_id
 from lbt.console import Reporter
 from lbt.interrupt import Interrupt
@@ -26,20 +28,37 @@ def run(config: Config, *, interrupt: Interrupt | None = None, reporter: Reporte
     interrupt, reporter = interrupt or Interrupt(), reporter or Reporter()
     lock = checkpoint.lock_of(config.results_dir, name)
 
-    finished = _finished(config, name)
-    if finished is None:
+    ended = _finished(config, name)
+    if ended is None:
         training = Training(config, images, name)  # refuses what does not fit the data before anything is written
         lock.parent.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(lock, timeout=0):
-                finished = _finished(config, name)  # by another process, meanwhile
-                if finished is None:
+                ended = _finished(config, name)  # by another process, meanwhile
+                if ended is None:
                     return training.execute(interrupt, reporter)
         except Timeout:
             path = records.path_of(config.results_dir, config.experiment, name)
-            finished = Outcome(name, "running", config, path)
-    reporter.not_executed(finished)
-    return finished
+            ended = Outcome(name, "running", config, path)
+    reporter.not_executed(ended)
+    return ended
+
+
+def finished(config: Config, known: Mapping[str, list[records.RunRecord]]) -> Outcome | None:
+    """Returns what became of a run, where it has come to an end, without beginning anything.
+
+    Args:
+        config: as composed.
+        known: what has been recorded, from `recorded.by_key`. Where nothing there could be this run, no data are read.
+
+    Raises:
+        UserError: device or data are not to be had on this machine.
+    """
+    config = runtime.settle(config)
+    same = [record for record in known.get(recorded.key(config), []) if record.status in records.FINAL]
+    if not same:
+        return None
+    return _finished(config, run_id(identity(config), build.images(config).fingerprint))
 
 
 def _finished(config: Config, name: str) -> Outcome | None:

@@ -1,6 +1,5 @@
 """How much of a grid exists: `lbt status +experiment=...`."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,13 +8,13 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.table import Table
 
-from lbt import build, checkpoint, records, runtime, sweep
-from lbt.config import Config, from_json, identity
+from lbt import build, checkpoint, recorded, records, runtime, sweep
+from lbt.config import Config
 
 
 def show(overrides: Sequence[str]) -> int:
     """Prints the state of every cell of a grid, and the counts; returns the exit code."""
-    configs = [runtime.settle(config) for config in sweep.grid(overrides)]
+    configs = [runtime.settle(job.config) for job in sweep.grid(overrides)]
     build.validate(configs[0])
     states = find(configs)
     table = Table()
@@ -37,19 +36,9 @@ def find(configs: Sequence[Config]) -> list[tuple[str, int]]:
     States: a record's status, `running` where a process holds the run, `missing` where there is no record. A run counts
     whatever data it was made from (an official set, a copy): what its figures stand on is the tables' business.
     """
-    known: dict[str, records.RunRecord] = {}
-    for results_dir in {config.results_dir for config in configs}:
-        for path in records.paths(results_dir):
-            try:
-                record = records.read(path)
-                known[_key(from_json(record.run["config"]), results_dir)] = record
-            except (records.RecordError, TypeError, KeyError):
-                continue  # lbt tables names it
-    return [_state(known.get(_key(config, config.results_dir)), config) for config in configs]
-
-
-def _key(config: Config, results_dir: str) -> str:
-    return json.dumps([identity(config), str(results_dir)], sort_keys=True)
+    known = {results_dir: recorded.by_key(results_dir) for results_dir in {config.results_dir for config in configs}}
+    found = [known[config.results_dir].get(recorded.key(config), [None])[-1] for config in configs]
+    return [_state(record, config) for record, config in zip(found, configs, strict=True)]
 
 
 def _state(record: records.RunRecord | None, config: Config) -> tuple[str, int]:

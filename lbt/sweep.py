@@ -1,9 +1,11 @@
 """Sweeps: a grid's jobs, checked before the first one starts, and the Hydra sweeper that launches them."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -14,10 +16,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, RunMode, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
+from lbt import recorded
 from lbt.config import CONFIG_DIR, Config, register_resolvers, resolve
 from lbt.errors import UserError
+from lbt.outcome import Outcome
 
 outcomes: list[Any] = []  # of this command's runs, in their order
 errors: list[UserError] = []  # that kept runs of this command from starting
@@ -46,34 +50,64 @@ class GridSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Launches the grid's jobs.
+        """Launches the grid's jobs that have not come to an end before, each run once.
 
         Raises:
             UserError: a job's configuration is wrong; nothing has been started.
         """
         grid = jobs(self.hydra_context.config_loader, self.config, self.params, arguments)
-        for _, composed in grid:
-            resolve(composed)
-        size = self.max_batch_size or len(grid)
+        results = _finished([job.config for job in grid])
+        left = [place for place, result in enumerate(results) if result is None]
+        if len(left) < len(grid):
+            print(f"{len(grid) - len(left)} of {len(grid)} runs have been finished before")
+        size = self.max_batch_size or len(left) or 1
         returns = []
-        for first in range(0, len(grid), size):
-            batch = [overrides for overrides, _ in grid[first : first + size]]
+        for first in range(0, len(left), size):
+            batch = [grid[place].overrides for place in left[first : first + size]]
             returns += self.launcher.launch(batch, initial_job_idx=first)
         # A launcher may have used other processes: what the jobs returned is what counts.
-        results = [returned.return_value for returned in returns]
+        for place, returned in zip(left, returns, strict=True):
+            results[place] = returned.return_value
         outcomes[:] = [result for result in results if not isinstance(result, UserError)]
         errors[:] = [result for result in results if isinstance(result, UserError)]
         return returns
 
 
-def jobs(config_loader: Any, master: DictConfig, params: dict | None, arguments: Sequence[str]) -> list[tuple]:
-    """Returns a grid's jobs, each as its overrides and its composed configuration.
+def _finished(configs: Sequence[Config]) -> list[Outcome | None]:
+    """Returns the outcome of each run that has come to an end before, None for the others.
+
+    What this machine cannot tell (it lacks the device or the data) is left to the job, which may run on another.
+    """
+    from lbt.run import finished
+
+    known = {results_dir: recorded.by_key(results_dir) for results_dir in {config.results_dir for config in configs}}
+    found: list[Outcome | None] = []
+    for config in configs:
+        try:
+            found.append(finished(config, known[config.results_dir]))
+        except UserError:
+            found.append(None)
+    return found
+
+
+class Job(NamedTuple):
+    """One run of a grid: its overrides, as Hydra takes them, and its resolved configuration."""
+
+    overrides: list[str]
+    config: Config
+
+
+def jobs(config_loader: Any, master: DictConfig, params: dict | None, arguments: Sequence[str]) -> list[Job]:
+    """Returns a grid's jobs in the order of its axes, the last one fastest; of several that are one run, the first.
 
     Args:
         config_loader: Hydra's.
         master: the configuration composed for the sweep.
         params: an experiment's axes, `{"batch": "512,1024"}`; an argument for the same key replaces one.
         arguments: the command line's overrides.
+
+    Raises:
+        UserError: a job's configuration is wrong.
     """
     texts = [f"{key}={value}" for key, value in (params or {}).items()] + list(arguments)
     overrides = OverridesParser.create(config_loader=config_loader).parse_overrides(texts)
@@ -81,7 +115,37 @@ def jobs(config_loader: Any, master: DictConfig, params: dict | None, arguments:
         if override.get_key_element() == "+experiment" and override.is_sweep_override():
             raise UserError("+experiment: one experiment at a time; a grid lies in each one's own file")
     (grid,) = BasicSweeper.split_arguments(overrides, None)
-    return [(job, config_loader.load_sweep_config(master, job)) for job in grid]
+    composer = _Composer(config_loader, master)
+    found = [Job(job, resolve(composer(job))) for job in grid]
+    return [found[place] for place in recorded.first_of_each([job.config for job in found])]
+
+
+class _Composer:
+    """Composes the jobs of a grid; those that differ in values alone share one composition, which is what takes time.
+
+    Args:
+        config_loader: Hydra's.
+        master: the configuration composed for the sweep.
+    """
+
+    def __init__(self, config_loader: Any, master: DictConfig):
+        self._loader, self._master = config_loader, master
+        self._parse = cache(lambda text: OverridesParser.create(config_loader).parse_override(text))
+        self._composed: dict[tuple[str, ...], DictConfig] = {}
+
+    def __call__(self, overrides: Sequence[str]) -> DictConfig:
+        """Returns what Hydra's `load_sweep_config` gives, without the node `hydra`."""
+        parsed = [self._parse(text) for text in overrides]
+        chosen = [override for override in parsed if self._loader.repository.group_exists(override.key_or_group)]
+        choices = tuple(override.input_line for override in chosen)
+        if choices not in self._composed:
+            composed = self._loader.load_sweep_config(self._master, list(choices))
+            with open_dict(composed):
+                del composed["hydra"]
+            self._composed[choices] = composed
+        composed = copy.deepcopy(self._composed[choices])
+        self._loader._apply_overrides_to_config([override for override in parsed if override not in chosen], composed)
+        return composed
 
 
 def register() -> None:
@@ -111,10 +175,10 @@ def compose(overrides: Sequence[str]) -> DictConfig:
         return hydra_compose("train", overrides=list(overrides))
 
 
-def grid(overrides: Sequence[str]) -> list[Config]:
-    """Returns the resolved configurations of a sweep's jobs, without launching anything."""
+def grid(overrides: Sequence[str]) -> list[Job]:
+    """Returns a sweep's jobs, without launching anything."""
     with _hydra():
         loader = GlobalHydra.instance().config_loader()
         master = loader.load_configuration("train", overrides=list(overrides), run_mode=RunMode.MULTIRUN)
         params = OmegaConf.to_container(master.hydra.sweeper.params) if master.hydra.sweeper.params else {}
-        return [resolve(composed) for _, composed in jobs(loader, master, params, overrides)]
+        return jobs(loader, master, params, overrides)

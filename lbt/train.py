@@ -14,6 +14,7 @@ from lbt.config import Config, to_json
 from lbt.console import Reporter
 from lbt.data import ImageSet
 from lbt.data.resident import ResidentData
+from lbt.diagnostics import LayerNorms
 from lbt.errors import UserError
 from lbt.interrupt import Interrupt
 from lbt.mirror import Mirror
@@ -72,6 +73,10 @@ class Training:
         total = sum(self.data.steps(batch) for batch in self.batch_of)
         self.schedule = build.schedule(config, total_steps=total, steps_per_epoch=per_epoch)
         self.executor = Executor(self.model, task, precision=config.precision, micro_batch=config.micro_batch)
+        self.norms = None
+        if config.layer_norms is not None:
+            longest = max(self.data.steps(batch) for batch in self.batch_of)
+            self.norms = LayerNorms(self.model, every=config.layer_norms, most=longest)
         self.step = 0  # updates made
         self.epoch = 0  # epochs completed
         self.sums: dict[str, torch.Tensor] = {}  # loss and the task's other figures, of this epoch's images so far
@@ -160,6 +165,8 @@ class Training:
             group["lr"] = group["initial_lr"] * factor
         for name, figure in self._gradient(images, labels).items():
             self.sums[name] = self.sums.get(name, 0.0) + figure.double()
+        if self.norms is not None:
+            self.norms.measure(self.step)
         if getattr(self.optimizer, "needs_closure", False):
             with frozen_statistics(self.model):
                 self.optimizer.step(lambda: self._gradient(images, labels)["loss"] / len(images))
@@ -194,6 +201,7 @@ class Training:
             "effective_lr": float(group["lr"] * group.get("lr_factor", 1.0)),
             **{f"train_{name}": mean for name, mean in zip(self.sums, means, strict=True)},
             **{f"{split}_{name}": value for name, value in scores.items()},
+            **({"layer_norms": self.norms.read(with_names=self.epoch == 0)} if self.norms is not None else {}),
             "wall_train_seconds": round(trained - started, 4),
             "wall_eval_seconds": round(time.monotonic() - trained, 4),
             "wall_images_per_second": round(images / max(trained - started, 1e-9), 1),
@@ -242,6 +250,8 @@ class Training:
         }
         if self.average is not None:
             state["average"] = self.average.state_dict()
+        if self.norms is not None:
+            state["norms"] = self.norms.state_dict()
         if self.device.type == "cuda":
             state["random_cuda"] = torch.cuda.get_rng_state()
         checkpoint.save(self.checkpoint_path, state)
@@ -253,6 +263,8 @@ class Training:
         self.data.load_state_dict(state["data"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+        if self.norms is not None:
+            self.norms.load_state_dict(state["norms"])
         torch.set_rng_state(state["random"].cpu())
         if "random_cuda" in state and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["random_cuda"].cpu())

@@ -6,6 +6,7 @@ For Barlow Twins an image is a pair of views; the memory of its loss is printed 
 
     python scripts/bench_pipeline.py                             # synthetic images
     python scripts/bench_pipeline.py --task barlow_twins --batches 2048 --precisions bf16
+    python scripts/bench_pipeline.py --norms 10                  # what layer_norms=10 adds to an update
     python scripts/bench_pipeline.py --set data=cifar10 --set data.root=DIR --precisions bf16
 """
 
@@ -20,6 +21,7 @@ import torch
 
 from lbt import build, runtime, sweep
 from lbt.config import resolve
+from lbt.diagnostics import LayerNorms
 from lbt.tasks.barlow_twins import barlow_twins_loss
 from lbt.train import Training
 
@@ -91,6 +93,25 @@ def loss_memory(batch: int, width: int = 4096) -> float:
     return peak / 2**20
 
 
+def cost_of_norms(overrides: list[str], rounds: int, every: int) -> tuple[float, float]:
+    """Returns the medians, in ms, of one measurement of the layers' norms and of one update."""
+    training = make(overrides)
+    norms = LayerNorms(training.model, every=1, most=every)
+    (images, labels) = next(training.data.batches())
+
+    def measure() -> None:
+        for step in range(every):
+            norms.measure(step)
+
+    training._update(images, labels)
+    measurements, updates = [], []
+    for _ in range(rounds):
+        updates.append(1e3 * timed(lambda: training._update(images, labels), training.device))
+        measurements.append(1e3 / every * timed(measure, training.device))
+        norms.read(with_names=False)
+    return statistics.median(measurements), statistics.median(updates)
+
+
 def start_up() -> float:
     """Returns the seconds of a whole `lbt train data=digits` of a single update: start to first step, and its end."""
     with tempfile.TemporaryDirectory() as folder:
@@ -109,6 +130,7 @@ def main() -> None:
     parser.add_argument("--optimizers", nargs="+", default=["tvlars"])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--images", type=int, default=4096, help="images per timing (default: %(default)s)")
+    parser.add_argument("--norms", type=int, metavar="K", help="only the cost of layer_norms=K")
     parser.add_argument("--set", action="append", default=[], metavar="OVERRIDE", help="e.g. data=cifar10")
     options = parser.parse_args()
     base = [f"task={options.task}", *(options.set or ["data=synthetic", "data.size=8192"])]
@@ -121,12 +143,19 @@ def main() -> None:
         for precision in options.precisions:
             for batch in options.batches:
                 overrides = [*base, f"optimizer={optimizer}", f"batch={batch}", f"precision={precision}"]
+                if options.norms:
+                    one, update = cost_of_norms(overrides, options.rounds, options.norms)
+                    share = 100 * one / options.norms / update
+                    print(f"{optimizer} {batch} {precision}: norms {one:.2f} ms, update {update:.1f} ms, {share:.2f} %")
+                    continue
                 updates = max(1, options.images // batch)
                 bare, full, ratio = compare(overrides, options.rounds, updates)
                 print(f"{optimizer:10} {batch:6} {precision:9} {bare:11,.0f} {full:11,.0f} {ratio:9.3f}", flush=True)
     if options.task == "barlow_twins":
         for batch in options.batches:
             print(f"loss and gradient at D = 4096, batch {batch}, fp32: {loss_memory(batch):.0f} MiB (D x D: 64 MiB)")
+        return
+    if options.norms:
         return
     print(f"lbt train data=digits, start to the end of its first and only update: {start_up():.1f} s")
 

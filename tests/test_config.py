@@ -31,13 +31,6 @@ def test_every_choice_composes_and_builds(group, choice):
     build.validate(configure(f"{group}={choice}"))
 
 
-@pytest.mark.parametrize("experiment", choices("experiment"))
-def test_every_experiment_composes(experiment):
-    config = configure(f"+experiment={experiment}")
-    build.validate(config)
-    assert config.experiment == experiment
-
-
 def test_the_readmes_example_is_the_papers_setting():
     config = configure("optimizer=tvlars", "batch=16384")
     assert (config.data.name, config.model["name"], config.model["stem"], config.epochs) == (

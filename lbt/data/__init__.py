@@ -1,7 +1,7 @@
 """Data sets as uint8 tensors (`load`), their validation split, and batched augmentation on the device."""
 
 from lbt.data.augment import AUGMENTATIONS, IMAGENET_MEAN, IMAGENET_STD, crop_flip_rotate, normalise, warp
-from lbt.data.imageset import ImageSet, fingerprint, split_validation
+from lbt.data.imageset import ImageSet, fingerprint, scored_part, split_validation
 from lbt.data.sources import SOURCES, load
 from lbt.data.views import resized_crop_flip, two_views
 
@@ -16,6 +16,7 @@ __all__ = [
     "load",
     "normalise",
     "resized_crop_flip",
+    "scored_part",
     "split_validation",
     "two_views",
     "warp",
