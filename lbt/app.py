@@ -5,6 +5,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import hydra
 from hydra.errors import HydraException
@@ -35,13 +36,20 @@ def train(arguments: Sequence[str]) -> int:
     sweep.outcomes.clear()
     sweep.errors.clear()
     main = hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")(job)
-    try:
+    with mistakes_in_one_line():
         main()
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise UserError(one_line(error)) from error
     if sweep.errors:
         raise sweep.errors[0]
     return _close(sweep.outcomes)
+
+
+@contextmanager
+def mistakes_in_one_line() -> Iterator[None]:
+    """Turns what Hydra and OmegaConf say of a command's overrides into a `UserError`."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise UserError(one_line(error)) from error
 
 
 def _without_verb(arguments: Sequence[str]) -> list[str]:
