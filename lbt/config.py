@@ -46,6 +46,13 @@ class WandbConfig:
 
 
 @dataclass(frozen=True)
+class SweepConfig:
+    """How a sweep is executed."""
+
+    parallel: int = 1  # runs at once on this machine, each in a process of its own
+
+
+@dataclass(frozen=True)
 class Config:
     """One run, resolved: every value is the one used. Rates are per step, warm-up and delays in epochs until bound."""
 
@@ -72,6 +79,7 @@ class Config:
     experiment: str = "adhoc"  # folder of the record
     time_budget: str | int | float | None = None  # a sweep starts no run later than this: 90, 90s, 9m, 1h
     wandb: WandbConfig = field(default_factory=lambda: WandbConfig())
+    sweep: SweepConfig = field(default_factory=lambda: SweepConfig())
 
     @property
     def peak_lr(self) -> float:
@@ -82,6 +90,7 @@ class Config:
 # Settings that say where or how a run is executed or shown, or that reach it through another setting.
 NOT_IDENTITY = {
     "device", "deterministic", "results_dir", "experiment", "time_budget", "wandb", "warmup", "lr_rank",
+    "sweep",
 }  # fmt: skip
 
 
@@ -166,6 +175,7 @@ def resolve(composed: DictConfig) -> Config:
         raw["optimizer"].pop(group, None)
     raw["data"] = _data_config(raw["data"])
     raw["wandb"] = WandbConfig(**bind(WandbConfig, raw["wandb"], "wandb"))
+    raw["sweep"] = SweepConfig(**bind(SweepConfig, raw["sweep"], "sweep"))
     config = Config(**bind(Config, raw, ""))
     _check(config, raw_table=raw["protocol"].get("lr_table"))
     return config
@@ -206,6 +216,7 @@ def _check(config: Config, raw_table: Mapping | None) -> None:
     )
     require(config.ema is None or 0 < config.ema < 1, f"ema={config.ema}: expected a number between 0 and 1, or null")
     seconds(config.time_budget)
+    require(config.sweep.parallel >= 1, f"sweep.parallel={config.sweep.parallel}: expected 1 or more")
     if config.lr_rank is not None:
         ranked = raw_table and math.isclose(config.lr, table_lr(raw_table, config.batch, config.lr_rank))
         require(bool(ranked), f"lr_rank={config.lr_rank}: has no effect, lr is set to {config.lr:g}")
@@ -244,6 +255,7 @@ def to_json(config: Config) -> dict[str, Any]:
     """Returns the configuration as a record holds it: without places on a disk and the protocol's own switches."""
     settings = asdict(config)
     settings.pop("results_dir")
+    settings.pop("sweep")
     settings["data"].pop("root")
     settings["protocol"] = {"name": config.protocol["name"]}
     settings["peak_lr"] = config.peak_lr

@@ -1,5 +1,7 @@
 """Sweeps: a grid's jobs, checked before the first one starts, and the Hydra sweeper that launches them."""
 
+import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,10 +18,15 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from lbt.config import CONFIG_DIR, Config, register_resolvers, resolve
+from lbt.config import CONFIG_DIR, Config, register_resolvers, resolve, seconds
+from lbt.console import Reporter
 from lbt.errors import UserError
+from lbt.interrupt import Interrupt
+from lbt.outcome import Outcome
+from lbt.parallel import launch
 
 outcomes: list[Any] = []  # of this command's runs, in their order
+STARTED = "LBT_SWEEP_STARTED"  # when the command began; inherited by the processes of a launcher
 errors: list[UserError] = []  # that kept runs of this command from starting
 
 
@@ -52,18 +59,26 @@ class GridSweeper(Sweeper):
             UserError: a job's configuration is wrong; nothing has been started.
         """
         grid = jobs(self.hydra_context.config_loader, self.config, self.params, arguments)
-        for _, composed in grid:
-            resolve(composed)
-        size = self.max_batch_size or len(grid)
-        returns = []
-        for first in range(0, len(grid), size):
-            batch = [overrides for overrides, _ in grid[first : first + size]]
-            returns += self.launcher.launch(batch, initial_job_idx=first)
-        # A launcher may have used other processes: what the jobs returned is what counts.
-        results = [returned.return_value for returned in returns]
+        configs = [resolve(composed) for _, composed in grid]
+        parallel = max(config.sweep.parallel for config in configs)
+        if parallel > 1:
+            kind = type(self.launcher).__name__  # Hydra loads its plugins a second time: no class to compare with
+            if kind != "BasicLauncher":
+                raise UserError(f"sweep.parallel={parallel}: {kind} has processes of its own")
+            results = launch(execute, configs, parallel)
+        else:
+            results = self._launch([overrides for overrides, _ in grid])
         outcomes[:] = [result for result in results if not isinstance(result, UserError)]
         errors[:] = [result for result in results if isinstance(result, UserError)]
-        return returns
+        return results
+
+    def _launch(self, overrides: list) -> list[Any]:
+        """Hands the jobs to Hydra's launcher; it may use other processes: what the jobs return is what counts."""
+        size = self.max_batch_size or len(overrides)
+        returns = []
+        for first in range(0, len(overrides), size):
+            returns += self.launcher.launch(overrides[first : first + size], initial_job_idx=first)
+        return [returned.return_value for returned in returns]
 
 
 def jobs(config_loader: Any, master: DictConfig, params: dict | None, arguments: Sequence[str]) -> list[tuple]:
@@ -82,6 +97,21 @@ def jobs(config_loader: Any, master: DictConfig, params: dict | None, arguments:
             raise UserError("+experiment: one experiment at a time; a grid lies in each one's own file")
     (grid,) = BasicSweeper.split_arguments(overrides, None)
     return [(job, config_loader.load_sweep_config(master, job)) for job in grid]
+
+
+def execute(config: Config, interrupt: Interrupt, reporter: Reporter) -> Outcome:
+    """Executes a run, unless the command's time budget is used up.
+
+    Raises:
+        UserError: a mistake that keeps it from starting.
+    """
+    budget = seconds(config.time_budget)
+    if budget is not None and time.time() - float(os.environ.get(STARTED, time.time())) > budget:
+        return Outcome("", "not started", config)
+
+    from lbt.run import run
+
+    return run(config, interrupt=interrupt, reporter=reporter)
 
 
 def register() -> None:
