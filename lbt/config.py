@@ -75,6 +75,7 @@ class Config:
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where the processor computes in it
     device: Literal["auto", "cpu", "cuda"] = "auto"
     deterministic: bool = False  # refuse nondeterministic kernels
+    cuda_graph: bool = False  # replay updates as one CUDA graph; equals the plain loop but for rounding
     results_dir: str = "results"
     experiment: str = "adhoc"  # folder of the record
     time_budget: str | int | float | None = None  # a sweep starts no run later than this: 90, 90s, 9m, 1h
@@ -90,7 +91,7 @@ class Config:
 # Settings that say where or how a run is executed or shown, or that reach it through another setting.
 NOT_IDENTITY = {
     "device", "deterministic", "results_dir", "experiment", "time_budget", "wandb", "warmup", "lr_rank",
-    "sweep",
+    "sweep", "cuda_graph",
 }  # fmt: skip
 
 

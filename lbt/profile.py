@@ -136,7 +136,7 @@ def profile(config: Config, *, images: int | None = None, epochs: int = 1) -> Pr
         images: length of an epoch; the test set is shortened in proportion. None: all on a GPU, few on a CPU.
         epochs: timed ones.
     """
-    config = replace(runtime.settle(config), epochs=max(config.epochs, epochs + 1))
+    config = replace(runtime.settle(config), epochs=max(config.epochs, epochs + 1), cuda_graph=False)
     build.validate(config)
     data = _shortened(config, build.images(config), images)
     with tempfile.TemporaryDirectory() as folder:
