@@ -5,6 +5,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import hydra
 from hydra.errors import HydraException
@@ -13,12 +14,10 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from lbt import sweep
-from lbt.config import CONFIG_DIR, register_resolvers, resolve, seconds
+from lbt.config import CONFIG_DIR, register_resolvers, resolve
 from lbt.console import ConsoleReporter, sweep_table
 from lbt.errors import UserError, did_you_mean
-from lbt.outcome import Outcome
-
-_STARTED = "LBT_SWEEP_STARTED"  # inherited by the processes of a launcher
+from lbt.interrupt import Interrupt
 
 
 def train(arguments: Sequence[str]) -> int:
@@ -28,20 +27,27 @@ def train(arguments: Sequence[str]) -> int:
         UserError: a mistake in the command.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
-    os.environ.setdefault(_STARTED, repr(time.time()))
+    os.environ.setdefault(sweep.STARTED, repr(time.time()))
     sweep.register()
     register_resolvers()
     sys.argv = ["lbt", *_without_verb(arguments)]
     sweep.outcomes.clear()
     sweep.errors.clear()
     main = hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")(job)
-    try:
+    with mistakes_in_one_line():
         main()
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise UserError(one_line(error)) from error
     if sweep.errors:
         raise sweep.errors[0]
     return _close(sweep.outcomes)
+
+
+@contextmanager
+def mistakes_in_one_line() -> Iterator[None]:
+    """Turns what Hydra and OmegaConf say of a command's overrides into a `UserError`."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise UserError(one_line(error)) from error
 
 
 def _without_verb(arguments: Sequence[str]) -> list[str]:
@@ -63,30 +69,17 @@ def job(composed: DictConfig) -> object:
     Returns:
         The run's outcome, or the `UserError` that kept it from starting.
     """
+    register_resolvers()
+    interrupt = Interrupt()
     try:
-        result = _execute(composed)
+        result = sweep.execute(resolve(composed), interrupt, ConsoleReporter())
     except UserError as error:
         sweep.errors.append(error)
         return error
+    if result.status == "interrupted":
+        raise SystemExit(interrupt.exit_code)  # a sweep stops, too
     sweep.outcomes.append(result)
     return result
-
-
-def _execute(composed: DictConfig) -> object:
-    register_resolvers()
-    config = resolve(composed)
-    budget = seconds(config.time_budget)
-    if budget is not None and time.time() - float(os.environ.get(_STARTED, time.time())) > budget:
-        return Outcome("", "not started", config)
-
-    from lbt.interrupt import Interrupt
-    from lbt.run import run
-
-    interrupt = Interrupt()
-    outcome = run(config, interrupt=interrupt, reporter=ConsoleReporter())
-    if outcome.status == "interrupted":
-        raise SystemExit(interrupt.exit_code)  # a sweep stops, too
-    return outcome
 
 
 def _close(outcomes: Sequence) -> int:

@@ -47,6 +47,13 @@ class WandbConfig:
 
 
 @dataclass(frozen=True)
+class SweepConfig:
+    """How a sweep is executed."""
+
+    parallel: int = 1  # runs at once on this machine, each in a process of its own
+
+
+@dataclass(frozen=True)
 class Config:
     """One run, resolved: every value is the one used. Rates are per step, warm-up and delays in epochs until bound."""
 
@@ -71,10 +78,12 @@ class Config:
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where the processor computes in it
     device: Literal["auto", "cpu", "cuda"] = "auto"
     deterministic: bool = False  # refuse nondeterministic kernels
+    cuda_graph: bool = False  # replay updates as one CUDA graph; equals the plain loop but for rounding
     results_dir: str = "results"
     experiment: str = "adhoc"  # folder of the record
     time_budget: str | int | float | None = None  # a sweep starts no run later than this: 90, 90s, 9m, 1h
     wandb: WandbConfig = field(default_factory=lambda: WandbConfig())
+    sweep: SweepConfig = field(default_factory=lambda: SweepConfig())
 
     @property
     def peak_lr(self) -> float:
@@ -85,6 +94,7 @@ class Config:
 # Settings that say where or how a run is executed or shown, or that reach it through another setting.
 NOT_IDENTITY = {
     "device", "deterministic", "results_dir", "experiment", "time_budget", "wandb", "warmup", "lr_rank",
+    "sweep", "cuda_graph",
 }  # fmt: skip
 
 
@@ -171,6 +181,7 @@ def resolve(composed: DictConfig) -> Config:
         raw["optimizer"].pop(group, None)
     raw["data"] = _data_config(raw["data"])
     raw["wandb"] = WandbConfig(**bind(WandbConfig, raw["wandb"], "wandb"))
+    raw["sweep"] = SweepConfig(**bind(SweepConfig, raw["sweep"], "sweep"))
     config = Config(**bind(Config, raw, ""))
     _check(config, raw_table=raw["protocol"].get("lr_table"))
     return config
@@ -223,6 +234,7 @@ def _check(config: Config, raw_table: Mapping | None) -> None:
     )
     require(config.ema is None or 0 < config.ema < 1, f"ema={config.ema}: expected a number between 0 and 1, or null")
     seconds(config.time_budget)
+    require(config.sweep.parallel >= 1, f"sweep.parallel={config.sweep.parallel}: expected 1 or more")
     if config.lr_rank is not None:
         ranked = raw_table and math.isclose(config.lr, table_lr(raw_table, config.batch, config.lr_rank))
         require(bool(ranked), f"lr_rank={config.lr_rank}: has no effect, lr is set to {config.lr:g}")
@@ -261,6 +273,7 @@ def to_json(config: Config) -> dict[str, Any]:
     """Returns the configuration as a record holds it: without places on a disk and the protocol's own switches."""
     settings = asdict(config)
     settings.pop("results_dir")
+    settings.pop("sweep")
     settings["data"].pop("root")
     settings["protocol"] = {"name": config.protocol["name"]}
     settings["peak_lr"] = config.peak_lr

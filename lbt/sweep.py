@@ -1,6 +1,8 @@
 """Sweeps: a grid's jobs, checked before the first one starts, and the Hydra sweeper that launches them."""
 
 import copy
+import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,11 +21,15 @@ from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lbt import recorded
-from lbt.config import CONFIG_DIR, Config, register_resolvers, resolve
+from lbt.config import CONFIG_DIR, Config, register_resolvers, resolve, seconds
+from lbt.console import Reporter
 from lbt.errors import UserError
+from lbt.interrupt import Interrupt
 from lbt.outcome import Outcome
+from lbt.parallel import launch
 
 outcomes: list[Any] = []  # of this command's runs, in their order
+STARTED = "LBT_SWEEP_STARTED"  # when the command began; inherited by the processes of a launcher
 errors: list[UserError] = []  # that kept runs of this command from starting
 
 
@@ -60,17 +66,30 @@ class GridSweeper(Sweeper):
         left = [place for place, result in enumerate(results) if result is None]
         if len(left) < len(grid):
             print(f"{len(grid) - len(left)} of {len(grid)} runs have been finished before")
-        size = self.max_batch_size or len(left) or 1
-        returns = []
-        for first in range(0, len(left), size):
-            batch = [grid[place].overrides for place in left[first : first + size]]
-            returns += self.launcher.launch(batch, initial_job_idx=first)
-        # A launcher may have used other processes: what the jobs returned is what counts.
-        for place, returned in zip(left, returns, strict=True):
-            results[place] = returned.return_value
+        jobs_left = [grid[place] for place in left]
+        for place, result in zip(left, self._execute(jobs_left), strict=True):
+            results[place] = result
         outcomes[:] = [result for result in results if not isinstance(result, UserError)]
         errors[:] = [result for result in results if isinstance(result, UserError)]
-        return returns
+        return results
+
+    def _execute(self, left: Sequence["Job"]) -> list[Any]:
+        """Returns what became of each job: several at a time in processes of our own, or through Hydra's launcher."""
+        parallel = max((job.config.sweep.parallel for job in left), default=1)
+        if parallel == 1:
+            return self._launch([job.overrides for job in left])
+        kind = type(self.launcher).__name__  # Hydra loads its plugins a second time: no class to compare with
+        if kind != "BasicLauncher":
+            raise UserError(f"sweep.parallel={parallel}: {kind} has processes of its own")
+        return launch(execute, [job.config for job in left], parallel)
+
+    def _launch(self, overrides: list) -> list[Any]:
+        """Hands the jobs to Hydra's launcher; it may use other processes: what the jobs return is what counts."""
+        size = self.max_batch_size or len(overrides) or 1
+        returns = []
+        for first in range(0, len(overrides), size):
+            returns += self.launcher.launch(overrides[first : first + size], initial_job_idx=first)
+        return [returned.return_value for returned in returns]
 
 
 def _finished(configs: Sequence[Config]) -> list[Outcome | None]:
@@ -146,6 +165,21 @@ class _Composer:
         composed = copy.deepcopy(self._composed[choices])
         self._loader._apply_overrides_to_config([override for override in parsed if override not in chosen], composed)
         return composed
+
+
+def execute(config: Config, interrupt: Interrupt, reporter: Reporter) -> Outcome:
+    """Executes a run, unless the command's time budget is used up.
+
+    Raises:
+        UserError: a mistake that keeps it from starting.
+    """
+    budget = seconds(config.time_budget)
+    if budget is not None and time.time() - float(os.environ.get(STARTED, time.time())) > budget:
+        return Outcome("", "not started", config)
+
+    from lbt.run import run
+
+    return run(config, interrupt=interrupt, reporter=reporter)
 
 
 def register() -> None:

@@ -16,6 +16,7 @@ from lbt.data import ImageSet
 from lbt.data.resident import ResidentData
 from lbt.diagnostics import LayerNorms
 from lbt.errors import UserError
+from lbt.graph import GraphedUpdate
 from lbt.interrupt import Interrupt
 from lbt.mirror import Mirror
 from lbt.outcome import Outcome
@@ -83,6 +84,7 @@ class Training:
         self.seen = 0  # images of this epoch so far
         self.wall_seconds = 0.0  # spent on this run, earlier sessions included
         self.record: records.RecordWriter | None = None
+        self.graph = GraphedUpdate(self) if config.cuda_graph else None
 
     def execute(self, interrupt: Interrupt, reporter: Reporter) -> Outcome:
         """Trains to the end, to divergence, out of memory, or until interrupted, and records it."""
@@ -148,7 +150,8 @@ class Training:
                     self._save()
             line = self._evaluate(started, self.seen - seen_before)
             self.epoch, self.seen = self.epoch + 1, 0
-            self.sums = {}
+            for total in self.sums.values():
+                total.zero_()
             self.record.append(line)
             mirror.epoch(line)
             reporter.epoch(line)
@@ -160,11 +163,24 @@ class Training:
 
     def _update(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         """Makes one update; nothing in it waits for the device."""
+        if self.graph is None:
+            self.set_rates()
+            self.apply(images, labels)
+        else:
+            self.graph(images, labels)
+        self.step += 1
+        self.seen += len(images)
+
+    def set_rates(self) -> None:
+        """Sets the learning rates of the update about to be made."""
         factor = self.schedule(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
+
+    def apply(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+        """Does an update's work on the device, at the rates that are set."""
         for name, figure in self._gradient(images, labels).items():
-            self.sums[name] = self.sums.get(name, 0.0) + figure.double()
+            self.sums.setdefault(name, figure.new_zeros((), dtype=torch.float64)).add_(figure)
         if self.norms is not None:
             self.norms.measure(self.step)
         if getattr(self.optimizer, "needs_closure", False):
@@ -174,8 +190,6 @@ class Training:
             self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.model)
-        self.step += 1
-        self.seen += len(images)
 
     def _gradient(self, images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """Puts the batch's gradient, clipped, where the optimizer finds it, and returns the summed figures."""
@@ -225,7 +239,8 @@ class Training:
         last = json.loads(self.record.lines[-1])
         figures = {key: value for key, value in last.items() if key.endswith(("_loss", "_accuracy"))}
         wall = round(self.wall_seconds + time.monotonic() - self._started, 2)
-        return {"epochs": self.epoch, "steps": self.step, **figures, "wall_seconds": wall}
+        executed = {"cuda_graph": self.graph.state} if self.graph else {}
+        return {"epochs": self.epoch, "steps": self.step, **figures, **executed, "wall_seconds": wall}
 
     def _largest_micro_batch(self) -> int:
         if self.device.type == "cuda":

@@ -54,7 +54,7 @@ def test_the_recorded_norms_are_those_of_numpy_in_float64(tmp_path, every):
     for step, (lwn, lgn) in found.items():
         assert lwn == pytest.approx(wanted[step][0], rel=1e-4)
         assert lgn == pytest.approx(wanted[step][1], rel=1e-4)
-    assert recorded[0]["layer_norms"]["names"] == ["0.weight", "5.weight"]  # not those of batch norm, not the bias
+    assert recorded[0]["layer_norms"]["names"] == ["0.weight", "fc.weight"]  # not those of batch norm, not the bias
     assert all("names" not in line["layer_norms"] for line in recorded[1:])
 
 

@@ -76,9 +76,9 @@ class ResidentData:
             self._order, self._next = self._permutation(), 0
         while self._next < self.steps_per_epoch:
             indices = self._order[self._next * self.batch : (self._next + 1) * self.batch]
-            images = self._augment(self.images[indices], self.generator)
+            batch = self.take(indices)
             self._next += 1
-            yield images, self.labels[indices]
+            yield batch
         self._order = self._order[:0]
 
     def examples(self, count: int) -> Tensor:
@@ -86,6 +86,10 @@ class ResidentData:
         generator = torch.Generator(self.images.device).manual_seed(0)
         chosen = torch.randperm(len(self.images), generator=generator, device=self.images.device)[:count]
         return self._augment(self.images[chosen], generator)
+
+    def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the images of `indices` (int64 [B]), augmented, and their labels."""
+        return self._augment(self.images[indices], self.generator), self.labels[indices]
 
     def _permutation(self) -> Tensor:
         """Returns a random order of the images, int64 [N]; stratified, each class is spread evenly over it."""

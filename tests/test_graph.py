@@ -1,0 +1,136 @@
+import pytest
+import torch
+from support import StopAfter, run_tiny, tiny_config
+from test_train import figures, training
+
+from lbt import build, records
+from lbt.graph import host_state
+from lbt.train import Training
+
+# What a graph changes is the rounding of the learning rate to float32; batch norm and ReLU carry that on.
+TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
+REPLAYED = ["tvlars", "lars", "larc", "lamb", "sgd", "nesterov", "adam", "adamw", "muon", "sm3"]
+
+
+def test_without_a_gpu_the_plain_loop_runs_and_the_record_says_why(tmp_path):
+    plain, asked = run_tiny(tmp_path / "plain"), run_tiny(tmp_path / "asked", "cuda_graph=true")
+    assert asked.id == plain.id
+    assert asked.summary["cuda_graph"] == "not on a CUDA device" and "cuda_graph" not in plain.summary
+    wanted, found = figures(plain.path), figures(asked.path)
+    found[-1].pop("cuda_graph")
+    assert found == wanted
+
+
+@pytest.mark.parametrize("optimizer", ["tvlars", "lamb", "sgd", "muon", "sm3", "shampoo"])
+def test_host_state_tells_who_counts_on_the_host(tmp_path, optimizer):
+    made = training(tmp_path, f"optimizer={optimizer}", "epochs=2")
+    seen = []
+    for _ in range(2):
+        for images, labels in made.data.batches():
+            made._update(images, labels)
+            seen.append([pair for pair in host_state(made.optimizer) if pair[0] != "step" or optimizer == "shampoo"])
+    # On a CPU the tensors of our own counters are on the host, too: they were left out above.
+    rest = [[(key, value) for key, value in state if key != "lr_factor"] for state in seen]
+    assert all(state == rest[1] for state in rest[2:]) is (optimizer != "shampoo")
+
+
+def cuda_training(tmp_path, *overrides):
+    torch.manual_seed(0)
+    config = tiny_config(tmp_path, "device=cuda", "data.size=76", *overrides)  # 4 full batches and one of 12
+    return Training(config, build.images(config), "test")
+
+
+def zero(sums):
+    """Begins an epoch's sums anew, as the loop does."""
+    for total in sums.values():
+        total.zero_()
+
+
+def trained(tmp_path, *overrides, epochs=4):
+    """Returns a training after some epochs, and the losses of each."""
+    made, losses = cuda_training(tmp_path, *overrides), []
+    for _ in range(epochs):
+        zero(made.sums)
+        for images, labels in made.data.batches():
+            made._update(images, labels)
+        losses.append(made.sums["loss"].item())
+    return made, losses
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+class TestOnAGpu:
+    @pytest.mark.parametrize("optimizer", REPLAYED)
+    def test_replayed_updates_give_the_plain_ones(self, tmp_path, optimizer):
+        overrides = [f"optimizer={optimizer}", "lr=0.01", "lr_scaling=none"]
+        plain, wanted = trained(tmp_path, *overrides)
+        graphed, found = trained(tmp_path, *overrides, "cuda_graph=true")
+        assert graphed.graph.state == "captured" and graphed.step == plain.step == 20
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=0)
+        torch.testing.assert_close(graphed.model.state_dict(), plain.model.state_dict(), **TOLERANCE)
+        for one, other in zip(graphed.optimizer.param_groups, plain.optimizer.param_groups, strict=True):
+            assert float(one["lr"]) == pytest.approx(float(other["lr"]))
+
+    def test_the_same_images_are_drawn(self, tmp_path):
+        plain, graphed = cuda_training(tmp_path), cuda_training(tmp_path, "cuda_graph=true")
+        for _ in range(4):
+            for one, other in zip(plain.data.batches(), graphed.data.batches(), strict=True):
+                plain._update(*one), graphed._update(*other)
+                assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
+        assert graphed.graph._take.graph is not None
+
+    @pytest.mark.parametrize("optimizer", ["sam", "clars", "shampoo"])
+    def test_what_cannot_be_replayed_equals_the_plain_loop_and_says_so(self, tmp_path, optimizer):
+        _, wanted = trained(tmp_path, f"optimizer={optimizer}")
+        made, found = trained(tmp_path, f"optimizer={optimizer}", "cuda_graph=true")
+        assert made.graph.state not in ("captured", "not yet")
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=0)
+
+    def test_a_capture_that_fails_falls_back(self, tmp_path, monkeypatch):
+        wanted = trained(tmp_path)[1]
+        made = cuda_training(tmp_path, "cuda_graph=true")
+        apply = made.graph._update.function
+
+        def reads_back(images, labels):
+            apply(images, labels)
+            made.sums["loss"].item()
+
+        made.graph._update.function = made.apply = reads_back
+        losses = []
+        for _ in range(4):
+            zero(made.sums)
+            for images, labels in made.data.batches():
+                made._update(images, labels)
+            losses.append(made.sums["loss"].item())
+        assert made.graph.state.startswith("capture failed")
+        torch.testing.assert_close(losses, wanted, rtol=1e-4, atol=0)
+
+    @pytest.mark.parametrize("updates", [2, 4, 7, 11])
+    def test_resumed_equals_uninterrupted(self, tmp_path, updates):
+        words = ["device=cuda", "data.size=76", "cuda_graph=true", "optimizer=tvlars"]
+        whole = run_tiny(tmp_path / "whole", *words)
+        assert records.read(whole.path).end["summary"]["cuda_graph"] == "captured"
+        run_tiny(tmp_path / "part", *words, interrupt=StopAfter(updates))
+        resumed = run_tiny(tmp_path / "part", *words)
+        for one, other in zip(figures(resumed.path)[:-1], figures(whole.path)[:-1], strict=True):
+            assert one == pytest.approx(other, rel=1e-4)
+
+    def test_trust_ratios_and_gradients_are_those_of_the_last_update(self, tmp_path):
+        made, _ = trained(tmp_path, "cuda_graph=true", "optimizer=tvlars")  # its last update was a plain one
+        ratios = {}
+        for images, labels in made.data.batches():
+            made._update(images, labels)
+            key = next(iter(made.optimizer.trust_ratios()))
+            ratios[made.step] = made.optimizer.trust_ratios()[key].item()
+            norm = key.grad.norm()
+            wanted = made.optimizer.param_groups[0]["eta"] * key.norm() / norm
+            assert ratios[made.step] == pytest.approx(wanted.item(), rel=0.3)  # weights are those after the update
+        assert len(set(ratios.values())) == len(ratios)
+
+    def test_growing_batches_are_captured_anew(self, tmp_path):
+        words = ["device=cuda", "data.size=160", "schedule.batch={2:32}", "epochs=5"]
+        plain = figures(run_tiny(tmp_path / "plain", *words).path)
+        graphed = figures(run_tiny(tmp_path / "graph", *words, "cuda_graph=true").path)
+        assert graphed[-1].pop("cuda_graph") == "captured"
+        for one, other in zip(graphed, plain, strict=True):
+            assert one == pytest.approx(other, rel=1e-3)

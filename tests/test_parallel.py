@@ -1,0 +1,137 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from support import TINY, run_tiny
+
+from lbt import records, sweep
+from lbt.cli import main
+from lbt.errors import UserError
+
+# A file, not a text: the processes of the sweep import the main module, which brings the tests' small model with it.
+PROGRAM = """
+import os, sys
+
+if __name__ == "__main__":
+    from lbt.cli import main
+    sys.exit(main(["train", "-m", *sys.argv[1:]]))
+
+sys.path.insert(0, {tests!r})
+import lbt.run
+import support
+
+def broken(config, **keywords):
+    if str(config.seed) == os.environ.get("DIES"):
+        os.kill(os.getpid(), 9)
+    if str(config.seed) == os.environ.get("FAILS"):
+        raise ZeroDivisionError("a bug")
+    return whole(config, **keywords)
+
+lbt.run.run, whole = broken, lbt.run.run
+"""
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts the sweep of given overrides in a process of its own, the leader of a process group."""
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM.format(tests=os.path.dirname(__file__)))
+    (tmp_path / "run").mkdir()
+
+    def started(*overrides, **environment):
+        return subprocess.Popen(
+            [sys.executable, program, *TINY, *overrides],
+            cwd=tmp_path / "run",
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    return started
+
+
+def content(path):
+    """A record's lines but for times and the moment it began."""
+    record = records.read(path)
+    lines = [record.run | {"provenance": record.run["provenance"] | {"started": ""}}, *record.epochs, record.end]
+    lines[-1] = lines[-1]["summary"]
+    return [{key: value for key, value in line.items() if not key.startswith("wall_")} for line in lines]
+
+
+def test_runs_side_by_side_leave_the_records_of_runs_alone_and_are_not_repeated(tmp_path, start):
+    command = ["seed=0,1", "optimizer=tvlars,adam", "sweep.parallel=3"]
+    process = start(*command)
+    said, error = process.communicate(timeout=120)
+    assert process.returncode == 0, error
+    assert "4 runs" in said and error == ""
+    made = records.paths(tmp_path / "run" / "results")
+    assert len(made) == 4
+    ends = [line for line in said.splitlines() if "epoch 4/4" in line]  # every line of a run says whose it is
+    assert sorted(line[1:7] for line in ends) == [path.stem[:6] for path in made]
+    for path in made:
+        config = records.read(path).run["config"]
+        name, seed = config["optimizer"]["name"], config["seed"]
+        alone = run_tiny(tmp_path / "alone", f"optimizer={name}", f"seed={seed}")
+        assert alone.id == path.stem
+        first, other = content(path), content(alone.path)
+        first[0]["provenance"].pop("threads"), other[0]["provenance"].pop("threads")
+        assert first == other
+
+    before = [path.read_bytes() for path in made]
+    said, _ = start(*command).communicate(timeout=120)
+    assert said.count("done before") == 4
+    assert [path.read_bytes() for path in made] == before
+
+
+@pytest.mark.parametrize(("number", "code", "group"), [(signal.SIGINT, 130, True), (signal.SIGTERM, 143, False)])
+def test_a_signal_stops_all_runs_and_leaves_them_resumable(tmp_path, start, number, code, group):
+    process = start("seed=0,1,2,3", "epochs=100000", "sweep.parallel=2")
+    folder = tmp_path / "run" / "results"
+    deadline = time.monotonic() + 120
+    while [path.read_text().count("\n") > 1 for path in records.paths(folder)] != [True, True]:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    if group:  # as a terminal's Ctrl-C
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == code, error
+    assert "Traceback" not in error
+    assert [records.read(path).status for path in records.paths(folder)] == ["interrupted"] * 2
+    assert len(list((folder / "work").glob("*.pt"))) == 2
+
+
+def test_runs_that_fail_or_take_their_process_with_them_leave_the_others_alone(tmp_path, start):
+    process = start("batch=8,4000", "seed=0,1,2", "sweep.parallel=2", DIES="1", FAILS="2")
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 2  # for the batch that is larger than the set, in one line at the end
+    assert error.splitlines()[-1] == "lbt: batch=4000: larger than the training set of 44 images"
+    assert error.count("exit code -9; the same command goes on with it") == error.count("ZeroDivisionError: a bug") == 2
+    (made,) = [records.read(path) for path in records.paths(tmp_path / "run" / "results")]
+    assert made.status == "done" and made.run["config"]["batch"] == 8 and made.run["config"]["seed"] == 0
+
+
+def test_mistakes_are_found_before_anything_starts(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "-m", *TINY, "sweep.parallel=0"]) == 2
+    assert "sweep.parallel=0: expected 1 or more" in capsys.readouterr().err
+    assert main(["train", "-m", *TINY, "sweep.parallel=2", "seed=0,1", "epochs=0"]) == 2
+    assert not (tmp_path / "results").exists()
+
+
+def test_another_launcher_has_its_own_processes():
+    sweeper = sweep.GridSweeper(None, None)
+    with sweep._hydra():
+        loader = sweep.GlobalHydra.instance().config_loader()
+        sweeper.hydra_context = type("Context", (), {"config_loader": loader})
+        words = [*TINY, "sweep.parallel=2", "seed=0,1"]
+        sweeper.config = loader.load_configuration("train", overrides=words, run_mode=sweep.RunMode.MULTIRUN)
+        sweeper.launcher = object()
+        with pytest.raises(UserError, match=r"sweep\.parallel=2: object has processes of its own"):
+            sweeper.sweep(words)

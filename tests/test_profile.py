@@ -1,0 +1,90 @@
+import itertools
+
+import pytest
+import torch
+from support import TINY, tiny_config
+
+from lbt import profile, traffic
+from lbt.cli import main
+from lbt.profile import REGIONS, Clock
+from lbt.profile import profile as measure
+
+
+def test_time_belongs_to_the_innermost_region_and_adds_up(monkeypatch):
+    ticks = itertools.count()
+    monkeypatch.setattr(profile.time, "perf_counter", lambda: float(next(ticks)))  # a second a look at the clock
+    clock = Clock(torch.device("cpu"))
+    with clock.running(), clock.region("backward"):
+        with clock.region("forward"), clock.region("augmentation"):
+            pass
+        with clock.region("forward"):
+            pass
+    wanted = {"rest of the loop": 2.0, "backward": 3.0, "forward": 3.0, "augmentation": 1.0}
+    assert clock.seconds() == dict.fromkeys(REGIONS, 0.0) | wanted
+    assert sum(wanted.values()) == next(ticks) - 1
+
+
+def test_the_shares_of_a_run_are_all_of_its_wall_time(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = measure(tiny_config(tmp_path, "optimizer=tvlars"), images=40, epochs=2)
+    assert found.images == 40 and found.epochs == 2
+    assert sum(found.shares().values()) == pytest.approx(100)
+    assert sum(found.seconds.values()) >= found.wall > 0.5 * sum(found.seconds.values())
+    assert all(found.seconds[name] > 0 for name in REGIONS), found.seconds
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_slow_part_is_named_as_the_limit(tmp_path, monkeypatch):
+    from lbt.data import resident
+
+    augment = resident.AUGMENTATIONS["crop_flip_rotate"]
+
+    def slow(images, generator):
+        for _ in range(200):
+            result = augment(images, generator)
+        return result
+
+    monkeypatch.setitem(resident.AUGMENTATIONS, "crop_flip_rotate", slow)
+    assert measure(tiny_config(tmp_path)).limit().startswith("augmentation: ")
+
+
+def test_flops_and_bytes_of_a_linear_layer_are_the_formulas():
+    batch, inputs, outputs = 8, 32, 16
+    layer = torch.nn.Linear(inputs, outputs, bias=False)
+    images = torch.randn(batch, inputs, requires_grad=True)
+    assert traffic.count(lambda: layer(images).sum().backward())[0] == 3 * 2 * batch * inputs * outputs
+    with torch.no_grad():
+        flops, moved = traffic.count(lambda: layer(images))
+    assert flops == 2 * batch * inputs * outputs
+    assert moved == 4 * (batch * inputs + inputs * outputs + batch * outputs)
+
+
+def test_flops_of_a_convolution_are_the_formulas():
+    layer = torch.nn.Conv2d(3, 8, 3, padding=1, bias=False)
+    images = torch.randn(2, 3, 10, 10)
+    once = 2 * 2 * 10 * 10 * 3 * 3 * 3 * 8
+    assert traffic.count(lambda: layer(images))[0] == once
+    assert traffic.count(lambda: layer(images).sum().backward())[0] == 2 * once  # no gradient of the images
+
+
+def test_bytes_in_place_broadcast_and_of_views():
+    vector = torch.zeros(100)
+    assert traffic.count(lambda: vector.add_(1))[1] == 800  # read and written
+    assert traffic.count(lambda: vector.view(10, 10).t())[1] == 0
+    assert traffic.count(lambda: vector[:1].expand(50).sum())[1] < 420  # not 50 elements of its own
+
+
+def test_the_command_prints_one_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["profile", *TINY, "--images", "32"]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in REGIONS)
+    assert "100.0 %" in said and "limited by" in said and "TFLOP/s" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("words", "said"), [(["optimzer=lars"], "optimizer"), (["batch=0"], "batch=0: expected")])
+def test_mistakes_are_one_line(words, said, capsys):
+    assert main(["profile", *words]) == 2
+    err = capsys.readouterr().err
+    assert said in err and err.count("\n") == 1
