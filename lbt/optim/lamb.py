@@ -12,7 +12,6 @@ from lbt.optim.fused.plan import Plan
 from lbt.optim.layerwise import (
     Bucket,
     LayerwiseOptimizer,
-    check,
     check_betas,
     check_number,
     norms,
@@ -104,7 +103,6 @@ class LAMB(LayerwiseOptimizer):
         for name in ("ratio_clip", "grad_clip", "norm_clamp"):
             if group[name] is not None:
                 check_number(name, group[name], open_low=True)
-        check("fused", group["fused"], isinstance(group["fused"], bool), "True or False")
         if group["grad_clip"] != self.param_groups[0]["grad_clip"]:
             raise ValueError(f"Invalid grad_clip: {group['grad_clip']!r} (must be the same in all groups)")
 

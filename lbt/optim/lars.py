@@ -125,7 +125,6 @@ class LARS(LayerwiseOptimizer):
             "momentum_placement", group["momentum_placement"], group["momentum_placement"] in PLACEMENTS,
             "inside or outside",
         )  # fmt: skip
-        check("fused", group["fused"], isinstance(group["fused"], bool), "True or False")
         check("nesterov", group["nesterov"], not (group["nesterov"] and group["momentum"] == 0), "off when momentum=0")
 
     def factors(self, group: dict[str, Any]) -> tuple[float | Tensor, float | Tensor]:

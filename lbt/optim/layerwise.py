@@ -145,7 +145,9 @@ class LayerwiseOptimizer(Optimizer):
         group = self.param_groups[-1]
         try:
             check_params(group["params"])
-            if group.get("fused"):
+            fused = group.get("fused", False)
+            check("fused", fused, isinstance(fused, bool), "True or False")
+            if fused:
                 check_triton(group["params"])
             self.check_group(group)
         except ValueError:
@@ -233,7 +235,7 @@ class LayerwiseOptimizer(Optimizer):
 
         ``keys`` are the names of the rule's state tensors.
         """
-        if not group.get("fused"):
+        if not group.get("fused") or "fused" not in self.defaults:  # not every subclass has kernels
             return [], group["params"]
 
         def states(params: list[Tensor]) -> list[list[Tensor]]:

@@ -34,6 +34,11 @@ def capturing(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
+def stream_of(device: torch.device) -> int:
+    """The stream that work for ``device`` goes to."""
+    return torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+
+
 def send(numbers: Sequence[float], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Numbers as a vector on the device, without waiting for it.
 
@@ -138,21 +143,24 @@ class Planner:
         """
         params = [p for p in group["params"] if p.grad is not None]
         grads = [p.grad for p in params]
-        if not params or any(g.layout is not torch.strided for g in grads):
+        if not params or set(map(attrgetter("layout"), grads)) != {torch.strided}:
             return [], params
         rows = [params, grads, *states(params)]
         tensors = [t for row in rows for t in row]
         pointers, strides, dtypes = (list(map(look, tensors)) for look in LOOKED_AT)
         n = len(params)
-        seen = [list(map(id, params)), strides, dtypes, pointers[:n] + pointers[2 * n :], group.get("exclude_1d")]
-        known = self._known.get(id(group))
+        known, recording = self._known.get(id(group)), capturing(params[0].device)
+        # tables are used on one stream, so that the allocator knows when they are free; a graph keeps its own anyway
+        stream = known.seen[0] if known is not None and recording else stream_of(params[0].device)
+        fixed = pointers[:n] + pointers[2 * n :]
+        seen = [stream, list(map(id, params)), strides, dtypes, fixed, group.get("exclude_1d")]
         if known is None or known.seen != seen:
-            if capturing(params[0].device):
+            if recording:
                 raise RuntimeError(
                     "fused: take one step before capturing a CUDA graph, with the same gradients present"
                 )
             known = self._known[id(group)] = _Known(seen, *_divide(rows, group), [group, params])
-        elif capturing(params[0].device):
+        elif recording:
             self._captured.append(known)
         for plan, pick in known.plans:
             plan.locate(pick(pointers))
