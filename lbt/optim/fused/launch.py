@@ -22,7 +22,9 @@ def _start(name: str, plan: Plan, grid: tuple[int, ...], *arguments: Any, **cons
             arguments = (plan.table, plan.owner, plan.first, plan.numel, *arguments)
             constants |= {"CHUNK": plan.chunk, "TYPE": types[plan.dtype], "ALIGNED": plan.aligned}
         with plan.here():
-            getattr(kernels, name)[grid](*arguments, ACC=types[plan.acc], num_warps=WARPS, **constants)
+            getattr(kernels, name)[grid](
+                *arguments, ACC=types[plan.acc], num_warps=WARPS, enable_fp_fusion=True, **constants
+            )
 
 
 def scalar(plan: Plan, value: float | Tensor) -> Tensor:

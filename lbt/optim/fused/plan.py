@@ -20,7 +20,9 @@ LOOKED_AT = (Tensor.data_ptr, Tensor.stride, attrgetter("dtype"))
 
 def available(device: torch.device) -> bool:
     """Whether the kernels run on tensors there: on a GPU, and on the CPU in Triton's interpreter (for tests)."""
-    return device.type == "cuda" or (device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1")
+    if device.type == "cpu":
+        return os.environ.get("TRITON_INTERPRET") == "1" and find_spec("triton") is not None
+    return device.type == "cuda"
 
 
 def check_triton(params: list[Tensor]) -> None:
