@@ -1,6 +1,7 @@
 """Time of one optimizer step: ours, the packages', and torch's fused kernels as the floor.
 
-One process, the contenders interleaved round by round, medians. ``python scripts/bench_optimizers.py --help``.
+One process, the contenders interleaved round by round, medians; only the mean contains the roots that Shampoo takes at
+every tenth step. ``python scripts/bench_optimizers.py --help``.
 """
 
 import argparse
@@ -42,14 +43,24 @@ class ReleasedStyle(torch.optim.Optimizer):
                 p.add_(buffer, alpha=-group["lr"])
 
 
-def contenders():
+def contenders(device):
     """Name -> factory over parameters; absent packages are left out with a note."""
     ours = {
         "lbt LARS": lambda p: lbt.optim.LARS(p, 0.01),
         "lbt LARS joint": lambda p: lbt.optim.LARS(p, 0.01, denominator="joint"),
         "lbt TVLARS": lambda p: lbt.optim.TVLARS(p, 0.01),
         "lbt LAMB": lambda p: lbt.optim.LAMB(p, 1e-3),
+        "lbt LARC": lambda p: lbt.optim.LARC(p, 0.01),
+        "lbt CLARS": lambda p: lbt.optim.CLARS(p, 0.01),
+        "lbt SM3": lambda p: lbt.optim.SM3(p, 0.01),
+        "lbt Shampoo": lambda p: lbt.optim.Shampoo(p, 0.01),
     }
+    if device == "cuda":
+        ours |= {
+            "lbt LARS fused": lambda p: lbt.optim.LARS(p, 0.01, fused=True),
+            "lbt TVLARS fused": lambda p: lbt.optim.TVLARS(p, 0.01, fused=True),
+            "lbt LAMB fused": lambda p: lbt.optim.LAMB(p, 1e-3, fused=True),
+        }
     floor = {
         "torch fused SGD": lambda p: torch.optim.SGD(p, 0.01, momentum=0.9, weight_decay=5e-4, fused=True),
         "torch fused AdamW": lambda p: torch.optim.AdamW(p, 1e-3, fused=True),
@@ -91,7 +102,7 @@ def build(make, sizes, device):
 
 
 def measure(optimizers, device, rounds):
-    """Seconds of a step by name: the median over interleaved rounds, and the fastest."""
+    """Seconds of a step by name: the median over interleaved rounds, the fastest, and the mean."""
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     times = {name: [] for name in optimizers}
     for turn in range(rounds + 2):
@@ -102,7 +113,7 @@ def measure(optimizers, device, rounds):
             wait()
             if turn >= 2:
                 times[name].append(time.perf_counter() - start)
-    return {n: statistics.median(v) for n, v in times.items()}, {n: min(v) for n, v in times.items()}
+    return [{n: reduce(v) for n, v in times.items()} for reduce in (statistics.median, min, statistics.mean)]
 
 
 def extra_memory(optimizer, device):
@@ -133,6 +144,36 @@ def launches(optimizer):
     return sum(not e.name.startswith(("Memcpy", "Memset")) for e in kernels)
 
 
+def copy_bandwidth():
+    """Bytes a second, read and written, of a copy within the GPU's memory."""
+    source = torch.ones(2**28, device="cuda")
+    target = torch.empty_like(source)
+    times = []
+    for _ in range(10):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        target.copy_(source)
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end) / 1e3)
+    return 2 * source.nbytes / statistics.median(times)
+
+
+def print_targets(times, optimizers, count):
+    """Whether the fused steps reach what they are meant to: 1.6 times torch's step plus two passes; 30 launches."""
+    bandwidth = copy_bandwidth()
+    passes = 2 * 4 * count / bandwidth
+    print(f"copy bandwidth {bandwidth / 1e12:.2f} TB/s: two passes over the parameters take {passes * 1e3:.3f} ms")
+    for mine in (name for name in times if name.startswith("lbt") and name.endswith("fused")):
+        floor = times["torch fused AdamW" if "LAMB" in mine else "torch fused SGD"]
+        goal, started = 1.6 * floor + passes, launches(optimizers[mine])
+        print(
+            f"{mine}: {times[mine] * 1e3:.3f} ms, target 1.6 x {floor * 1e3:.3f} + {passes * 1e3:.3f} = "
+            f"{goal * 1e3:.3f} ms: {'met' if times[mine] <= goal else 'missed'}; "
+            f"{started} launches, target 30: {'met' if started <= 30 else 'missed'}"
+        )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", default=["resnet18", "resnet50", "resnet18-projector"])
@@ -144,21 +185,27 @@ def main():
         where = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
         for model in args.models:
             sizes = shapes(model)
-            optimizers = {name: build(make, sizes, device) for name, make in contenders().items()}
-            times, best = measure(optimizers, device, args.rounds)
+            optimizers = {name: build(make, sizes, device) for name, make in contenders(device).items()}
+            times, best, mean = measure(optimizers, device, args.rounds)
             count = sum(s.numel() for s in sizes) / 1e6
             print(f"\n{model}, {count:.1f} M parameters, {device} ({where}), torch {torch.__version__}")
             print(
-                f"{'':26}{'ms/step':>9}{'fastest':>9}{'x floor':>9}{'extra MiB':>11}"
+                f"{'':26}{'ms/step':>9}{'fastest':>9}{'mean':>9}{'x floor':>9}{'extra MiB':>11}"
                 + f"{'launches':>10}" * (device == "cuda")
             )
             for name, seconds in times.items():
                 adam = any(word in name for word in ("LAMB", "Adam"))
                 floor = times["torch fused AdamW" if adam else "torch fused SGD"]
-                line = f"{name:26}{seconds * 1e3:9.2f}{best[name] * 1e3:9.2f}{seconds / floor:9.2f}"
+                line = (
+                    f"{name:26}{seconds * 1e3:9.2f}{best[name] * 1e3:9.2f}{mean[name] * 1e3:9.2f}{seconds / floor:9.2f}"
+                )
                 line += f"{extra_memory(optimizers[name], device):11.1f}"
                 print(line + (f"{launches(optimizers[name]):10d}" if device == "cuda" else ""))
-            for mine in ("lbt LARS", "lbt TVLARS", "lbt LAMB"):
+            if device == "cuda":
+                print_targets(times, optimizers, sum(s.numel() for s in sizes))
+            for mine in ("lbt LARS", "lbt TVLARS", "lbt LAMB", "lbt LARS fused", "lbt TVLARS fused", "lbt LAMB fused"):
+                if mine not in times:
+                    continue
                 kind = "LAMB" if "LAMB" in mine else "LARS"
                 faster = {
                     n: (times[n] / times[mine], best[n] / best[mine])

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 from filelock import FileLock
 
 # absl, which jax brings along, keeps the stream it finds at its import and closes it when logging is configured anew,
@@ -16,6 +17,12 @@ with contextlib.suppress(ImportError):
     import absl.logging
 
     absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
+
+# Without a GPU the fused kernels run in Triton's interpreter, which has to be chosen before anything imports triton.
+if not torch.cuda.is_available():
+    if "triton" in sys.modules and os.environ.get("TRITON_INTERPRET") != "1":
+        raise RuntimeError("triton was imported before the tests could choose its interpreter: set TRITON_INTERPRET=1")
+    os.environ["TRITON_INTERPRET"] = "1"
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lbt.optim.fused import launch
+from lbt.optim.fused.plan import Plan
 from lbt.optim.layerwise import (
     Bucket,
     LayerwiseOptimizer,
@@ -19,6 +21,7 @@ from lbt.optim.layerwise import (
     scaled_by_layer,
 )
 
+MOMENTS = ["exp_avg", "exp_avg_sq"]
 FOREVER = 1e30  # a step count at which Adam's bias correction is exactly 1
 
 
@@ -57,6 +60,7 @@ class LAMB(LayerwiseOptimizer):
         norm_clamp: Clamp the weight norm to [0, norm_clamp], or None.
         adapt: Use trust ratios; False is ratio 1 everywhere.
         maximize: Go up the gradient.
+        fused: On a GPU, use our Triton kernels; see `LARS`.
 
     Raises:
         ValueError: A bad argument, by its name and value; groups which differ in ``grad_clip``; complex or sparse
@@ -80,6 +84,7 @@ class LAMB(LayerwiseOptimizer):
         norm_clamp: float | None = None,
         adapt: bool = True,
         maximize: bool = False,
+        fused: bool = False,
     ):
         defaults = {k: v for k, v in locals().items() if k not in ("self", "params", "__class__")}
         self._clip: Tensor | None = None
@@ -107,19 +112,27 @@ class LAMB(LayerwiseOptimizer):
         limit = self.param_groups[0]["grad_clip"]
         if limit is None:
             return
-        parts = [norms(bucket.grads) for group in self.param_groups for bucket in self.buckets(group)]
+        parts = []
+        for group in self.param_groups:
+            plans, rest = self.plans(group, MOMENTS)
+            parts += [launch.gradient_norms(plan) for plan in plans]
+            parts += [norms(bucket.grads) for bucket in self.buckets(group, rest)]
         if parts:
             total = torch.cat([part.to(parts[0].device, torch.float64) for part in parts]).norm()
             self._clip = 1.0 / torch.clamp(total / limit, min=1.0)
 
     def update_group(self, group: dict[str, Any]) -> None:
         """Take one step for one group."""
-        counted = False
-        for bucket in self.buckets(group):
-            if not counted:
-                group["step"].add_(1)
-                counted = True
-            moments = [self.state_tensors(bucket.params, key) for key in ("exp_avg", "exp_avg_sq")]
+        plans, rest = self.plans(group, MOMENTS)
+        buckets = list(self.buckets(group, rest))
+        if plans or buckets:
+            group["step"].add_(1)
+        for plan in plans:
+            ratios = triton_update(plan, self._clip, group)
+            if ratios is not None:
+                self.keep_ratios(plan.params[: plan.adapted], ratios)
+        for bucket in buckets:
+            moments = [self.state_tensors(bucket.params, key) for key in MOMENTS]
             fast = self.fast_cpu and bucket.params[0].device.type == "cpu"
             adapted = bucket.adapted and group["adapt"]
             ratios = (fused_update if fast else foreach_update)(bucket, *moments, adapted, self._clip, group)
@@ -157,6 +170,21 @@ def foreach_update(
     else:
         torch._foreach_mul_(update, lr)
     torch._foreach_sub_(params, update)
+    return ratios
+
+
+def triton_update(plan: Plan, clip: Tensor | None, group: dict[str, Any]) -> Tensor | None:
+    """The same by the kernels of `lbt.optim.fused`; gives the trust ratios of the plan's adapted tensors."""
+    hyper = launch.lamb_constants(plan, group)
+    corrections = (hyper[5], hyper[5])
+    if group["bias_correction"]:
+        step, (beta1, beta2) = group["step"].to(plan.device), group["betas"]
+        corrections = (1 / (1 - beta1**step), (1 - beta2**step).rsqrt())
+    sums = launch.lamb_moments(plan, hyper, corrections, clip, group)
+    ratios = None
+    if group["adapt"]:
+        ratios = lamb_ratios(*launch.finish(plan, sums, plan.adapted), group)
+    launch.lamb(plan, hyper, corrections, ratios, group["lr"])
     return ratios
 
 

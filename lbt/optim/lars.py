@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lbt.optim.fused import launch
+from lbt.optim.fused.plan import Plan
 from lbt.optim.layerwise import (
     FUSED,
     Bucket,
@@ -40,8 +42,12 @@ def lars_ratios(
         gradient = sum_norms(grads, params, sign * wd)
     else:
         gradient = norms(grads)
-    if spread is not None:
-        gradient = gradient * spread
+    return ratios_of_norms(weight, gradient if spread is None else gradient * spread, group)
+
+
+def ratios_of_norms(weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
+    """The same from vectors of norms, shape ``[n]``; for "joint" the second is ``||g + wd * w||``."""
+    wd = group["weight_decay"]
     if group["norm_clamp"] is not None:
         weight, gradient = weight.clamp(max=group["norm_clamp"]), gradient.clamp(max=group["norm_clamp"])
     added = {"sum": wd * weight, "joint": 0.0, "bare": wd}[group["denominator"]]
@@ -76,6 +82,8 @@ class LARS(LayerwiseOptimizer):
         exclude_1d: Leave tensors of ``ndim <= 1`` without decay and adaptation.
         norm_clamp: Clamp both norms to [0, norm_clamp] (released TVLARS: 10), or None.
         maximize: Go up the gradient.
+        fused: On a GPU, use our Triton kernels (needs the package triton): a few launches a step instead of some for
+            each tensor. Tensors that they cannot take, and those on a CPU, take the paths of ``fused=False``.
 
     Raises:
         ValueError: A bad argument, by its name and value; complex or sparse parameters.
@@ -98,6 +106,7 @@ class LARS(LayerwiseOptimizer):
         exclude_1d: bool = True,
         norm_clamp: float | None = None,
         maximize: bool = False,
+        fused: bool = False,
     ):
         defaults = {k: v for k, v in locals().items() if k not in ("self", "params", "__class__")}
         super().__init__(params, defaults)
@@ -130,7 +139,10 @@ class LARS(LayerwiseOptimizer):
         """Take one step for one group."""
         of_lr, of_ratio = self.factors(group)
         lr = group["lr"] * of_lr
-        for bucket in self.buckets(group):
+        plans, rest = self.plans(group, ["momentum_buffer"] if group["momentum"] else [])
+        for plan in plans:
+            self.keep_ratios(plan.params[: plan.adapted], triton_update(plan, lr, of_ratio, group))
+        for bucket in self.buckets(group, rest):
             scales = None
             if bucket.adapted:
                 ratios = self.ratios(bucket, lr, group)
@@ -170,6 +182,16 @@ def foreach_update(
         torch._foreach_sub_(params, update)
     else:
         torch._foreach_sub_(params, torch._foreach_mul(update, lr))
+
+
+def triton_update(plan: Plan, lr: float | Tensor, of_ratio: float | Tensor, group: dict[str, Any]) -> Tensor:
+    """The same by the kernels of `lbt.optim.fused`; gives the trust ratios of the plan's adapted tensors."""
+    hyper = launch.lars_constants(plan, group)
+    joint = group["denominator"] == "joint" and group["weight_decay"] != 0
+    weight, gradient = launch.lars_norms(plan, hyper, joint)
+    ratios = ratios_of_norms(weight, gradient, group)
+    launch.lars(plan, hyper, ratios * of_ratio, lr, group)
+    return ratios
 
 
 def fused_update(

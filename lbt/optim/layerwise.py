@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lbt.optim.fused.plan import Plan, Planner, check_triton, is_adapted
+
 FUSED = (torch.float32, torch.float64)  # torch 2.11's fused SGD kernel on CPU skips elements of bfloat16 tensors
 BUCKET = 2**24  # elements: bounds the temporaries of one foreach update to 64 MiB a list in float32
 
@@ -123,8 +125,12 @@ class LayerwiseOptimizer(Optimizer):
     cpu_bucket = BUCKET
 
     def __init__(self, params: Any, defaults: dict[str, Any]):
-        self._trust: list[tuple[list[Tensor], Tensor]] = []
+        self._forget_steps()
         super().__init__(params, defaults)
+
+    def _forget_steps(self) -> None:
+        self._trust: list[tuple[list[Tensor], Tensor]] = []
+        self._planner, self._planned = Planner(), {}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group after checking its tensors and its arguments.
@@ -139,6 +145,10 @@ class LayerwiseOptimizer(Optimizer):
         group = self.param_groups[-1]
         try:
             check_params(group["params"])
+            fused = group.get("fused", False)
+            check("fused", fused, isinstance(fused, bool), "True or False")
+            if fused:
+                check_triton(group["params"])
             self.check_group(group)
         except ValueError:
             self.param_groups.pop()
@@ -147,7 +157,7 @@ class LayerwiseOptimizer(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._trust = []
+        self._forget_steps()
         arguments = inspect.signature(type(self).__init__).parameters.values()
         known = {a.name: a.default for a in arguments if a.default is not inspect.Parameter.empty}
         known |= {name: value for name, value in self.defaults.items() if name != "differentiable"}  # torch adds that
@@ -193,7 +203,7 @@ class LayerwiseOptimizer(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self._trust = []
+        self._trust, self._planned = [], {}
         self.begin_step()
         for group in self.param_groups:
             self.update_group(group)
@@ -220,16 +230,35 @@ class LayerwiseOptimizer(Optimizer):
                 self.state[param][key] = torch.zeros_like(param, memory_format=torch.preserve_format)
         return [self.state[param][key] for param in params]
 
-    def buckets(self, group: dict[str, Any]) -> Iterator[Bucket]:
-        """Split a group's parameters with gradients by device, dtype and exclusion, of bounded size."""
+    def plans(self, group: dict[str, Any], keys: list[str]) -> tuple[list[Plan], list[Tensor]]:
+        """What of a group the fused kernels take in this step, and the parameters which they leave to `buckets`.
+
+        ``keys`` are the names of the rule's state tensors.
+        """
+        if not group.get("fused") or "fused" not in self.defaults:  # not every subclass has kernels
+            return [], group["params"]
+
+        def states(params: list[Tensor]) -> list[list[Tensor]]:
+            held = [self.state[p] for p in params] if keys else []
+            try:
+                return [[of[key] for of in held] for key in keys]
+            except KeyError:
+                return [self.state_tensors(params, key) for key in keys]
+
+        if id(group) not in self._planned:
+            self._planned[id(group)] = self._planner(group, states)
+        return self._planned[id(group)]
+
+    def buckets(self, group: dict[str, Any], params: list[Tensor] | None = None) -> Iterator[Bucket]:
+        """Split a group's parameters (or some of them) by device, dtype and exclusion, of bounded size."""
         split: dict[Any, Bucket] = {}
         sizes: dict[Any, int] = {}
-        for param in group["params"]:
+        for param in group["params"] if params is None else params:
             if param.grad is None:
                 continue
             if param.grad.layout != torch.strided:
                 raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
-            adapted = not (group.get("exclude_1d", False) and param.ndim <= 1)
+            adapted = is_adapted(param, group)
             key = (param.device, param.dtype, adapted)
             limit = self.cpu_bucket if param.device.type == "cpu" else BUCKET
             if key in split and sizes[key] + param.numel() > limit:

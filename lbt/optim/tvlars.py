@@ -48,7 +48,8 @@ class TVLARS(LARS):
         alpha, lam, delay_steps, floor: See `phi`; ``lam`` is per step, the delay in steps.
         phi_scope: "all": phi scales lr, wherever lr stands. "adapted": phi scales the trust ratio (so it is inside
             the momentum buffer), and biases and norms keep the raw lr (released code).
-        momentum, weight_decay, eta, eps, denominator, momentum_placement, exclude_1d, norm_clamp, maximize: See `LARS`.
+        momentum, weight_decay, eta, eps, denominator, momentum_placement, exclude_1d, norm_clamp, maximize, fused: See
+            `LARS`.
 
     Raises:
         ValueError: A bad argument, by its name and value; complex or sparse parameters.
@@ -75,6 +76,7 @@ class TVLARS(LARS):
         exclude_1d: bool = True,
         norm_clamp: float | None = None,
         maximize: bool = False,
+        fused: bool = False,
     ):
         defaults = {k: v for k, v in locals().items() if k not in ("self", "params", "__class__")}
         super(LARS, self).__init__(params, defaults | {"nesterov": False})

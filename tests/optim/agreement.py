@@ -59,19 +59,19 @@ class Case:
         return float(largest)
 
 
-def run(make, weights, gradients, rates, fast=True, pull=0.0, shares=None, dtype=torch.float64):
+def run(make, weights, gradients, rates, fast=True, pull=0.0, shares=None, dtype=torch.float64, device="cpu"):
     """Final weights of a torch optimizer; the gradient of step t at the point x is ``gradients[t] + pull * x``.
 
     With ``shares`` the gradients come by micro-batch, as `reference.micro_batches` makes them.
     """
-    params = [torch.nn.Parameter(torch.tensor(w, dtype=dtype)) for w in weights]
+    params = [torch.nn.Parameter(torch.tensor(w, dtype=dtype, device=device)) for w in weights]
     optimizer = make(params, lr=rates[0])
     if not fast:
         optimizer.fast_cpu = False
 
     def give():
         for p, g in zip(params, grads, strict=True):
-            p.grad = torch.tensor(g, dtype=dtype) + pull * p.detach()
+            p.grad = torch.tensor(g, dtype=dtype, device=device) + pull * p.detach()
 
     for grads, rate in zip(gradients, rates, strict=True):
         for group in optimizer.param_groups:
@@ -87,7 +87,7 @@ def run(make, weights, gradients, rates, fast=True, pull=0.0, shares=None, dtype
             continue
         give()
         optimizer.step(give) if pull else optimizer.step()
-    return [p.detach().numpy() for p in params]
+    return [p.detach().cpu().numpy() for p in params]
 
 
 def run_optax(make, weights, gradients, rates):
