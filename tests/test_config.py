@@ -1,3 +1,4 @@
+import inspect
 import itertools
 import json
 import math
@@ -6,9 +7,12 @@ import re
 import pytest
 from support import configure
 
-from lbt import build, records, runtime
+from lbt import build, optim, records, runtime
 from lbt.config import CONFIG_DIR, Config, from_json, identity, run_id, scaling_factor, seconds, table_lr, to_json
 from lbt.errors import UserError
+from lbt.models import MODELS
+from lbt.schedules import SCHEDULES
+from lbt.tasks import TASKS
 
 PAPER = {512: [1, 2, 3], 1024: [2, 3, 4], 16384: [15, 17, 19]}
 
@@ -189,3 +193,26 @@ def test_grid_of_table_1_is_the_published_one():
     for protocol, (batch, row) in itertools.product(("paper", "released"), rates.items()):
         chosen = ("optimizer=lars", f"protocol={protocol}", f"batch={batch}")
         assert [configure(*chosen, f"lr_rank={rank}").lr for rank in range(3)] == sorted(row)
+
+
+@pytest.mark.parametrize("group", ["optimizer", "schedule", "model", "task"])
+def test_a_setting_that_a_file_leaves_out_is_off_unless_it_is_set(group):
+    # "Off" values are left out of a run's id: a default that is on must stand in the file, or off would pass for it.
+    for choice in choices(group):
+        config = configure(f"{group}={choice}")
+        settings = {"optimizer": config.optimizer, "schedule": config.schedule, "model": config.model}.get(
+            group, config.task
+        )
+        known = {"optimizer": optim.get, "schedule": SCHEDULES.get, "model": MODELS.get, "task": TASKS.get}[group]
+        for name, parameter in inspect.signature(known(settings["name"])).parameters.items():
+            given = {name, name.replace("_steps", "_epochs")} & settings.keys()
+            if not given and parameter.default is not inspect.Parameter.empty:
+                assert not parameter.default, f"{group}={choice}: {name} is {parameter.default} by default"
+
+
+def test_lamb_is_adam_in_the_released_barlow_twins_alone():
+    for task, protocol, wanted in [
+        ("classification", "released", False), ("barlow_twins", "paper", False), ("barlow_twins", "released", True),
+    ]:  # fmt: skip
+        config = configure("optimizer=lamb", f"task={task}", f"protocol={protocol}")
+        assert config.optimizer["unit_ratio"] is wanted

@@ -43,7 +43,7 @@ class LAMB(LayerwiseOptimizer):
 
     * v3: ``bias_correction=False``. * NVLAMB: ``grad_clip=1.0``, on the norm of all gradients (timm's default too).
     * LAMBC (Fong et al. 2020): ``ratio_clip=1.0``. * Released TVLARS code: ``bias_correction=False, norm_clamp=10.0``,
-      and in Barlow Twins ``adapt=False``, which makes it Adam with decoupled decay.
+      and in Barlow Twins ``unit_ratio=True``, which makes it Adam with decoupled decay.
 
     Bias correction counts the steps of the parameter group (``group["step"]``) in which it had a gradient.
 
@@ -58,7 +58,7 @@ class LAMB(LayerwiseOptimizer):
         ratio_clip: Upper bound of the trust ratio, or None.
         grad_clip: Scale the gradients of all groups down to this global 2-norm, or None; ``p.grad`` stays as it is.
         norm_clamp: Clamp the weight norm to [0, norm_clamp], or None.
-        adapt: Use trust ratios; False is ratio 1 everywhere.
+        unit_ratio: Trust ratio 1 everywhere.
         maximize: Go up the gradient.
         fused: On a GPU, use our Triton kernels; see `LARS`.
 
@@ -82,7 +82,7 @@ class LAMB(LayerwiseOptimizer):
         ratio_clip: float | None = None,
         grad_clip: float | None = None,
         norm_clamp: float | None = None,
-        adapt: bool = True,
+        unit_ratio: bool = False,
         maximize: bool = False,
         fused: bool = False,
     ):
@@ -134,7 +134,7 @@ class LAMB(LayerwiseOptimizer):
         for bucket in buckets:
             moments = [self.state_tensors(bucket.params, key) for key in MOMENTS]
             fast = self.fast_cpu and bucket.params[0].device.type == "cpu"
-            adapted = bucket.adapted and group["adapt"]
+            adapted = bucket.adapted and not group["unit_ratio"]
             ratios = (fused_update if fast else foreach_update)(bucket, *moments, adapted, self._clip, group)
             if adapted:
                 self.keep_ratios(bucket.params, ratios)
@@ -182,7 +182,7 @@ def triton_update(plan: Plan, clip: Tensor | None, group: dict[str, Any]) -> Ten
         corrections = (1 / (1 - beta1**step), (1 - beta2**step).rsqrt())
     sums = launch.lamb_moments(plan, hyper, corrections, clip, group)
     ratios = None
-    if group["adapt"]:
+    if not group["unit_ratio"]:
         ratios = lamb_ratios(*launch.finish(plan, sums, plan.adapted), group)
     launch.lamb(plan, hyper, corrections, ratios, group["lr"])
     return ratios

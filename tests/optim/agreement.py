@@ -203,7 +203,7 @@ def other_layerwise_cases():
 def lamb_cases():
     for options in (
         {}, {"bias_correction": False}, {"ratio_clip": 1.0}, {"grad_clip": 1.0}, {"grad_clip": 1e6},
-        {"norm_clamp": 1.5, "bias_correction": False}, {"adapt": False}, {"exclude_1d": True}, {"maximize": True},
+        {"norm_clamp": 1.5, "bias_correction": False}, {"unit_ratio": True}, {"exclude_1d": True}, {"maximize": True},
         {"maximize": True, "grad_clip": 1.0}, {"betas": (0.8, 0.95), "eps": 0.1},
     ):  # fmt: skip
         yield numpy_case("lamb", options)
@@ -221,7 +221,7 @@ def lamb_cases():
             ),
         )  # fmt: skip
     yield torch_case(
-        "lamb", {"adapt": False}, "torch AdamW", "torch.optim",
+        "lamb", {"unit_ratio": True}, "torch AdamW", "torch.optim",
         lambda torch, p, lr, wd: torch.AdamW(p, lr, eps=1e-6, weight_decay=wd),
     )  # fmt: skip
 

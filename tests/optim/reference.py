@@ -232,7 +232,8 @@ def schedulefree_adamw(weights, gradients, rates, *, betas=(0.9, 0.999), eps=1e-
 
 
 def lamb(weights, gradients, rates, *, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.01, bias_correction=True,
-         exclude_1d=False, ratio_clip=None, grad_clip=None, norm_clamp=None, adapt=True, maximize=False):  # fmt: skip
+         exclude_1d=False, ratio_clip=None, grad_clip=None, norm_clamp=None, unit_ratio=False,
+         maximize=False):  # fmt: skip
     out = [w.copy() for w in weights]
     first, second = [np.zeros_like(w) for w in weights], [np.zeros_like(w) for w in weights]
     b1, b2 = betas
@@ -255,5 +256,5 @@ def lamb(weights, gradients, rates, *, betas=(0.9, 0.999), eps=1e-6, weight_deca
             ratio = nw / nu if nw > 0 and nu > 0 else 1.0
             if ratio_clip is not None:
                 ratio = min(ratio, ratio_clip)
-            out[i] = w - rate * (1.0 if excluded or not adapt else ratio) * u
+            out[i] = w - rate * (1.0 if excluded or unit_ratio else ratio) * u
     return out

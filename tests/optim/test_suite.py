@@ -18,7 +18,7 @@ from lbt.optim.layerwise import LayerwiseOptimizer
 EXTRA = {
     "lars": [{}, {"denominator": "joint", "momentum_placement": "outside", "nesterov": True}, {"momentum": 0.0},
              {"fused": True, "denominator": "joint", "nesterov": True}],
-    "lamb": [{}, {"grad_clip": 0.5, "ratio_clip": 1.0, "exclude_1d": True}, {"adapt": False},
+    "lamb": [{}, {"grad_clip": 0.5, "ratio_clip": 1.0, "exclude_1d": True}, {"unit_ratio": True},
              {"fused": True, "grad_clip": 0.5, "exclude_1d": True}],
     "tvlars": [{"lam": 0.3}, {"lam": 0.3, "delay_steps": None, "phi_scope": "adapted", "norm_clamp": 1.0},
                {"lam": 0.3, "phi_scope": "adapted", "fused": True}],
