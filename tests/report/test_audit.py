@@ -87,9 +87,9 @@ def test_networks_that_stay_at_chance_have_no_spread(tmp_path):
 
 
 def test_diverged_runs_are_counted_and_not_averaged(tmp_path):
-    make_all(tmp_path, [None, None, None], "batch=16384", status="diverged")
+    make_all(tmp_path, [10.0, 10.0, 10.0], "batch=16384", status="diverged")
     make_all(tmp_path, [70.0, 71.0], "batch=16384", "audit=row07_scaling")
-    make(tmp_path, None, "tvlars_audit", "batch=16384", "audit=row07_scaling", seed=2, status="diverged")
+    make(tmp_path, 10.0, "tvlars_audit", "batch=16384", "audit=row07_scaling", seed=2, status="diverged")
     assert lines(markdown(tmp_path), "7. Where batch/256 enters: TVLARS")[1] == (
         "| tvlars | 16,384 | 3 diverged | 70.50 ± 0.71 (n=2, 1 diverged) "
         "| no means to compare; diverged: 3 of 3 without, 1 of 3 with |"

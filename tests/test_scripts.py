@@ -1,0 +1,110 @@
+"""scripts/run_table.sh: once with the real command on a tiny grid, and with one that only notes how it was called."""
+
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+
+import pytest
+from conftest import REPOSITORY
+
+from lbt import records
+
+SCRIPT = REPOSITORY / "scripts" / "run_table.sh"
+FAKE = """
+echo "$LBT_SWEEP_STARTED $*" >>calls
+[[ "$*" != *=wrong* ]] || exit 2
+[[ "$*" != *=slow* ]] || { trap 'echo stopped >>calls; exit 143' TERM; touch begun; while :; do sleep 0.05; done; }
+mkdir -p other/runs/e
+for status in done diverged failed interrupted; do
+  printf '{}\\n{"kind": "end", "status": "%s", "summary": {}}\\n' $status >other/runs/e/$status.jsonl
+done
+echo '{"kind": "epoch"}' >other/runs/e/unfinished.jsonl
+"""
+
+
+def start(folder, *words, command, jobs=1):
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "LBT": command, "JOBS": str(jobs)}
+    environment.pop("LBT_SWEEP_STARTED", None)
+    return subprocess.Popen(
+        [SCRIPT, *words], cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def finish(process):
+    out, err = process.communicate(timeout=170)
+    return process.returncode, out, err
+
+
+def packed(archive):
+    with tarfile.open(archive) as file:
+        return sorted(file.getnames())
+
+
+@pytest.fixture
+def fake(tmp_path):
+    (tmp_path / "lbt.sh").write_text(FAKE)
+    return f"bash {tmp_path / 'lbt.sh'}"
+
+
+def test_records_are_packed_unpacked_elsewhere_and_not_made_again(tmp_path):
+    command = f"{sys.executable} -m lbt"
+    words = ["quickstart", "--", "epochs=1", "device=cpu", "precision=fp32", "seed=0", "lr=0.1", "batch=1024"]
+    code, _, err = finish(start(tmp_path, "5m", "new.tgz", *words, "optimizer=nesterov", command=command))
+    assert code == 0, err
+    (first,) = packed(tmp_path / "new.tgz")
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "results").mkdir(parents=True)
+    subprocess.run(["tar", "xzf", tmp_path / "new.tgz", "-C", elsewhere / "results"], check=True)
+    code, out, err = finish(start(elsewhere, "5m", "out/more.tgz", *words, "optimizer=nesterov,lars", command=command))
+    assert code == 0, err
+    assert "1 of 2 runs have been finished before" in out and "1 new records in out/more.tgz" in out
+    (second,) = packed(elsewhere / "out" / "more.tgz")
+    assert first != second
+    assert [records.read(path).status for path in records.paths(elsewhere / "results")] == ["done", "done"]
+
+
+def test_what_came_to_an_end_since_the_start_is_packed(tmp_path, fake):
+    old = tmp_path / "other" / "runs" / "e" / "old.jsonl"
+    old.parent.mkdir(parents=True)
+    old.write_text('{"kind": "end", "status": "done", "summary": {}}\n')
+    time.sleep(0.05)  # the file system's clock ticks
+    code, out, err = finish(start(tmp_path, "5m", "new.tgz", "e", "--", "results_dir=other", command=fake))
+    assert code == 0, err
+    assert packed(tmp_path / "new.tgz") == [f"runs/e/{status}.jsonl" for status in ("diverged", "done", "failed")]
+    assert "3 new records" in out
+
+
+def test_all_experiments_share_one_clock_and_a_mistake_stops_none(tmp_path, fake):
+    words = ["one", "wrong", "two", "--", "seed=0", "results_dir=other"]
+    code, _, err = finish(start(tmp_path, "90s", "new.tgz", *words, command=fake, jobs=2))
+    assert code == 2, err
+    calls = [line.split() for line in (tmp_path / "calls").read_text().splitlines()]
+    assert len({clock for clock, *_ in calls}) == 1 and abs(float(calls[0][0]) - time.time()) < 100
+    wanted = [
+        f"train -m +experiment={name} time_budget=90s seed=0 results_dir=other" for name in ("one", "wrong", "two")
+    ]
+    assert [" ".join(words) for _, *words in calls] == [text for text in wanted for _ in range(2)]
+    assert len(packed(tmp_path / "new.tgz")) == 3
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_stops_the_sweep_and_packs_what_there_is(tmp_path, fake, number, code):
+    process = start(tmp_path, "5m", "new.tgz", "one", "slow", "two", "--", "results_dir=other", command=fake)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "begun").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    assert finish(process)[0] == code
+    calls = (tmp_path / "calls").read_text()
+    assert "stopped" in calls and "=two" not in calls
+    assert len(packed(tmp_path / "new.tgz")) == 3
+
+
+@pytest.mark.parametrize("words", [[], ["5m"], ["5m", "new.tgz"], ["5m", "new.tgz", "--", "seed=1"]])
+def test_too_few_arguments_show_the_usage(tmp_path, words):
+    code, out, err = finish(start(tmp_path, *words, command="false"))
+    assert code == 2 and out == "" and "scripts/run_table.sh BUDGET ARCHIVE EXPERIMENT" in err
+    assert "set -e" not in err and list(tmp_path.iterdir()) == []
