@@ -187,12 +187,16 @@ def test_tensors_moved_between_steps_are_noticed(device):
             if t == 2:
                 kept.append(params[1].data)  # its address is not used again
                 params[1].data = params[1].data.clone()
+                params[5].data = params[5].data.contiguous()
+                params[5].grad = params[5].grad.contiguous()
             if t == 3:
                 kept.append(optimizer.state[params[1]].pop("momentum_buffer"))
                 optimizer.state[params[8]]["momentum_buffer"] = torch.ones_like(params[8])
             if t == 4:
-                params[5].data = params[5].data.contiguous()
-                params[5].grad = params[5].grad.contiguous()
+                params[6].grad = None  # and a vector that grew has the stride that it had
+                params[6].data = torch.cat([params[6].data, params[6].data])
+                params[6].grad = torch.ones_like(params[6])
+                optimizer.state[params[6]].clear()
             optimizer.step()
         assert_near(pairs[0][0], pairs[1][0], 1e-12)
 
@@ -203,13 +207,14 @@ def test_what_the_kernels_cannot_take_goes_by_foreach(device, started):
     square = torch.nn.Parameter(torch.randn(6, 6, device=device, dtype=torch.float64))
     slices = torch.nn.Parameter(torch.randn(6, 6, 2, device=device, dtype=torch.float64)[..., 0])
     params[8:] = [square, slices]
-    optimizer = make("lars", params)
+    optimizer = make("lars", params, momentum=0.0)
     before = [p.detach().clone() for p in params]
     for p in params:
         p.grad = torch.randn_like(p)
     params[7].grad = params[7].grad.contiguous()  # strides differ where the size is 1 alone
     params[7].data = params[7].data.to(memory_format=torch.channels_last)
     square.grad = square.grad.T
+    slices.grad = torch.randn(6, 6, 2, device=device, dtype=torch.float64)[..., 0]
     optimizer.step()
     taken = {id(p) for _, these in started for p in these}
     assert {i for i, p in enumerate(params) if id(p) not in taken} == {8, 9}

@@ -154,7 +154,7 @@ class Planner:
         known, recording = self._known.get(id(group)), capturing(params[0].device)
         # tables are used on one stream, so that the allocator knows when they are free; a graph keeps its own anyway
         stream = known.seen[0] if known is not None and recording else stream_of(params[0].device)
-        fixed = pointers[:n] + pointers[2 * n :]
+        fixed = pointers[:n] + pointers[2 * n :]  # tensors of another size or device also lie elsewhere
         seen = [stream, list(map(id, params)), strides, dtypes, fixed, group.get("exclude_1d")]
         if known is None or known.seen != seen:
             if recording:
