@@ -3,6 +3,7 @@
 from lbt.data.augment import AUGMENTATIONS, IMAGENET_MEAN, IMAGENET_STD, crop_flip_rotate, normalise, warp
 from lbt.data.imageset import ImageSet, fingerprint, split_validation
 from lbt.data.sources import SOURCES, load
+from lbt.data.streaming import feed
 
 __all__ = [
     "AUGMENTATIONS",
@@ -11,6 +12,7 @@ __all__ = [
     "SOURCES",
     "ImageSet",
     "crop_flip_rotate",
+    "feed",
     "fingerprint",
     "load",
     "normalise",
