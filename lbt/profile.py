@@ -91,7 +91,7 @@ class Profile:
         wall: seconds of these epochs by the wall clock.
         epochs: timed ones.
         images: of an epoch.
-        flops, bytes: of one update.
+        cost: of one update.
         update: seconds of one update, the device idle before and after.
         enqueue: of these, seconds until the host had handed all of it to the device.
         peaks: measured ceilings, FLOP/s and bytes/s.
@@ -102,8 +102,7 @@ class Profile:
     wall: float
     epochs: int
     images: int
-    flops: int
-    bytes: int
+    cost: traffic.Cost
     update: float
     enqueue: float
     peaks: tuple[float, float]
@@ -123,9 +122,10 @@ class Profile:
             return f"{worst}: {shares[worst]:.0f} % of the time, the network and its optimizer {network:.0f} %"
         if self.config.device == "cuda" and self.enqueue > 0.9 * self.update:
             return "the host: launching an update's kernels takes as long as the update; a larger batch costs nothing"
-        arithmetic, memory = self.flops / self.peaks[0], self.bytes / self.peaks[1]
-        kind = ("arithmetic", arithmetic) if arithmetic > memory else ("memory traffic", memory)
-        return f"{kind[0]} of the network: an update's floor by it is {100 * kind[1] / self.update:.0f} % of its time"
+        arithmetic, memory = self.cost.floor(self.peaks)
+        kind = "arithmetic" if arithmetic > memory else "memory traffic"
+        share = 100 * (arithmetic + memory) / self.update
+        return f"{kind} of the network: the floor of an update's operations is {share:.0f} % of its time"
 
 
 def profile(config: Config, *, images: int | None = None, epochs: int = 1) -> Profile:
@@ -144,18 +144,18 @@ def profile(config: Config, *, images: int | None = None, epochs: int = 1) -> Pr
         training = Training(config, data, "profile")
         training._begin()
         pixels, labels = next(training.data.batches())
-        flops, moved = traffic.count(lambda: training._update(pixels, labels))
-        _epochs(training, 1)
+        cost = traffic.count(lambda: training._update(pixels, labels))
+        trained(training, 1)
         clock = Clock(training.device)
         update, enqueue = _one_update(training, pixels, labels)
         _instrument(training, clock)
         with clock.running():
-            wall = traffic.seconds(lambda: _epochs(training, epochs), training.device)
+            wall = traffic.seconds(lambda: trained(training, epochs), training.device)
         timed = training.epoch - 1  # fewer than asked for where the training diverges
     dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
     peaks = traffic.ceilings(training.device, dtype)
     length = len(data.train_labels)
-    return Profile(config, clock.seconds(), wall, timed, length, flops, moved, update, enqueue, peaks)
+    return Profile(config, clock.seconds(), wall, timed, length, cost, update, enqueue, peaks)
 
 
 def _shortened(config: Config, data: ImageSet, images: int | None) -> ImageSet:
@@ -168,7 +168,8 @@ def _shortened(config: Config, data: ImageSet, images: int | None) -> ImageSet:
     return replace(data, **train, test_images=data.test_images[:tested], test_labels=data.test_labels[:tested])
 
 
-def _epochs(training: Training, count: int) -> None:
+def trained(training: Training, count: int) -> None:
+    """Lets a training that has begun go on for `count` epochs, as its own loop does."""
     training.config = replace(training.config, epochs=training.epoch + count)
     training._loop(Interrupt(), Reporter(), Mirror(training.config, training.name))
 
@@ -228,8 +229,8 @@ def show(overrides: Sequence[str], images: int | None, epochs: int) -> int:
     rate, peaks = found.images * found.epochs / found.wall, found.peaks
     console.print(
         f"{found.images:,} images an epoch, {rate:,.0f} images/s; an update {1000 * found.update:,.1f} ms: "
-        f"{found.flops / found.update / 1e12:.3g} TFLOP/s of {peaks[0] / 1e12:.3g} measured in a matrix product, "
-        f"{found.bytes / found.update / 1e9:.3g} GB/s of {peaks[1] / 1e9:.3g} in a copy",
+        f"{found.cost.flops / found.update / 1e12:.3g} TFLOP/s of {peaks[0] / 1e12:.3g} measured in a matrix product, "
+        f"{found.cost.bytes / found.update / 1e9:.3g} GB/s of {peaks[1] / 1e9:.3g} in a copy",
         soft_wrap=True,
     )
     console.print(f"limited by {found.limit()}", soft_wrap=True)

@@ -2,34 +2,72 @@
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 _WRITES_NOTHING = ("aten::empty", "aten::new_empty", "aten::empty_like", "aten::empty_strided")
 
 
-class ByteCounter(TorchDispatchMode):
-    """Counts the bytes every operation reads and writes as if nothing stayed in a cache; views cost nothing.
+class Counter(TorchDispatchMode):
+    """Counts, operation by operation, the FLOPs of products and convolutions and the bytes read and written.
+
+    A multiplication and an addition are two FLOPs. Bytes are counted as if nothing stayed in a cache; views have none.
 
     Attributes:
-        bytes: read and written so far.
+        operations: (FLOPs, bytes) of each one so far.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.bytes = 0
+        self.operations: list[tuple[int, int]] = []
 
     def __torch_dispatch__(self, function: Any, types: Any, arguments: tuple = (), keywords: dict | None = None) -> Any:
-        """Executes an operation and adds its traffic."""
-        result = function(*arguments, **(keywords or {}))
+        """Executes an operation and adds what it costs."""
+        keywords = keywords or {}
+        result = function(*arguments, **keywords)
+        formula = flop_registry.get(function._overloadpacket)
+        flops = formula(*arguments, **keywords, out_val=result) if formula else 0
+        moved = 0
         if function._schema.name not in _WRITES_NOTHING and not _is_view(function):
-            self.bytes += sum(map(_size, _tensors((arguments, keywords)))) + sum(map(_size, _tensors(result)))
+            moved = sum(map(_size, _tensors((arguments, keywords)))) + sum(map(_size, _tensors(result)))
+        self.operations.append((flops, moved))
         return result
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a computation costs when each of its operations is a kernel of its own, as in eager execution.
+
+    Attributes:
+        operations: FLOPs and bytes of each one.
+    """
+
+    operations: tuple[tuple[int, int], ...]
+
+    @property
+    def flops(self) -> int:
+        """FLOPs of all operations."""
+        return sum(flops for flops, _ in self.operations)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes read and written by all operations."""
+        return sum(moved for _, moved in self.operations)
+
+    def floor(self, peaks: tuple[float, float]) -> tuple[float, float]:
+        """Returns the least seconds of the operations bound by arithmetic and of those bound by memory.
+
+        Args:
+            peaks: FLOP/s and bytes/s the device reaches.
+        """
+        times = [(flops / peaks[0], moved / peaks[1]) for flops, moved in self.operations]
+        return sum(one for one, other in times if one > other), sum(other for one, other in times if one <= other)
 
 
 def _is_view(function: Any) -> bool:
@@ -46,15 +84,11 @@ def _size(tensor: Tensor) -> int:
     return min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
 
 
-def count(function: Callable[[], Any]) -> tuple[int, int]:
-    """Executes a function and returns the FLOPs of its products and convolutions and the bytes of all its operations.
-
-    A multiplication and an addition are two FLOPs. The bytes are those of eager execution: kernels that do several
-    operations at once move fewer.
-    """
-    with FlopCounterMode(display=False) as flops, ByteCounter() as traffic:
+def count(function: Callable[[], Any]) -> Cost:
+    """Executes a function and returns its cost."""
+    with Counter() as counter:
         function()
-    return flops.get_total_flops(), traffic.bytes
+    return Cost(tuple(counter.operations))
 
 
 def synchronise(device: torch.device) -> None:

@@ -12,8 +12,7 @@ import torch
 from lbt import build, checkpoint, records, runtime
 from lbt.config import Config, to_json
 from lbt.console import Reporter
-from lbt.data import ImageSet
-from lbt.data.resident import ResidentData
+from lbt.data import ImageSet, feed
 from lbt.diagnostics import LayerNorms
 from lbt.errors import UserError
 from lbt.graph import GraphedUpdate
@@ -45,7 +44,7 @@ class Training:
         self.path = records.find(config.results_dir, name)
         self.path = self.path or records.path_of(config.results_dir, config.experiment, name)
         self.checkpoint_path = checkpoint.path_of(config.results_dir, name)
-        self.data = ResidentData(
+        self.data = feed(
             images.train_images.to(self.device),
             images.train_labels.to(self.device),
             batch=config.batch,
@@ -246,7 +245,7 @@ class Training:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         size = min(self.config.batch, len(self.data.images))
-        return self.executor.largest_micro_batch(self.data.images[:size], self.data.labels[:size])
+        return self.executor.largest_micro_batch(next(iter(self.data.images.split(size))), self.data.labels[:size])
 
     def _save(self) -> None:
         now = time.monotonic()

@@ -1,10 +1,13 @@
+from types import SimpleNamespace
+from typing import ClassVar
+
 import pytest
 import torch
 from support import StopAfter, run_tiny, tiny_config
 from test_train import figures, training
 
-from lbt import build, records
-from lbt.graph import host_state
+from lbt import build, graph, records
+from lbt.graph import Graphed, host_state
 from lbt.train import Training
 
 # What a graph changes is the rounding of the learning rate to float32; batch norm and ReLU carry that on.
@@ -32,6 +35,47 @@ def test_host_state_tells_who_counts_on_the_host(tmp_path, optimizer):
     # On a CPU the tensors of our own counters are on the host, too: they were left out above.
     rest = [[(key, value) for key, value in state if key != "lr_factor"] for state in seen]
     assert all(state == rest[1] for state in rest[2:]) is (optimizer != "shampoo")
+
+
+class Recorded(Graphed):
+    """Stands for a CUDA graph on a CPU: a replay calls the function with the graph's own inputs."""
+
+    log: ClassVar[list] = []
+
+    def plain(self, *tensors):
+        self.calls += 1
+        self.log.append(("plain", len(tensors[0])))
+        return self.function(*tensors)
+
+    def capture(self):
+        self.log.append(("capture", len(self._inputs[0])))
+        self.graph = SimpleNamespace(replay=self._replayed)
+
+    def _replayed(self):
+        self.log.append(("replay", len(self._inputs[0])))
+        self._outputs = self.function(*self._inputs)
+
+
+@pytest.mark.parametrize("optimizer", ["lars", "nesterov"])
+def test_full_batches_are_replayed_after_the_warm_up_and_others_are_not(tmp_path, monkeypatch, optimizer):
+    monkeypatch.setattr(graph, "obstacle", lambda training: None)
+    monkeypatch.setattr(graph, "Graphed", Recorded)
+    monkeypatch.setattr(Recorded, "log", log := [])
+    losses = []
+    for setting in ("cuda_graph=false", "cuda_graph=true"):
+        made = training(tmp_path, f"optimizer={optimizer}", setting, "schedule.batch={3:22}")
+        for epoch in range(4):  # three of 16, 16 and 12 images, one of 22 and 22
+            made.data.batch = made.batch_of[epoch]
+            for images, labels in made.data.batches():
+                made._update(images, labels)
+        losses.append(made.loss_sum.item())
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
+    assert made.graph.state == "captured"
+    update = [("plain", 16)] * 3 + [("capture", 16), ("replay", 16)]  # the updates 1, 2, 4 and 5
+    # Images are drawn by a graph, too, from update 7 on: first without it, then, at update 8, by it.
+    drawn = [("plain", 16), ("replay", 16)], [("capture", 16), ("replay", 16), ("replay", 16)]
+    larger = [("plain", 22)] * 3  # images and update of the first such batch, then an update
+    assert log == [*update, *drawn[0], *drawn[1], *larger]
 
 
 def cuda_training(tmp_path, *overrides):

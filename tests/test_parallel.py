@@ -94,7 +94,8 @@ def test_a_signal_stops_all_runs_and_leaves_them_resumable(tmp_path, start, numb
     folder = tmp_path / "run" / "results"
     deadline = time.monotonic() + 120
     while [path.read_text().count("\n") > 1 for path in records.paths(folder)] != [True, True]:
-        assert process.poll() is None and time.monotonic() < deadline
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
         time.sleep(0.05)
     if group:  # as a terminal's Ctrl-C
         os.killpg(process.pid, number)

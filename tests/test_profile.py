@@ -52,26 +52,31 @@ def test_flops_and_bytes_of_a_linear_layer_are_the_formulas():
     batch, inputs, outputs = 8, 32, 16
     layer = torch.nn.Linear(inputs, outputs, bias=False)
     images = torch.randn(batch, inputs, requires_grad=True)
-    assert traffic.count(lambda: layer(images).sum().backward())[0] == 3 * 2 * batch * inputs * outputs
+    assert traffic.count(lambda: layer(images).sum().backward()).flops == 3 * 2 * batch * inputs * outputs
     with torch.no_grad():
-        flops, moved = traffic.count(lambda: layer(images))
-    assert flops == 2 * batch * inputs * outputs
-    assert moved == 4 * (batch * inputs + inputs * outputs + batch * outputs)
+        cost = traffic.count(lambda: layer(images))
+    assert cost.flops == 2 * batch * inputs * outputs
+    assert cost.bytes == 4 * (batch * inputs + inputs * outputs + batch * outputs)
 
 
 def test_flops_of_a_convolution_are_the_formulas():
     layer = torch.nn.Conv2d(3, 8, 3, padding=1, bias=False)
     images = torch.randn(2, 3, 10, 10)
     once = 2 * 2 * 10 * 10 * 3 * 3 * 3 * 8
-    assert traffic.count(lambda: layer(images))[0] == once
-    assert traffic.count(lambda: layer(images).sum().backward())[0] == 2 * once  # no gradient of the images
+    assert traffic.count(lambda: layer(images)).flops == once
+    assert traffic.count(lambda: layer(images).sum().backward()).flops == 2 * once  # no gradient of the images
 
 
 def test_bytes_in_place_broadcast_and_of_views():
     vector = torch.zeros(100)
-    assert traffic.count(lambda: vector.add_(1))[1] == 800  # read and written
-    assert traffic.count(lambda: vector.view(10, 10).t())[1] == 0
-    assert traffic.count(lambda: vector[:1].expand(50).sum())[1] < 420  # not 50 elements of its own
+    assert traffic.count(lambda: vector.add_(1)).bytes == 800  # read and written
+    assert traffic.count(lambda: vector.view(10, 10).t()).bytes == 0
+    assert traffic.count(lambda: vector[:1].expand(50).sum()).bytes < 420  # not 50 elements of its own
+
+
+def test_the_floor_takes_each_operation_by_what_bounds_it():
+    cost = traffic.Cost(((100, 10), (10, 10), (0, 30)))
+    assert cost.floor((10.0, 5.0)) == (10.0, 2.0 + 6.0)
 
 
 def test_the_command_prints_one_table(tmp_path, monkeypatch, capsys):

@@ -3,6 +3,7 @@
 from lbt.data.augment import AUGMENTATIONS, IMAGENET_MEAN, IMAGENET_STD, crop_flip_rotate, normalise, warp
 from lbt.data.imageset import ImageSet, fingerprint, scored_part, split_validation
 from lbt.data.sources import SOURCES, load
+from lbt.data.streaming import feed
 from lbt.data.views import resized_crop_flip, two_views
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "SOURCES",
     "ImageSet",
     "crop_flip_rotate",
+    "feed",
     "fingerprint",
     "load",
     "normalise",

@@ -115,7 +115,7 @@ def decode(
                 ) from error
             out[index] = pixels.transpose(2, 0, 1)
 
-    pool = ThreadPoolExecutor(min(16, _cores()))
+    pool = ThreadPoolExecutor(min(16, cores()))
     try:
         for _ in pool.map(work, range(0, len(names), CHUNK)):
             pass
@@ -137,5 +137,6 @@ def _pixels(data: bytes, resolution: int, resize: bool) -> np.ndarray:
         return np.asarray(rgb)
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Returns how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -16,7 +16,7 @@ class ImageSet:
 
     Attributes:
         name: the name it was asked for by.
-        train_images: uint8 [N, 3, H, W], RGB.
+        train_images: uint8 [N, 3, H, W], RGB; `lbt.data.streaming.Files` where memory cannot hold them.
         train_labels: int64 [N], 0 to len(classes) - 1.
         test_images: uint8 [M, 3, H, W], RGB.
         test_labels: int64 [M].
@@ -119,6 +119,8 @@ def split_validation(images: ImageSet, fraction: float, seed: int) -> ImageSet:
     Raises:
         UserError: no image, or no image of some class, is left on one of the sides.
     """
+    if not isinstance(images.train_images, Tensor):
+        raise UserError(f"data.val={fraction}: {images.name} is not held in memory; make a val/ folder of its own")
     labels = images.train_labels
     count = round(len(labels) * fraction) if 0 < fraction < 1 else 0
     mask = held_out(labels, count, seed) if count else torch.zeros_like(labels, dtype=torch.bool)

@@ -159,8 +159,8 @@ class BarlowTwins:
         last = epoch == epochs
         if not last and (self.knn_every is None or epoch % self.knn_every):
             return {}
-        train = features(model.backbone, sets, sets.train_images)
-        test = features(model.backbone, sets, sets.test_images)
+        train = features(model.backbone, sets, sets.train_images, sets.train_labels)
+        test = features(model.backbone, sets, sets.test_images, sets.test_labels)
         classes = sets.classes
         vote = {"k": self.knn_k, "temperature": self.knn_temperature, "classes": classes}
         scores = {"knn_accuracy": knn_accuracy(train, sets.train_labels, test, sets.test_labels, **vote)}
@@ -169,6 +169,6 @@ class BarlowTwins:
         return scores
 
 
-def features(network: nn.Module, sets: Any, images: Tensor) -> Tensor:
-    """Returns the backbone's features of uint8 images [N, C, H, W], float32 [N, F]."""
-    return torch.cat([network(part).float() for part, _ in sets.batches(images, images)])
+def features(network: nn.Module, sets: Any, images: Tensor, labels: Tensor) -> Tensor:
+    """Returns the backbone's features of one of the sets, float32 [N, F]."""
+    return torch.cat([network(part).float() for part, _ in sets.batches(images, labels)])

@@ -1,0 +1,153 @@
+"""Folders too large for the device: images decoded by worker processes while the device computes.
+
+`data=image_stream` is `image_folder` without its cache. The order, the augmentation and what a checkpoint holds are
+those of `ResidentData`, so that both train alike where they decode alike.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision.io import ImageReadMode, decode_image
+from torchvision.transforms.v2.functional import center_crop, resize
+
+from lbt.data.folders import cores, labelled, listing
+from lbt.data.imageset import ImageSet
+from lbt.data.resident import ResidentData
+from lbt.data.sources import source
+from lbt.errors import UserError
+
+PREFETCH = 2  # batches that each decoding process, one a core but one, is ahead
+
+
+@dataclass(frozen=True)
+class Files:
+    """Image files in the place of a tensor uint8 [N, 3, H, W]: what is used of it is decoded when it is used.
+
+    Attributes:
+        base: folder the names lie in.
+        names: of the files.
+        resolution: pixels; the shorter side is scaled to it (anti-aliased), then the centre is cut out.
+        device: where decoded images go.
+    """
+
+    base: Path
+    names: Sequence[str]
+    resolution: int
+    device: str | torch.device = "cpu"
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, part: slice | Tensor) -> "Files | Tensor":
+        """Returns the files of a slice, or the images of indices (int64 [B]), decoded: uint8 [B, 3, H, W]."""
+        if isinstance(part, Tensor):
+            return next(self.read([part.tolist()]))
+        return replace(self, names=self.names[part])
+
+    def __getitems__(self, indices: Sequence[int]) -> Tensor | str:
+        """Decodes a batch, uint8 [B, 3, H, W]; a text says which file cannot be read. Called by the `DataLoader`."""
+        out = torch.empty((len(indices), 3, self.resolution, self.resolution), dtype=torch.uint8)
+        for place, index in enumerate(indices):
+            path = self.base / self.names[index]
+            try:
+                out[place] = _decoded(path.read_bytes(), self.resolution)
+            except (OSError, RuntimeError, ValueError) as error:
+                reason = str(error).split("\n")[0]
+                return f"{path} cannot be read as an image ({reason}): replace the file"
+        return out
+
+    def to(self, device: torch.device) -> "Files":
+        """Returns the same files, to be decoded for another device."""
+        return replace(self, device=device)
+
+    def split(self, size: int) -> Iterator[Tensor]:
+        """Yields all images in batches, as `Tensor.split` does: uint8 [size, 3, H, W] on the device."""
+        return self.read([range(first, min(first + size, len(self))) for first in range(0, len(self), size)])
+
+    def read(self, batches: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        """Yields the images of lists of indices, decoded ahead of their use, on the device.
+
+        Raises:
+            UserError: a file cannot be read; names it.
+        """
+        pinned = torch.device(self.device).type == "cuda"
+        workers = {"num_workers": max(1, cores() - 1), "prefetch_factor": PREFETCH, "pin_memory": pinned}
+        loader = DataLoader(self, batch_sampler=batches, collate_fn=_as_it_is, **workers)
+        for images in loader:
+            if isinstance(images, str):
+                raise UserError(images)
+            yield images.to(self.device, non_blocking=True)
+
+
+def _as_it_is(batch: Tensor | str) -> Tensor | str:
+    return batch
+
+
+def _decoded(data: bytes, resolution: int) -> Tensor:
+    """Decodes one image to uint8 [3, resolution, resolution], turned as EXIF says."""
+    image = decode_image(
+        torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB, apply_exif_orientation=True
+    )
+    if image.shape[1:] == (resolution, resolution):
+        return image
+    return center_crop(resize(image, [resolution], antialias=True), [resolution, resolution])
+
+
+class StreamingData(ResidentData):
+    """A training set of `Files`, otherwise as `ResidentData`; its labels lie on the device."""
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields the batches left of the current epoch, or of a new one: uint8 [B, C, H, W] augmented, int64 [B]."""
+        if not len(self._order):
+            self._order, self._next = self._permutation(), 0
+        left = self._order.split(self.batch)[self._next : self.steps_per_epoch]
+        images = self.images.read([indices.tolist() for indices in left])
+        for indices, decoded in zip(left, images, strict=True):
+            batch = self._augment(decoded, self.generator), self.labels[indices]
+            self._next += 1
+            yield batch
+        self._order = self._order[:0]
+
+
+@source
+def image_stream(root: Path, resolution: int = 224) -> ImageSet:
+    """Anybody's images as `image_folder`, `root/{train,val|test}/<class>/*`, decoded anew every epoch.
+
+    Its fingerprint is that of the files' names, sizes and the resolution, not of the pixels.
+
+    Args:
+        root: the folder.
+        resolution: height and width in pixels to scale to.
+
+    Raises:
+        UserError: a folder is absent or empty, or the second split has a class that train has not.
+    """
+    second = "test" if (root / "test").is_dir() else "val"
+    names = listing(root, "train", second).names
+    splits = [labelled(names, split) for split in ("train", second)]
+    classes = sorted({cls for _, cls in splits[0]})
+    for split, pairs in zip(("train", second), splits, strict=True):
+        if not pairs:
+            raise UserError(f"{root / split}/<class>/ has no images: put them there, or set data.root to their folder")
+        if strange := sorted({cls for _, cls in pairs} - set(classes)):
+            raise UserError(f"{root / split / strange[0]} is a class that {root / 'train'} lacks")
+    label = {cls: index for index, cls in enumerate(classes)}
+    digest = hashlib.sha256(f"{resolution}".encode())
+    parts = []
+    for pairs in splits:
+        for name, _ in pairs:
+            digest.update(f"\n{name}\t{(root / name).stat().st_size}".encode(errors="surrogateescape"))
+        labels = torch.tensor([label[cls] for _, cls in pairs])
+        parts += [Files(root, [name for name, _ in pairs], resolution), labels]
+    origin = f"image_stream ({root.resolve().name}, decoded to {resolution}x{resolution} as it is read)"
+    return ImageSet("image_stream", *parts, tuple(classes), origin, False, digest.hexdigest()[:16])
+
+
+def feed(images: Tensor | Files, labels: Tensor, **options: object) -> ResidentData:
+    """Returns the training data as epochs of batches; options as of `ResidentData`."""
+    return (StreamingData if isinstance(images, Files) else ResidentData)(images, labels, **options)

@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from support import StopAfter, configure
+from test_train import figures
+
+from lbt import build, records
+from lbt.data import load
+from lbt.data.streaming import StreamingData, feed
+from lbt.errors import UserError
+from lbt.run import run
+
+SETTINGS = ["model.name=tiny", "batch=16", "epochs=3", "precision=fp32", "device=cpu", "data.augment=crop_flip_rotate"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """44 + 12 PNG images of 8x8 in two classes."""
+    random = np.random.RandomState(0)
+    for split, count in (("train", 22), ("val", 6)):
+        for name in ("cat", "dog"):
+            (tmp_path / "images" / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = random.randint(0, 256, (8, 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "images" / split / name / f"{number:02}.png")
+    return tmp_path / "images"
+
+
+def train(folder, results, name, *overrides, interrupt=None):
+    words = [
+        f"data={name}",
+        f"data.root={folder}",
+        "data.resolution=8",
+        f"results_dir={results}",
+        *SETTINGS,
+        *overrides,
+    ]
+    return run(configure(*words), interrupt=interrupt)
+
+
+def test_streaming_trains_as_the_same_images_in_memory_do(folder, tmp_path):
+    held = train(folder, tmp_path / "held", "image_folder", "optimizer=tvlars")
+    streamed = train(folder, tmp_path / "streamed", "image_stream", "optimizer=tvlars")
+    assert figures(streamed.path) == figures(held.path)
+    made_by = records.read(streamed.path).run["provenance"]
+    assert made_by["train_images"] == 44 and made_by["data"].startswith("image_stream (images")
+    assert streamed.id != held.id
+
+
+@pytest.mark.parametrize("updates", [1, 3, 5])
+def test_resumed_equals_uninterrupted(folder, tmp_path, updates):
+    whole = train(folder, tmp_path / "whole", "image_stream")
+    train(folder, tmp_path / "part", "image_stream", interrupt=StopAfter(updates))
+    assert figures(train(folder, tmp_path / "part", "image_stream").path) == figures(whole.path)
+
+
+def test_other_sizes_are_scaled_and_cut_to_the_centre(tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / split / "one").mkdir(parents=True)
+        wide = np.zeros((20, 60, 3), dtype=np.uint8)
+        wide[:, 20:40, 0] = 255  # the centre is red
+        Image.fromarray(wide).save(tmp_path / split / "one" / "wide.png")
+    images = load("image_stream", tmp_path, resolution=10)
+    (decoded,) = images.train_images.split(5)
+    assert decoded.shape == (1, 3, 10, 10) and decoded.dtype == torch.uint8
+    assert (decoded[0, 0, :, 1:9] == 255).all() and (decoded[0, 1:] == 0).all()
+
+
+def test_every_image_comes_once_an_epoch_with_its_label(folder):
+    images = load("image_stream", folder, resolution=8)
+    options = {"batch": 16, "last_batch": "keep", "augment": "none", "seed": 0}
+    data = feed(images.train_images, images.train_labels, **options)
+    assert type(data) is StreamingData
+    held = load("image_folder", folder, resolution=8)
+    label = {image.numpy().tobytes(): int(one) for image, one in zip(held.train_images, held.train_labels, strict=True)}
+    seen = [(image.numpy().tobytes(), int(one)) for batch in data.batches() for image, one in zip(*batch, strict=True)]
+    assert len(seen) == 44 and dict(seen) == label
+
+
+def test_an_unreadable_file_fails_the_run_and_is_named(folder, tmp_path, capsys):
+    (folder / "train" / "cat" / "07.png").write_bytes(b"no image")
+    outcome = train(folder, tmp_path / "results", "image_stream")
+    assert outcome.status == "failed" and "07.png cannot be read as an image" in outcome.summary["error"]
+    capsys.readouterr()
+
+
+def test_a_changed_file_is_other_data(folder):
+    before = load("image_stream", folder, resolution=8).fingerprint
+    assert before == load("image_stream", folder, resolution=8).fingerprint != load("image_stream", folder).fingerprint
+    Image.new("RGB", (16, 16)).save(folder / "train" / "cat" / "00.png")
+    assert load("image_stream", folder, resolution=8).fingerprint != before
+
+
+def test_mistakes_are_told(folder):
+    with pytest.raises(UserError, match=r"nowhere/train/<class>/ has no images"):
+        load("image_stream", folder / "nowhere")
+    with pytest.raises(UserError, match=r"data\.val=0\.5: image_stream is not held in memory"):
+        build.images(configure("data=image_stream", f"data.root={folder}", "data.val=0.5"))
+    (folder / "val" / "cow").mkdir()
+    Image.new("RGB", (8, 8)).save(folder / "val" / "cow" / "00.png")
+    with pytest.raises(UserError, match=r"val/cow is a class that .*train lacks"):
+        load("image_stream", folder)
