@@ -100,7 +100,7 @@ def _table(section: Section, title: str) -> Iterator[str]:
     yield from (_row([escape(label) for label in section.header]), r"\midrule")
     before = section.rows[0][0].text if section.rows else ""
     for row in section.rows:
-        if row[0].text != before and not section.widths:
+        if row[0].text != before:
             yield r"\addlinespace"
         before = row[0].text
         yield _row([rf"\textbf{{{escape(entry.text)}}}" if entry.best else escape(entry.text) for entry in row])
