@@ -40,10 +40,15 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     verbs.add_parser("train", help=TRAIN_HELP)
 
-    tables = verbs.add_parser("tables", help="write tables from the records: <results>/tables/<name>.md and .csv")
+    tables = verbs.add_parser("tables", help="write tables from the records: <results>/tables/<name>.md, .tex and .csv")
     tables.add_argument("names", nargs="*", metavar="NAME", help="tables to write; default: all that have a run")
     tables.add_argument("--results-dir", default="results", metavar="DIR", help="default: %(default)s")
     tables.set_defaults(run=_tables)
+
+    plots = verbs.add_parser("plots", help="draw figures from the records: <results>/figures/<name>.svg and .png")
+    plots.add_argument("names", nargs="*", metavar="NAME", help="figures to draw; default: all that have a run")
+    plots.add_argument("--results-dir", default="results", metavar="DIR", help="default: %(default)s")
+    plots.set_defaults(run=_plots)
 
     audit = verbs.add_parser(
         "audit", help="write <results>/AUDIT.md: paper against released code, and what each difference does alone"
@@ -75,6 +80,12 @@ def _tables(options: argparse.Namespace) -> int:
     from lbt.report.tables import write_tables
 
     return write_tables(options.names, options.results_dir)
+
+
+def _plots(options: argparse.Namespace) -> int:
+    from lbt.report.figures import write_figures
+
+    return write_figures(options.names, options.results_dir)
 
 
 def _audit(options: argparse.Namespace) -> int:

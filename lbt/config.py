@@ -246,15 +246,21 @@ def identity(config: Config) -> dict[str, Any]:
     Values that mean "off" (None, False, 0, empty) are left out, so that a setting added later with an "off" default
     does not change the id of runs recorded before it.
     """
-    settings = {key: value for key, value in asdict(config).items() if key not in NOT_IDENTITY}
-    settings["data"].pop("root")
-    settings["protocol"] = {"name": config.protocol["name"]}
+    return identity_of(asdict(config))
+
+
+def identity_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the identity of the run with these settings, as a `Config` or a record (`to_json`) holds them."""
+    settings = {key: value for key, value in settings.items() if key not in NOT_IDENTITY and key != "peak_lr"}
+    settings["data"] = {key: value for key, value in settings["data"].items() if key != "root"}
+    settings["protocol"] = {"name": settings["protocol"]["name"]}
     return _without_off(settings)
 
 
 def _without_off(value: Any) -> Any:
     if isinstance(value, Mapping):
-        cleaned = {key: _without_off(item) for key, item in sorted(value.items())}
+        # JSON knows texts as keys only: {30: 2048} comes back from a record as {"30": 2048}.
+        cleaned = {int(key) if str(key).isdecimal() else key: _without_off(item) for key, item in value.items()}
         return {key: item for key, item in cleaned.items() if item}
     if isinstance(value, list | tuple):
         return [_without_off(item) for item in value]

@@ -1,3 +1,4 @@
+import hashlib
 import json
 
 import pytest
@@ -24,7 +25,9 @@ def test_reads_back_what_was_written(path):
     record = records.read(path)
     assert record.run == FIRST
     assert record.epochs == [epoch(1), epoch(2)]
-    assert record.end == {"kind": "end", "status": "done", "summary": {"epochs": 2}}
+    above = path.read_bytes().splitlines(keepends=True)[:-1]
+    sha256 = hashlib.sha256(b"".join(above)).hexdigest()[:16]
+    assert record.end == {"kind": "end", "status": "done", "summary": {"epochs": 2}, "sha256": sha256}
     assert records.find(path.parents[2], "a") == path
 
 
@@ -60,6 +63,9 @@ def test_a_record_cut_off_at_any_byte_is_an_unfinished_run_or_refused(path):
         (lambda lines: [lines[0], "[1]"], "line 2 is not a JSON object"),
         (lambda lines: [*lines, lines[1]], "line 5 follows the record's end"),
         (lambda lines: [*lines[:3], lines[3].replace("done", "won")], "line 4 is out of place"),
+        (lambda lines: [lines[0], *lines[1].split(", ", 1), *lines[2:]], "line 2 is not JSON"),
+        (lambda lines: [lines[0], lines[1].replace("0", "9"), *lines[2:]], "edited"),
+        (lambda lines: [lines[0], lines[1], lines[3]], "edited"),
         (lambda lines: [], "empty"),
     ],
 )

@@ -2,34 +2,22 @@ import copy
 import csv
 import io
 import json
+import re
+import shutil
 import statistics
+import subprocess
 
 import pytest
-from support import configure
+from conftest import REPOSITORY
+from planted import make
 
-from lbt import records, runtime
 from lbt.cli import main
-from lbt.config import identity, run_id, to_json
+from lbt.report import layout
 from lbt.report.frame import load
-from lbt.report.tables import Table, names, write_tables
+from lbt.report.tables import make as make_table
+from lbt.report.tables import names, write_tables
 
-PROVENANCE = {
-    "lbt": "0.1.0", "commit": "0123456789abcdef", "dirty": False, "torch": "2.11.0", "device_name": "a machine",
-    "data": "digits (scikit-learn)", "data_fingerprint": "f" * 16,
-}  # fmt: skip
-
-
-def make(results_dir, accuracy, *overrides, status="done", fingerprint="f" * 16, experiment="quickstart", run=None):
-    """Writes a record as a run of this configuration would have left it."""
-    config = runtime.settle(configure(f"+experiment={experiment}", "precision=fp32", *overrides))
-    name = run or run_id(identity(config), fingerprint)
-    made_by = {**PROVENANCE, "data_fingerprint": fingerprint, "data": f"data {fingerprint[0]}"}
-    first = {"kind": "run", "schema": 1, "id": name, "config": to_json(config), "provenance": made_by}
-    writer = records.RecordWriter(records.path_of(results_dir, config.experiment, name), [records.to_line(first)])
-    writer.append({"kind": "epoch", "epoch": 1, "step": 1, "test_accuracy": accuracy})
-    if status:
-        writer.end(status, {"epochs": 1, "test_accuracy": accuracy, "wall_seconds": 1.0})
-    return writer.path
+TABLE1 = ("data=cifar10", "epochs=100", "lr_scaling=linear", "precision=bf16")
 
 
 def rows(text):
@@ -37,7 +25,11 @@ def rows(text):
 
 
 def quickstart(results_dir):
-    return Table("quickstart", load(results_dir))
+    return make_table("quickstart", load(results_dir))
+
+
+def text_of(table):
+    return layout.markdown(table.page())
 
 
 def test_mean_spread_and_n(tmp_path):
@@ -46,7 +38,7 @@ def test_mean_spread_and_n(tmp_path):
         make(tmp_path, value, "optimizer=lars", "batch=64", f"seed={seed}")
     table = quickstart(tmp_path)
     mean, spread = statistics.fmean(values), statistics.stdev(values)
-    assert f"{mean:.2f} ± {spread:.2f} (n=3)" in table.markdown()
+    assert f"{mean:.2f} ± {spread:.2f} (n=3)" in text_of(table)
     (row,) = [row for row in rows(table.csv()) if row["n"] != "0"]
     assert (float(row["mean"]), float(row["sd"])) == pytest.approx((mean, spread), abs=1e-4)
     assert (float(row["min"]), float(row["max"])) == (91.25, 96.0)
@@ -55,8 +47,8 @@ def test_mean_spread_and_n(tmp_path):
 
 def test_a_single_run_has_no_spread(tmp_path):
     make(tmp_path, 91.0, "optimizer=lars", "batch=64")
-    assert "91.00 (n=1)" in quickstart(tmp_path).markdown()
-    assert "±" not in quickstart(tmp_path).markdown().split("mean ±")[0]
+    assert "91.00 (n=1)" in text_of(quickstart(tmp_path))
+    assert "±" not in text_of(quickstart(tmp_path)).split("mean ±")[0]
 
 
 def test_diverged_unfinished_and_missing_cells_are_shown_as_such(tmp_path):
@@ -64,7 +56,7 @@ def test_diverged_unfinished_and_missing_cells_are_shown_as_such(tmp_path):
     make(tmp_path, None, "optimizer=lars", "batch=64", "seed=1", status="diverged")
     make(tmp_path, None, "optimizer=lamb", "batch=64", status="diverged")
     make(tmp_path, 50.0, "optimizer=tvlars", "batch=64", status=None)
-    text = quickstart(tmp_path).markdown()
+    text = text_of(quickstart(tmp_path))
     assert "| 64 | - | 90.00 (n=1, 1 diverged) | 1 diverged | 1 unfinished |" in text
     assert "| 512 | - | - | - | - |" in text
     missing = [row for row in rows(quickstart(tmp_path).csv()) if row["status"] == "missing"]
@@ -74,7 +66,7 @@ def test_diverged_unfinished_and_missing_cells_are_shown_as_such(tmp_path):
 def test_figures_on_different_data_never_share_a_table(tmp_path):
     make(tmp_path, 90.0, "optimizer=lars", "batch=64", fingerprint="a" * 16)
     make(tmp_path, 10.0, "optimizer=lars", "batch=64", "seed=1", fingerprint="b" * 16)
-    text = quickstart(tmp_path).markdown()
+    text = text_of(quickstart(tmp_path))
     assert "90.00 (n=1)" in text and "10.00 (n=1)" in text and "50.00" not in text
     assert f"data a (pixels {'a' * 16})" in text and f"data b (pixels {'b' * 16})" in text
 
@@ -82,7 +74,7 @@ def test_figures_on_different_data_never_share_a_table(tmp_path):
 def test_figures_of_different_lengths_never_share_a_table(tmp_path):
     make(tmp_path, 90.0, "optimizer=lars", "batch=64", "epochs=5")
     make(tmp_path, 10.0, "optimizer=lars", "batch=64", "epochs=6", "seed=1")
-    text = quickstart(tmp_path).markdown()
+    text = text_of(quickstart(tmp_path))
     assert "90.00 (n=1)" in text and "10.00 (n=1)" in text and "5 epochs" in text and "6 epochs" in text
 
 
@@ -90,9 +82,9 @@ def test_a_cell_of_mixed_settings_shows_no_figure_and_names_them(tmp_path):
     make(tmp_path, 90.0, "optimizer=lars", "batch=64")
     make(tmp_path, 10.0, "optimizer=lars", "batch=64", "optimizer.eta=0.01", "seed=1")
     table = quickstart(tmp_path)
-    assert "mixed settings |" in table.markdown()
-    assert "optimizer.eta: 0.001 | 0.01" in table.markdown()
-    assert "90.00" not in table.markdown()
+    assert "mixed settings |" in text_of(table)
+    assert "optimizer.eta: 0.001 | 0.01" in text_of(table)
+    assert "90.00" not in text_of(table)
     (row,) = [row for row in rows(table.csv()) if row["runs"]]
     assert (row["n"], row["mean"], row["status"]) == ("0", "", "mixed")
 
@@ -113,46 +105,136 @@ def test_copies_of_one_run_count_once_and_contradicting_ones_not_at_all(tmp_path
     other.parent.mkdir()
     other.write_text(path.read_text())
     assert len(load(tmp_path).runs) == 1 and not load(tmp_path).problems
-    other.write_text(path.read_text().replace("90.0", "99.0"))
+    elsewhere = make(tmp_path / "elsewhere", 99.0, "optimizer=lars", "batch=64")
+    other.write_text(elsewhere.read_text())
     frame = load(tmp_path)
     assert frame.runs.empty and "differs" in frame.problems[0]
 
 
 def test_published_values_stand_beside_ours_in_their_own_columns(tmp_path):
-    make(tmp_path, 80.0, "data=cifar10", "optimizer=tvlars", "batch=16384", "lr=17", "epochs=100", "protocol=released")
-    table = Table("tvlars_table1", load(tmp_path))
-    header = "| batch | lr | lars published | lars paper | lars released | lamb published |"
-    assert header in table.markdown()
-    line = next(line for line in table.markdown().splitlines() if line.startswith("| 16384 | 17 |"))
-    assert line == "| 16384 | 17 | 80.62 | - | - | 11.97 | - | - | 80.42 | - | 80.00 (n=1) |"
+    make(
+        tmp_path,
+        80.0,
+        *TABLE1,
+        "optimizer=tvlars",
+        "batch=16384",
+        "lr=17",
+        "protocol=released",
+        folder="tvlars_table1_x",
+    )
+    table = make_table("tvlars_table1", load(tmp_path))
+    header = "| batch | lr | published: LARS | published: LAMB | published: TVLARS | ours, paper protocol: LARS |"
+    assert header in text_of(table)
+    line = next(line for line in text_of(table).splitlines() if line.startswith("| 16384 | 17 |"))
+    assert line == "| 16384 | 17 | **80.62** | 11.97 | 80.42 | - | - | - | - | - | 80.00 (n=1) |"
     found = [row for row in rows(table.csv()) if row["runs"]]
     assert [(row["mean"], row["published"]) for row in found] == [("80.0000", "80.42")]
 
 
 def test_runs_of_another_length_do_not_enter_table_1(tmp_path):
-    make(tmp_path, 80.0, "data=cifar10", "optimizer=tvlars", "batch=16384", "lr=17", "epochs=10")
-    assert Table("tvlars_table1", load(tmp_path)).runs.empty
+    make(tmp_path, 80.0, *TABLE1, "optimizer=tvlars", "batch=16384", "lr=17", "epochs=10", folder="tvlars_table1_x")
+    assert make_table("tvlars_table1", load(tmp_path)).runs.empty
 
 
 def test_all_published_cells_are_in_table_1(tmp_path):
-    table = Table("tvlars_table1", load(tmp_path))
+    table = make_table("tvlars_table1", load(tmp_path))
     published = [row["published"] for row in rows(table.csv()) if row["published"]]
     assert len(published) == 216 * 2  # beside each protocol
-    assert table.markdown().count("No run yet.") == 4
+    assert text_of(table).count("No run yet.") == 4
+
+
+def test_the_best_of_a_row_is_marked_in_each_block_alone(tmp_path):
+    for optimizer, accuracy in {"lars": 82.0, "lamb": 83.0, "tvlars": 81.0}.items():
+        make(tmp_path, accuracy, *TABLE1, f"optimizer={optimizer}", "batch=512", "lr=2", folder="tvlars_table1_x")
+    make(
+        tmp_path,
+        None,
+        *TABLE1,
+        "optimizer=lars",
+        "batch=512",
+        "lr=2",
+        "protocol=released",
+        status="diverged",
+        folder="tvlars_table1_x",
+    )
+    make(
+        tmp_path, 40.0, *TABLE1, "optimizer=tvlars", "batch=512", "lr=2", "protocol=released", folder="tvlars_table1_x"
+    )
+    make(
+        tmp_path,
+        None,
+        *TABLE1,
+        "optimizer=lars",
+        "batch=512",
+        "lr=3",
+        "protocol=released",
+        status="diverged",
+        folder="tvlars_table1_x",
+    )
+    make(
+        tmp_path,
+        None,
+        *TABLE1,
+        "optimizer=lamb",
+        "batch=512",
+        "lr=3",
+        "protocol=released",
+        status="diverged",
+        folder="tvlars_table1_x",
+    )
+    page = make_table("tvlars_table1", load(tmp_path)).page()
+    first, second = (next(row for row in page.sections[0].rows if row[1].text == rate) for rate in "23")
+    assert [entry.text for entry in first if entry.best] == ["81.42", "83.00 (n=1)", "40.00 (n=1)"]
+    assert [entry.text for entry in second if entry.best] == ["81.56"]  # none where all diverged
+    assert r"\textbf{83.00 (n=1)}" in layout.latex(page) and "**83.00 (n=1)**" in layout.markdown(page)
+
+
+def test_the_figures_runs_that_depart_from_table_1_do_not_enter_it(tmp_path):
+    place = (*TABLE1, "batch=1024", "lr=3")
+    make(tmp_path, 80.0, *place, "optimizer=tvlars", folder="fig7_lr")
+    make(tmp_path, 81.0, *place, "optimizer=lars", folder="fig7_lr")
+    for other in ("optimizer.lam=0.01", "model.init=xavier_normal"):
+        make(tmp_path, 10.0, *place, "optimizer=tvlars", other, folder="fig8_init")
+    make(tmp_path, 10.0, *place, "optimizer=lars", "schedule=warmup_polynomial", "warmup=0", folder="fig2_warmup")
+    text = text_of(make_table("tvlars_table1", load(tmp_path)))
+    assert "80.00 (n=1)" in text and "81.00 (n=1)" in text and "mixed" not in text and "10.00" not in text
+
+
+LATEX_LETTERS = "50 % of $x_1 & {y} #2 ~ ^ \\ < > | * ± −"
+
+
+def test_latex_escapes_what_would_break_it():
+    text = layout.escape(LATEX_LETTERS + " `runs/*/<id>.jsonl`")
+    assert r"\%" in text and r"\_1" in text and r"\textbackslash{} " in text and r"\texttt{runs/" in text
+    assert not re.search(r"(?<!\\)[%$#&]", text)
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
+@pytest.mark.parametrize("name", names())
+def test_latex_compiles(tmp_path, name):
+    page = make_table(name, load(REPOSITORY / "results")).page()
+    page.legend.append(LATEX_LETTERS)
+    (tmp_path / "table.tex").write_text(layout.latex(page))
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "table.pdf").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("name", names())
 def test_the_same_records_give_the_same_bytes(tmp_path, name):
     make(tmp_path, 90.0, "optimizer=lars", "batch=64")
-    first = Table(name, load(tmp_path))
-    again = Table(name, load(tmp_path))
-    assert (first.markdown(), first.csv()) == (again.markdown(), again.csv())
+    first = make_table(name, load(tmp_path))
+    again = make_table(name, load(tmp_path))
+    assert (text_of(first), first.csv()) == (text_of(again), again.csv())
 
 
 def test_the_command_writes_what_has_runs_and_says_where(tmp_path, capsys):
     make(tmp_path, 90.0, "optimizer=lars", "batch=64")
     assert main(["tables", "--results-dir", str(tmp_path)]) == 0
-    assert sorted(path.name for path in (tmp_path / "tables").iterdir()) == ["quickstart.csv", "quickstart.md"]
+    assert sorted(path.name for path in (tmp_path / "tables").iterdir()) == [
+        "quickstart.csv", "quickstart.md", "quickstart.tex",
+    ]  # fmt: skip
     assert "quickstart.md" in capsys.readouterr().out
 
 
@@ -167,6 +249,8 @@ def test_a_record_of_an_older_program_is_read(tmp_path):
     first, *rest = path.read_text().splitlines()
     older = copy.deepcopy(json.loads(first))
     del older["config"]["model"]["ghost_size"]
-    path.write_text("\n".join([json.dumps(older), *rest]) + "\n")
+    end = json.loads(rest.pop())
+    del end["sha256"]
+    path.write_text("\n".join([json.dumps(older), *rest, json.dumps(end)]) + "\n")
     make(tmp_path, 92.0, "optimizer=lars", "batch=64", "seed=1")
-    assert "91.00 ± 1.41 (n=2)" in quickstart(tmp_path).markdown()
+    assert "91.00 ± 1.41 (n=2)" in text_of(quickstart(tmp_path))

@@ -1,6 +1,7 @@
 """A table's cells: the runs that share one place in it, and what may be said of them."""
 
 import json
+import math
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+_MAY_DIFFER = ("seed", "data.root")
 _STANDING = ("data", "model", "task", "epochs")  # groups of settings that all cells of one section share
 
 
@@ -23,10 +25,9 @@ class Standing:
 
     def caption(self, cells: Sequence["Cell"]) -> str:
         """Returns the sentence that says so."""
-        runs = pd.concat([cell.runs for cell in cells])
 
         def values(column: str) -> str:
-            return ", ".join(sorted({str(value) for value in runs[column]}))
+            return ", ".join(sorted({str(value) for cell in cells for value in cell.runs[column]}))
 
         return (
             f"{self.epochs} epochs of {values('model.name')} on {self.origin} (pixels {self.fingerprint}); "
@@ -55,6 +56,7 @@ class Cell:
         done = self.runs[self.runs["status"] == "done"]
         found = [summary.get(self.metric) for summary in done["summary"]]
         self.values = [value for value in found if value is not None]
+        self.mean = statistics.fmean(self.values) if self.values else None
         self.statuses = Counter(self.runs["status"])
         self.differing = _differing(self.runs["settings"])
 
@@ -67,7 +69,14 @@ class Cell:
             return ", ".join(others)
         spread = f" ± {statistics.stdev(self.values):.2f}" if len(self.values) > 1 else ""
         inside = ", ".join([f"n={len(self.values)}", *others])
-        return f"{statistics.fmean(self.values):.2f}{spread} ({inside})"
+        return f"{self.mean:.2f}{spread} ({inside})"
+
+    def worth(self) -> float | None:
+        """Returns what to compare it by: its mean, -infinity where all its runs diverged, None where it is open."""
+        if self.differing:
+            return None
+        diverged = set(self.statuses) == {"diverged"}
+        return -math.inf if diverged else self.mean
 
     def notes(self) -> list[str]:
         """Returns why the cell shows no figure, where it has runs of more than one configuration."""
@@ -80,7 +89,7 @@ class Cell:
     def figures(self) -> dict[str, Any]:
         """Returns the cell's columns of the CSV file."""
         values = [] if self.differing else self.values
-        some = {"mean": statistics.fmean(values), "min": min(values), "max": max(values)} if values else {}
+        some = {"mean": self.mean, "min": min(values), "max": max(values)} if values else {}
         if len(values) > 1:
             some["sd"] = statistics.stdev(values)
         status = "mixed" if self.differing else " ".join(f"{name}:{n}" for name, n in sorted(self.statuses.items()))
@@ -100,9 +109,11 @@ def make_cells(runs: pd.DataFrame, keys: Sequence[str], metric: str) -> list[Cel
     if runs.empty:
         return []
     groups: dict[tuple, list[int]] = {}
-    for position, (_, run) in enumerate(runs.iterrows()):
-        standing = Standing(_standing(run["settings"], keys), run["origin"], run["fingerprint"], int(run["epochs"]))
-        groups.setdefault((standing, tuple(run[key] for key in keys)), []).append(position)
+    known = zip(*(runs[column] for column in ("settings", "origin", "fingerprint", "epochs")), strict=True)
+    places = zip(*(_values(runs, key) for key in keys), strict=True)
+    for position, ((settings, origin, fingerprint, epochs), place) in enumerate(zip(known, places, strict=True)):
+        standing = Standing(_standing(settings, keys), origin, fingerprint, int(epochs))
+        groups.setdefault((standing, place), []).append(position)
     cells = [
         Cell(dict(zip(keys, place, strict=True)), standing, runs.iloc[positions], metric)
         for (standing, place), positions in groups.items()
@@ -110,9 +121,16 @@ def make_cells(runs: pd.DataFrame, keys: Sequence[str], metric: str) -> list[Cel
     return sorted(cells, key=_order)
 
 
+def _values(runs: pd.DataFrame, key: str) -> list:
+    """Returns a setting's values, None where a run has none."""
+    if key not in runs:
+        return [None] * len(runs)
+    return [None if missing else value for value, missing in zip(runs[key], runs[key].isna(), strict=True)]
+
+
 def _order(cell: Cell) -> tuple:
-    # Kinds of values are kept apart: a text cannot be compared with a number.
-    place = tuple((isinstance(value, str), value) for value in cell.key.values())
+    # Kinds of values are kept apart: a text cannot be compared with a number, nor either with nothing.
+    place = tuple((value is not None, isinstance(value, str), value or 0) for value in cell.key.values())
     return cell.standing.fingerprint, cell.standing.settings, place
 
 
@@ -128,9 +146,10 @@ def _standing(settings: dict[str, Any], keys: Sequence[str]) -> str:
 def _differing(settings: Sequence[dict[str, Any]]) -> dict[str, list]:
     """Returns the settings, other than the seed, in which runs differ."""
     settings = list(settings)
-    names = {name for one in settings for name in one} - {"seed", "data.root"}
+    same = set.intersection(*(set(one.items()) for one in settings))
+    names = {name for one in settings for name, value in one.items() if (name, value) not in same}
     values = {name: list({_comparable(one.get(name)): one.get(name) for one in settings}.values()) for name in names}
-    return {name: found for name, found in sorted(values.items()) if len(found) > 1}
+    return {name: found for name, found in sorted(values.items()) if len(found) > 1 and name not in _MAY_DIFFER}
 
 
 def _comparable(value: Any) -> Any:

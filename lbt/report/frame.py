@@ -1,14 +1,17 @@
 """Records as one table: a row per run, a column per setting."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from lbt import records
 from lbt.config import NOT_IDENTITY
+from lbt.report.sound import contradiction
 
 
 @dataclass
@@ -16,9 +19,10 @@ class Frame:
     """What the records hold.
 
     Attributes:
-        runs: a row per run: the settings under their dotted names (`optimizer.name`, `batch`), and `id`, `experiment`,
-            `status`, `epochs_done`, `fingerprint`, `origin`, `commit`, `torch`, `device`, `settings` (each setting that
-            decides the numbers) and `summary`.
+        runs: a row per run: the settings under their dotted names (`optimizer.name`, `batch`), and `id`, `path`,
+            `experiment`, `status`, `epochs_done`, `fingerprint`, `origin`, `commit`, `torch`, `device`,
+            `steps_per_epoch`, `warmed_up` (whether the schedule has a warm-up), `settings` (each setting that decides
+            the numbers), `summary` and `curve` (test accuracy after each epoch in %, NaN where there is none).
         problems: a line for each record that is left out, and why.
     """
 
@@ -27,19 +31,26 @@ class Frame:
 
 
 def load(results_dir: str | Path) -> Frame:
-    """Returns all records below `results_dir`; damaged ones and contradicting copies are named and left out."""
+    """Returns all records below `results_dir`.
+
+    Left out and named are damaged records, those that contradict themselves (`lbt.report.sound`), and those of one id
+    with different figures.
+    """
     rows: dict[str, dict[str, Any]] = {}
     problems, contradicted = [], set()
     for path in records.paths(results_dir):
         try:
-            row = _row(records.read(path))
-        except (records.RecordError, OSError, UnicodeDecodeError) as error:
-            problems.append(str(error))
+            record = records.read(path)
+            problem = contradiction(record)
+        except (records.RecordError, OSError, UnicodeDecodeError, KeyError, TypeError) as error:
+            problems.append(str(error) if str(path) in str(error) else f"{path}: {error!r}")
             continue
-        known = rows.get(row["id"])
-        if known is None:
-            rows[row["id"]] = row
-        elif _figures(known) != _figures(row):
+        if problem:
+            problems.append(f"{path}: {problem}")
+            continue
+        row = _row(record)
+        known = rows.setdefault(row["id"], row)
+        if _figures(known) != _figures(row):
             contradicted.add(row["id"])
             problems.append(f"{path}: differs from {known['path']}, which has the same id; both are left out")
     kept = [row for run_id, row in sorted(rows.items()) if run_id not in contradicted]
@@ -61,9 +72,12 @@ def _row(record: records.RunRecord) -> dict[str, Any]:
         "commit": (made_by.get("commit") or made_by["lbt"])[:10] + ("+changes" if made_by.get("dirty") else ""),
         "torch": made_by["torch"],
         "device": made_by["device_name"],
+        "steps_per_epoch": made_by.get("steps_per_epoch"),
+        "warmed_up": bool(config["schedule"].get("warmup")),
         # As in a run's id, a setting that is off is as good as absent: older records do not have it.
         "settings": {key: value for key, value in flat.items() if value and key.split(".")[0] not in NOT_IDENTITY},
         "summary": record.end["summary"] if record.end else {},
+        "curve": np.array([line.get("test_accuracy") for line in record.epochs], dtype=float),
     }
 
 
@@ -79,3 +93,28 @@ def flatten(settings: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, A
             yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", tuple(value) if isinstance(value, list) else value
+
+
+def select(runs: pd.DataFrame, wanted: Mapping[str, Any]) -> pd.DataFrame:
+    """Returns the runs whose settings have the wanted values.
+
+    Args:
+        runs: of a `Frame`.
+        wanted: setting -> value; a list means any of them, null that the setting is absent or off by null, and a text
+            may hold shell patterns (`fig*`).
+    """
+    for key, values in wanted.items():
+        values = values if isinstance(values, list) else [values]
+        if key not in runs:
+            if None in values:
+                continue
+            return runs.iloc[:0]
+        known = runs[key]
+        chosen = known.isin([value for value in values if value is not None])
+        if None in values:
+            chosen |= known.isna()
+        patterns = [value for value in values if isinstance(value, str) and "*" in value]
+        if patterns:
+            chosen |= known.isin([text for text in known.unique() if any(fnmatch(str(text), one) for one in patterns)])
+        runs = runs[chosen]
+    return runs

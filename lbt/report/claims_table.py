@@ -1,0 +1,211 @@
+"""The table of claims: what each says, what the figures say, and whether it holds."""
+
+import csv
+import dataclasses
+import io
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from lbt.report import claims, evidence
+from lbt.report.claims import Difference, Finding
+from lbt.report.evidence import Sample
+from lbt.report.frame import Frame, select
+from lbt.report.layout import Entry, Page, Section
+from lbt.report.published import Published
+
+LARS, TVLARS = {"optimizer": "lars"}, {"optimizer": "tvlars"}
+SHARE = 0.95  # of the lower final accuracy: an optimizer has converged where it first reaches it
+Place = tuple[str, str, int]
+
+
+def beats_lars(samples: Sequence[Sample], places: Sequence[Place], needed: int) -> Finding:
+    """TVLARS minus LARS at every batch of every task and data set, each at its best of the batch's rates."""
+    found = [(tvlars, lars) for tvlars, lars in evidence.pairs(samples, TVLARS, LARS)]
+    return claims.at_every_place(_differences(found), _absent(places, found), needed)
+
+
+def up_to(samples: Sequence[Sample], places: Sequence[Place], needed: int, *, task: str, amount: float) -> Finding:
+    """The largest of TVLARS minus LARS in one task, each at its best rate, where no run of the two diverged."""
+    places = [place for place in places if place[0] == task]
+    found = [pair for pair in evidence.pairs(samples, TVLARS, LARS) if pair[0].place in places]
+    trained = [pair for pair in found if not any(sample.diverged for sample in pair)]
+    finding = claims.up_to(_differences(trained), _absent(places, found), needed, amount)
+    return _told(finding, len(found) - len(trained), "a run diverged")
+
+
+def fewer_epochs(samples: Sequence[Sample], places: Sequence[Place], needed: int) -> Finding:
+    """LARS's minus TVLARS's epochs to 95 % of the lower of their two final accuracies, where both train.
+
+    Both train where no run diverged and the lower final mean is at least half the higher.
+    """
+    found, differences = list(evidence.pairs(samples, TVLARS, LARS)), []
+    for tvlars, lars in found:
+        low, high = sorted([tvlars.mean, lars.mean])
+        if tvlars.curves and lars.curves and not tvlars.diverged + lars.diverged and low >= high / 2:
+            took = [[_epochs_to(curve, SHARE * low) for curve in sample.curves] for sample in (lars, tvlars)]
+            differences.append(Difference(_name(tvlars), *took))
+    finding = claims.at_most_places(_sorted(differences), _absent(places, found), needed, "epochs")
+    return _told(finding, len(found) - len(differences), "one of the two does not train")
+
+
+def rate_helps(samples: Sequence[Sample], places: Sequence[Place], needed: int) -> Finding:
+    """TVLARS at the batch's highest rate minus TVLARS at its lowest."""
+    rates: dict[tuple, dict[float, Sample]] = {}
+    for sample in samples:
+        if sample.optimizer == "tvlars":
+            rates.setdefault((sample.where, sample.batch), {})[sample.lr] = sample
+    found = [(known[max(known)], known[min(known)]) for known in rates.values() if len(known) > 1]
+    return claims.at_most_places(_differences(found), _absent(places, found), needed)
+
+
+def initialisation(samples: Sequence[Sample], places: Sequence[Place], needed: int) -> Finding:
+    """Each two initialisations of one batch and data set, TVLARS, classification, at the best rate; within ±1 point."""
+    names = sorted({sample.init for sample in samples if sample.init})
+    found = []
+    for first, second in itertools.combinations(names, 2):
+        found += list(evidence.pairs(samples, {**TVLARS, "init": first}, {**TVLARS, "init": second}))
+    level = 1 - (1 - claims.LEVEL) / max(len(found), 1)
+    differences = [
+        Difference(f"{_name(one)}, {one.init} against {two.init}", one.values, two.values, level) for one, two in found
+    ]
+    sets = {place[1] for place in places if place[0] == "classification"}
+    absent = sorted(sets - {one.where[1] for one, _ in found})
+    return claims.hardly_matters(_sorted(differences), absent, needed)
+
+
+def lambda_shifts(samples: Sequence[Sample], places: Sequence[Place], needed: int) -> Finding:
+    """TVLARS's best lambda at 1,024 against that at 16,384, at the rate of each batch that most lambdas were run at."""
+    known: dict[Any, dict[int, dict[float, dict[float, Sample]]]] = {}
+    for sample in samples:
+        if sample.optimizer == "tvlars" and sample.lam is not None:
+            rates = known.setdefault(sample.where, {}).setdefault(sample.batch, {})
+            rates.setdefault(sample.lr, {})[sample.lam] = sample
+    candidates = [
+        [max(batches.get(batch, {0.0: {}}).values(), key=len) for batch in (1024, 16384)] for batches in known.values()
+    ]
+    small, large = max(candidates, key=lambda two: min(map(len, two)), default=({}, {}))
+    runs = [{lam: sample.values for lam, sample in one.items()} for one in (small, large)]
+    return claims.shifts(*runs, needed)
+
+
+RULES: dict[str, Callable[..., Finding]] = {
+    "beats_lars": beats_lars,
+    "up_to": up_to,
+    "fewer_epochs": fewer_epochs,
+    "rate_helps": rate_helps,
+    "initialisation": initialisation,
+    "lambda_shifts": lambda_shifts,
+}
+
+
+def _name(sample: Sample) -> str:
+    return f"{sample.where[0]} {sample.where[1]} {sample.batch}"
+
+
+def _sorted(differences: Sequence[Difference]) -> list[Difference]:
+    return sorted(differences, key=lambda one: (one.mean, one.place))
+
+
+def _differences(found: Sequence[tuple[Sample, Sample]]) -> list[Difference]:
+    return _sorted([Difference(_name(one), one.values, two.values) for one, two in found])
+
+
+def _absent(places: Sequence[Place], found: Sequence[tuple[Sample, Sample]]) -> list[str]:
+    present = {first.place for first, _ in found}
+    return [" ".join(map(str, place)) for place in places if place not in present]
+
+
+def _epochs_to(curve: np.ndarray, target: float) -> int:
+    """Returns the first epoch at `target`, counted from 1; the last one where none is."""
+    reached = np.flatnonzero(curve >= target)
+    return int(reached[0]) + 1 if len(reached) else len(curve)
+
+
+def _told(finding: Finding, left_out: int, why: str) -> Finding:
+    if not left_out:
+        return finding
+    return dataclasses.replace(finding, figures=f"{finding.figures}; {left_out} places left out: {why}")
+
+
+class ClaimsTable:
+    """The table of claims.
+
+    Args:
+        name: of its YAML file.
+        spec: what that file says: `sources` (label -> selection of runs; null: the published figures) and `claims`.
+        frame: the records.
+    """
+
+    def __init__(self, name: str, spec: dict[str, Any], frame: Frame):
+        self.name, self.spec, self.problems = name, spec, frame.problems
+        self.published = Published(spec["published"])
+        self.runs = select(frame.runs, spec["select"])
+        names = ("task.name", "data.name", "batch")
+        places = list(dict.fromkeys(tuple(known[key] for key in names) for known in self.published))
+        self.mixed: list[str] = []
+        self.rows: list[tuple[str, dict[str, Any], Finding]] = []
+        for label, chosen in spec["sources"].items():
+            for claim in spec["claims"]:
+                finding = self._judge(claim, chosen, places)
+                self.rows.append((label, claim, finding))
+
+    def _judge(self, claim: dict[str, Any], chosen: dict[str, Any] | None, places: Sequence[Place]) -> Finding:
+        rule, options = RULES[claim["rule"]], claim.get("options", {})
+        if chosen is None:
+            if not claim.get("in_print", False):
+                return Finding("not at hand as figures", "-", "-", claims.OPEN, "the publication's own figures")
+            return rule(evidence.of_print(self.published), places, 1, **options)
+        runs = select(self.runs, {**chosen, **claim.get("select", {})})
+        samples, mixed = evidence.of_runs(runs, self.spec["metric"])
+        self.mixed += [note for note in mixed if note not in self.mixed]
+        return rule(samples, places, claims.NEEDED, **options)
+
+    def page(self) -> Page:
+        """Returns the table laid out: a section for each source of figures, a row for each claim."""
+        header = ["claim", "rule", "figures", "n", "interval", "verdict", "what is missing"]
+        sections = []
+        for label in self.spec["sources"]:
+            rows = [
+                [claim["claim"], claim["says"], one.figures, one.n, one.interval, one.verdict, one.missing]
+                for source, claim, one in self.rows
+                if source == label
+            ]
+            entries = [[Entry(text, column == 5) for column, text in enumerate(row)] for row in rows]
+            widths = (3.2, 5.2, 5.2, 1.1, 2.9, 2.0, 5.0)
+            sections.append(Section(label, self._caption(label), [("", 7)], header, entries, [], widths))
+        return Page(self.spec["title"], " ".join(self.spec["about"].split()), sections, self._legend())
+
+    def _caption(self, label: str) -> str:
+        chosen = self.spec["sources"][label]
+        if chosen is None:
+            return f"{self.published.source}; one figure a cell, compared as they stand."
+        runs = select(self.runs, chosen)
+        if runs.empty:
+            return "No run yet."
+        stands = zip(runs["origin"], runs["fingerprint"], runs["epochs"], strict=True)
+        return "Runs on " + "; ".join(sorted({f"{one[0]} (pixels {one[1]}), {one[2]} epochs" for one in stands})) + "."
+
+    def _legend(self) -> list[str]:
+        notes = [*self.mixed, *[f"left out: {problem}" for problem in self.problems]]
+        return [
+            "n: runs a side, from the place with fewest to that with most. A comparison counts from "
+            f"{claims.NEEDED} runs a side on, where its {100 * claims.LEVEL:g} % Welch interval (wider where many "
+            "pairs are compared) lies on one side of the rule's threshold; a diverged run counts with the accuracy it "
+            "was left with. Shown are the figure and interval that decide: the smallest difference where the rule says "
+            "every, the middle one where it says as a rule, the largest otherwise. "
+            f"Made by `lbt tables {self.name}`.",
+            "",
+            *[f"- {note}" for note in notes],
+        ]
+
+    def csv(self) -> str:
+        """Returns the table as CSV, a row a source and claim."""
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(["source", "claim", "rule", "figures", "n", "interval", "verdict", "missing"])
+        for source, claim, one in self.rows:
+            writer.writerow([source, claim["claim"], claim["says"], *dataclasses.astuple(one)])
+        return buffer.getvalue()

@@ -1,0 +1,59 @@
+"""`<results>/README.md`: the page a reader starts from, made of the tables and figures that are there."""
+
+import html
+import re
+from pathlib import Path
+
+from lbt.records import replace_file
+
+HEAD = """\
+# Results
+
+Everything on this page is made from the records in [`runs`](runs), one file a run, by the command named beside it; the
+same records give the same bytes. `lbt tables` and `lbt plots` write this page too.
+"""
+
+
+def write(results_dir: str | Path) -> None:
+    """Writes the page from the tables (`tables/*.md`) and figures (`figures/*.png`) below `results_dir`."""
+    root = Path(results_dir)
+    parts = [HEAD, "## Tables", ""]
+    parts += [_table(path) for path in sorted(root.glob("tables/*.md"))] or ["None yet."]
+    parts += ["", "## Figures", ""]
+    parts += [_figure(path) for path in sorted(root.glob("figures/*.png"))] or ["None yet."]
+    replace_file(root / "README.md", ("\n".join(parts).rstrip() + "\n").encode())
+
+
+def _table(path: Path) -> str:
+    """Returns a table's line: its title, what its first paragraph begins with, its files and its command."""
+    text = path.read_text(encoding="utf-8")
+    title = text.splitlines()[0].removeprefix("# ")
+    paragraph = " ".join(text.split("\n\n")[1].split())
+    files = [f"[{kind}](tables/{path.stem}.{kind})" for kind in ("csv", "tex") if path.with_suffix(f".{kind}").exists()]
+    command = re.search(r"Made by `([^`]+)`", text)
+    made = f" `{command[1]}`" if command else ""
+    return (
+        f"- [{title}](tables/{path.name}){f' ({chr(44).join(files)})' if files else ''}: {_sentence(paragraph)}{made}"
+    )
+
+
+def _figure(path: Path) -> str:
+    """Returns a figure with its title and description, which its SVG file holds."""
+    drawing = path.with_suffix(".svg")
+    text = drawing.read_text(encoding="utf-8") if drawing.exists() else ""
+    title, shows, command = (_metadata(text, name) for name in ("title", "description", "source"))
+    title = title or path.stem.replace("_", " ")
+    links = [f"`{command}`"] if command else []
+    links += [f"[SVG](figures/{drawing.name})"] if text else []
+    return f"### {title}\n\n![{title}](figures/{path.name})\n\n{' '.join([shows, *links]).strip()}\n"
+
+
+def _metadata(text: str, name: str) -> str:
+    found = re.search(rf"<dc:{name}>(.*?)</dc:{name}>", text, flags=re.DOTALL)
+    return " ".join(html.unescape(found[1]).split()) if found else ""
+
+
+def _sentence(text: str) -> str:
+    """Returns the first sentence: up to a stop before a capital letter, or all of it."""
+    found = re.match(r"(.+?[.])(?=\s+[A-Z]|$)", text)
+    return found[1] if found else text

@@ -1,0 +1,18 @@
+"""The kinds of figures: each draws what a file of `configs/figure` describes."""
+
+from collections.abc import Callable
+
+from matplotlib.figure import Figure
+
+from lbt.report.frame import Frame
+from lbt.report.plots import curves, lines, norms, schedules
+from lbt.report.plots.style import Spec
+
+# A kind returns None where there is no record to draw.
+KINDS: dict[str, Callable[[Spec, Frame], Figure | None]] = {
+    "lines": lines.draw,
+    "curves": curves.draw,
+    "norms": norms.draw,
+    "schedules": schedules.draw_rates,
+    "phi": schedules.draw_phi,
+}

@@ -1,0 +1,50 @@
+"""Whether a record agrees with itself: an edited or patched-together one is no evidence.
+
+The checksum in a record's last line is compared where it is read (`lbt.records`); what stands here holds of every
+record, also of those from before there was one.
+"""
+
+from lbt.config import identity_of, run_id
+from lbt.records import FINAL, RunRecord
+
+
+def contradiction(record: RunRecord) -> str | None:
+    """Returns what in a record contradicts the rest of it, None where nothing does.
+
+    Compared are its id with its file's name and with the id of its configuration and data, the order of its steps,
+    the range of its accuracies, and its summary with its last epoch.
+    """
+    name, made_by = record.run["id"], record.run["provenance"]
+    if record.path.stem != name:
+        return f"its id is {name}, the file has another name"
+    expected = run_id(identity_of(record.run["config"]), made_by["data_fingerprint"])
+    if expected != name:
+        return f"edited: its configuration and data belong to the id {expected}"
+    before = 0
+    for line in record.epochs:
+        if line["step"] <= before:
+            return f"epoch {line['epoch']} ends at step {line['step']}, not after step {before}"
+        before = line["step"]
+        for key, value in line.items():
+            if key.endswith("_accuracy") and value is not None and not 0 <= value <= 100:
+                return f"epoch {line['epoch']}: {key} is {value}, not between 0 and 100 %"
+    return _of_end(record)
+
+
+def _of_end(record: RunRecord) -> str | None:
+    """Returns what in the last line contradicts the epochs."""
+    if record.status not in FINAL:  # may have ended within an epoch
+        return None
+    summary, last = record.end["summary"], record.epochs[-1] if record.epochs else {}
+    if summary.get("epochs") != len(record.epochs):
+        return f"its end counts {summary.get('epochs')} epochs, it holds {len(record.epochs)}"
+    if record.status == "done" and len(record.epochs) != record.run["config"]["epochs"]:
+        return f"done after {len(record.epochs)} of {record.run['config']['epochs']} epochs"
+    for key, value in summary.items():
+        known = last.get({"epochs": "epoch", "steps": "step"}.get(key, key), value)
+        if known != value:
+            return f"its end says {key} {value}, its last epoch {known}"
+    for key in last:
+        if key.endswith(("_loss", "_accuracy")) and key not in summary:
+            return f"its end does not say the last epoch's {key}"
+    return None

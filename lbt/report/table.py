@@ -1,0 +1,144 @@
+"""A table over a grid of settings: rows, blocks of columns, published figures beside ours."""
+
+import csv
+import io
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lbt.report.cells import Cell, Standing, make_cells
+from lbt.report.frame import Frame, select
+from lbt.report.layout import Entry, Page, Section
+from lbt.report.published import Published
+
+PUBLISHED = "published"
+
+
+class Table:
+    """One table.
+
+    Args:
+        name: of its YAML file.
+        spec: what that file says.
+        frame: the records.
+    """
+
+    def __init__(self, name: str, spec: dict[str, Any], frame: Frame):
+        self.name, self.spec, self.problems = name, spec, frame.problems
+        self.runs = select(frame.runs, spec["select"])
+        self.published = Published(spec.get("published"))
+        self.sections, self.rows, self.columns = spec.get("sections", []), spec["rows"], spec["columns"]
+        self.keys = [*self.sections, *self.rows, *self.columns]
+        self.cells = make_cells(self.runs, self.keys, spec["metric"])
+
+    def _grid(self, keys: Sequence[str]) -> list[tuple]:
+        """Returns every combination of `keys` a row, column or section stands for: expected, published or measured."""
+        axes = self.spec.get("axes", {})
+        found: dict[tuple, None] = {}
+        if all(key in axes for key in keys):
+            found |= dict.fromkeys(itertools.product(*(axes[key] for key in keys)))
+        for settings in self.published:
+            if all(key in settings for key in keys):
+                found |= {tuple(settings[key] for key in keys): None}
+        for cell in self.cells:
+            found |= {tuple(cell.key[key] for key in keys): None}
+        return list(found)
+
+    def page(self) -> Page:
+        """Returns the table laid out: a section for each part and for each set of runs that may be compared."""
+        sections = []
+        for place in self._grid(self.sections) if self.sections else [()]:
+            fixed = dict(zip(self.sections, place, strict=True))
+            here = [cell for cell in self.cells if all(cell.key[key] == value for key, value in fixed.items())]
+            for standing in list(dict.fromkeys(cell.standing for cell in here)) or [None]:
+                sections.append(self._section(fixed, standing, [cell for cell in here if cell.standing == standing]))
+        about = " ".join(self.spec["about"].split())
+        return Page(self.spec["title"], about, sections, self._legend())
+
+    def _section(self, fixed: Mapping[str, Any], standing: Standing | None, cells: Sequence[Cell]) -> Section:
+        blocks = self._blocks()
+        header = [key.removesuffix(".name") for key in self.rows]
+        header += [self._label(column[-1]) for _, columns in blocks for column in columns]
+        of_place = {tuple(cell.key[key] for key in self.keys): cell for cell in cells}
+        grid = [row for row in self._grid(self.rows) if self._belongs(fixed, row, cells)]
+        rows = []
+        for row in sorted(grid):
+            settings = {**fixed, **dict(zip(self.rows, row, strict=True))}
+            entries = [Entry(f"{value:g}" if isinstance(value, int | float) else str(value)) for value in row]
+            for label, columns in blocks:
+                entries += self._entries(settings, columns, of_place, published=label == PUBLISHED)
+            rows.append(entries)
+        groups = [("", len(self.rows)), *[(label, len(columns)) for label, columns in blocks]]
+        caption = standing.caption(cells) if standing else "No run yet."
+        notes = [note for cell in cells for note in cell.notes()]
+        return Section(", ".join(map(str, fixed.values())), caption, groups, header, rows, notes)
+
+    def _blocks(self) -> list[tuple[str, list[tuple]]]:
+        """Returns (label, columns): the published block first, then one for each value of all but the last key."""
+        columns = self._grid(self.columns)
+        of_block: dict[tuple, list[tuple]] = {}
+        for column in columns:
+            of_block.setdefault(column[:-1], []).append(column)
+        blocks = [(" ".join(map(self._label, block)), columns) for block, columns in of_block.items()]
+        if self.published:
+            last = dict.fromkeys(column[-1:] for column in columns)
+            blocks.insert(0, (PUBLISHED, list(last)))
+        return blocks
+
+    def _label(self, value: Any) -> str:
+        return str(self.spec.get("labels", {}).get(value, value))
+
+    def _entries(
+        self, settings: Mapping[str, Any], columns: Sequence[tuple], of_place: Mapping[tuple, Cell], *, published: bool
+    ) -> list[Entry]:
+        """Returns one block of a row, with the best of at least two decided entries marked."""
+        texts, worth = [], []
+        for column in columns:
+            placed = {**settings, **dict(zip(self.columns[-len(column) :], column, strict=True))}
+            if published:
+                value = self.published.value(placed)
+                texts.append("not at hand" if value is None else f"{value:.2f}")
+            else:
+                cell = of_place.get(tuple(placed[key] for key in self.keys))
+                value = cell.worth() if cell else None
+                texts.append(cell.text() if cell else "-")
+            worth.append(value)
+        decided = [value for value in worth if value is not None]
+        marked = "best" in self.spec and len(decided) > 1 and max(decided) > -math.inf
+        return [Entry(text, marked and value == max(decided)) for text, value in zip(texts, worth, strict=True)]
+
+    def _belongs(self, fixed: Mapping[str, Any], row: Sequence[Any], cells: Sequence[Cell]) -> bool:
+        placed = {**fixed, **dict(zip(self.rows, row, strict=True))}
+        if not self.published or any(all(cell.key[key] == placed[key] for key in placed) for cell in cells):
+            return True
+        return any(all(known.get(key) == value for key, value in placed.items()) for known in self.published)
+
+    def _legend(self) -> list[str]:
+        figure = self.spec["metric"].replace("_", " ")
+        best = "; bold: the highest mean of a row's block, which says nothing of chance" if "best" in self.spec else ""
+        lines = [
+            f"{figure} in % after the last epoch: mean ± standard deviation over n seeds; `-` not run{best}. "
+            f"Each figure's runs are named in `{self.name}.csv`, a run's record is `runs/*/<id>.jsonl`. "
+            f"Made by `lbt tables {self.name}`."
+        ]
+        if self.published:
+            lines += ["", f"Published: {self.published.source}."]
+        return lines + [f"- left out: {problem}" for problem in self.problems]
+
+    def csv(self) -> str:
+        """Returns the table as CSV: a row for each cell with a run, and for each published one without."""
+        buffer = io.StringIO()
+        figures = ["n", "mean", "sd", "min", "max", "status", "published", "origin", "fingerprint", "epochs", "runs"]
+        writer = csv.DictWriter(buffer, [*self.keys, *figures], lineterminator="\n")
+        writer.writeheader()
+        shown = set()
+        for cell in self.cells:
+            writer.writerow({**cell.key, **cell.figures(), "published": self.published.value(cell.key)})
+            shown.add(tuple(cell.key[key] for key in self.keys))
+        for place in itertools.product(self._grid([*self.sections, *self.rows]), self._grid(self.columns)):
+            settings = dict(zip(self.keys, itertools.chain(*place), strict=True))
+            value = self.published.value(settings)
+            if (value is not None or not self.published) and tuple(settings.values()) not in shown:
+                writer.writerow({**settings, "n": 0, "status": "missing", "published": value})
+        return buffer.getvalue()
