@@ -1,6 +1,7 @@
-"""Sweeps: a grid's jobs, checked before the first one starts, and the Hydra sweeper that launches them."""
+"""Sweeps: a grid's jobs, checked before the first one starts, and the Hydra sweepers that launch them."""
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from lbt.config import CONFIG_DIR, Config, register_resolvers, resolve
 from lbt.errors import UserError
+
+Compose = Callable[[list[str]], DictConfig]  # overrides of one run -> its composed configuration
 
 outcomes: list[Any] = []  # of this command's runs, in their order
 errors: list[UserError] = []  # that kept runs of this command from starting
@@ -45,13 +48,17 @@ class GridSweeper(Sweeper):
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
+    def plan(self, config_loader: Any, master: DictConfig, arguments: Sequence[str]) -> list[tuple]:
+        """Returns the sweep's jobs in their order, each as its overrides and its composed configuration."""
+        return jobs(config_loader, master, self.params, arguments)
+
     def sweep(self, arguments: list[str]) -> Any:
-        """Launches the grid's jobs.
+        """Launches the sweep's jobs.
 
         Raises:
             UserError: a job's configuration is wrong; nothing has been started.
         """
-        grid = jobs(self.hydra_context.config_loader, self.config, self.params, arguments)
+        grid = self.plan(self.hydra_context.config_loader, self.config, arguments)
         for _, composed in grid:
             resolve(composed)
         size = self.max_batch_size or len(grid)
@@ -84,16 +91,52 @@ def jobs(config_loader: Any, master: DictConfig, params: dict | None, arguments:
     return [(job, config_loader.load_sweep_config(master, job)) for job in grid]
 
 
+class CellSweeper(GridSweeper):
+    """A grid each of whose cells stands for several runs; all cells advance together, a run of each in turn."""
+
+    def expand(self, overrides: list[str], composed: DictConfig, compose: Compose) -> list[list[str]]:
+        """Returns the overrides of a cell's runs.
+
+        Args:
+            overrides: the cell's own.
+            composed: what they compose to.
+            compose: composes others.
+
+        Raises:
+            UserError: the cell cannot be run as it is.
+        """
+        raise NotImplementedError
+
+    def plan(self, config_loader: Any, master: DictConfig, arguments: Sequence[str]) -> list[tuple]:
+        """Returns the runs of all cells."""
+
+        def compose(overrides: list[str]) -> DictConfig:
+            return config_loader.load_sweep_config(master, overrides)
+
+        cells = jobs(config_loader, master, self.params, arguments)
+        runs = [self.expand(overrides, composed, compose) for overrides, composed in cells]
+        turns = [run for turn in itertools.zip_longest(*runs) for run in turn if run is not None]
+        return [(run, compose(run)) for run in turns]
+
+
 def register() -> None:
-    """Makes the sweeper known to Hydra.
+    """Makes the sweepers known to Hydra.
 
     Hydra takes plugins from the namespace package `hydra_plugins` only, and would load what lies there into every
-    Hydra program of the environment; under that name, but from here, the sweeper is known to this program alone.
+    Hydra program of the environment; under that name, but from here, the sweepers are known to this program alone.
     """
-    ConfigStore.instance().store(group="hydra/sweeper", name="lbt_grid", node=GridSweeperConf, provider="lbt")
     plugins = Plugins.instance()
-    plugins.register(GridSweeper)
-    plugins.class_name_to_class[GridSweeperConf._target_] = GridSweeper
+    for name, (settings, kind) in _sweepers().items():
+        ConfigStore.instance().store(group="hydra/sweeper", name=name, node=settings, provider="lbt")
+        plugins.register(kind)
+        plugins.class_name_to_class[settings._target_] = kind
+
+
+def _sweepers() -> dict[str, tuple[type, type[GridSweeper]]]:
+    from lbt.tuning.sweepers import SWEEPERS  # they are made of this module's
+
+    # "basic" is Hydra's default choice, taken over here: one named in train.yaml could not be changed by an experiment.
+    return {"basic": (GridSweeperConf, GridSweeper), **SWEEPERS}
 
 
 @contextmanager
@@ -116,5 +159,7 @@ def grid(overrides: Sequence[str]) -> list[Config]:
     with _hydra():
         loader = GlobalHydra.instance().config_loader()
         master = loader.load_configuration("train", overrides=list(overrides), run_mode=RunMode.MULTIRUN)
-        params = OmegaConf.to_container(master.hydra.sweeper.params) if master.hydra.sweeper.params else {}
-        return [resolve(composed) for _, composed in jobs(loader, master, params, overrides)]
+        settings = OmegaConf.to_container(master.hydra.sweeper, resolve=True)
+        kinds = {known._target_: kind for known, kind in _sweepers().values()}
+        sweeper = kinds.get(settings.pop("_target_"), GridSweeper)(**settings)
+        return [resolve(composed) for _, composed in sweeper.plan(loader, master, overrides)]
