@@ -50,7 +50,35 @@ def _parser() -> argparse.ArgumentParser:
         "overrides", nargs="+", metavar="OVERRIDE", help="as for lbt train, e.g. +experiment=quickstart"
     )
     status.set_defaults(run=_status)
+
+    reality = verbs.add_parser(
+        "reality", help="the reality check: choose trials, or write its page, tables and figures"
+    )
+    reality.add_argument(
+        "action",
+        choices=("choose", "report"),
+        nargs="?",
+        default="report",
+        help="choose: <results>/reality/<study>.yaml; report (default): <results>/REALITY_CHECK.md",
+    )
+    reality.add_argument(
+        "names", nargs="*", metavar="STUDY", help="of configs/reality; default of report: all with runs"
+    )
+    reality.add_argument("--results-dir", default="results", metavar="DIR", help="default: %(default)s")
+    reality.set_defaults(run=_reality)
     return parser
+
+
+def _reality(options: argparse.Namespace) -> int:
+    if options.action == "report":
+        from lbt.report.reality.page import write
+
+        return write(options.names, options.results_dir)
+    from lbt.report.reality.selection import choose
+
+    if not options.names:
+        raise UserError("lbt reality choose: name a study, for instance reality_check")
+    return max(choose(name, options.results_dir) for name in options.names)
 
 
 def _tables(options: argparse.Namespace) -> int:
