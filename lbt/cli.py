@@ -52,17 +52,13 @@ def _parser() -> argparse.ArgumentParser:
     status.set_defaults(run=_status)
 
     reality = verbs.add_parser(
-        "reality", help="the reality check: choose trials, or write its page, tables and figures"
+        "reality", help="the reality check: write its page, tables and figures; or choose trials"
     )
     reality.add_argument(
-        "action",
-        choices=("choose", "report"),
-        nargs="?",
-        default="report",
-        help="choose: <results>/reality/<study>.yaml; report (default): <results>/REALITY_CHECK.md",
-    )
-    reality.add_argument(
-        "names", nargs="*", metavar="STUDY", help="of configs/reality; default of report: all with runs"
+        "words",
+        nargs="*",
+        metavar="[choose] STUDY",
+        help="a study of configs/reality, default: all with runs; choose: write its chosen trials, <results>/reality/",
     )
     reality.add_argument("--results-dir", default="results", metavar="DIR", help="default: %(default)s")
     reality.set_defaults(run=_reality)
@@ -70,15 +66,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _reality(options: argparse.Namespace) -> int:
-    if options.action == "report":
+    if options.words[:1] != ["choose"]:
         from lbt.report.reality.page import write
 
-        return write(options.names, options.results_dir)
+        return write(options.words, options.results_dir)
     from lbt.report.reality.selection import choose
 
-    if not options.names:
+    if not options.words[1:]:
         raise UserError("lbt reality choose: name a study, for instance reality_check")
-    return max(choose(name, options.results_dir) for name in options.names)
+    return max(choose(name, options.results_dir) for name in options.words[1:])
 
 
 def _tables(options: argparse.Namespace) -> int:

@@ -48,7 +48,7 @@ def test_an_all_diverged_sample_is_all_zero():
     (one,) = statistics.compare({"a": [0.0] * 6, "b": [0.0] * 6})
     assert (one.difference, one.p, one.corrected) == (0.0, 1.0, 1.0)
     (one,) = statistics.compare({"a": [0.0] * 6, "b": [70.0 + i for i in range(6)]})
-    assert one.difference == -72.5 and one.corrected == pytest.approx(2 / math.comb(12, 6), rel=2)
+    assert one.difference == -72.5 and one.corrected < 0.01
 
 
 def test_comparisons_agree_with_scipy_and_are_corrected_for_their_number():
