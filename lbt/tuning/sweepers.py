@@ -1,7 +1,7 @@
 """Hydra sweepers of a tuning study: quasi-random trials of a space, and the runs of the trials that were chosen."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import DictConfig
@@ -66,7 +66,7 @@ class ChosenConf(GridSweeperConf):
     n_seeds: int = FEWEST_SEEDS
     first_seed: int = 1
     ablate: str | None = None
-    ablations: dict[str, Any] | None = None
+    ablations: dict[str, Any] = field(default_factory=dict)
 
 
 class ChosenSweeper(CellSweeper):
@@ -97,7 +97,7 @@ class ChosenSweeper(CellSweeper):
             )
         runs = [[*words, f"seed={seed}", f"study={{chosen:'{choice.id}'}}"] for seed in seeds]
         for seed in seeds:
-            for label, changes in (settings.ablations or {}).items() if name == settings.ablate else ():
+            for label, changes in settings.ablations.items() if name == settings.ablate else ():
                 changed = [*words, *(space.override(key, value) for key, value in changes.items())]
                 if _differences(final, resolve(compose(changed))):  # some are what was chosen anyway
                     runs.append([*changed, f"seed={seed}", f"study={{chosen:'{choice.id}',variant:'{label}'}}"])

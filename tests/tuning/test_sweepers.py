@@ -1,4 +1,6 @@
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
@@ -13,14 +15,19 @@ OWN = {"fixed": {"schedule": "warmup_polynomial", "lr_scaling": "none"}, "axes":
 TUNE = ["train", "-m", *TINY, "hydra/sweeper=quasi_random", "data.val=0.25", "batch=8"]
 
 
-@pytest.fixture(autouse=True)
-def own_space(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(space, "SPACES", tmp_path / "spaces")
-    monkeypatch.setattr(space.read, "__defaults__", (tmp_path / "spaces",))
-    (tmp_path / "spaces").mkdir()
+@pytest.fixture(scope="module", autouse=True)
+def own_spaces(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("spaces")
     for name in ("nesterov", "lars"):
-        OmegaConf.save(OmegaConf.create(OWN), tmp_path / "spaces" / f"{name}.yaml")
+        OmegaConf.save(OmegaConf.create(OWN), folder / f"{name}.yaml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(space.read, "__defaults__", (folder,))
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
 
 
 def made(kind):
@@ -81,29 +88,37 @@ def test_a_mistake_is_one_line_and_nothing_is_run(words, message, capsys):
     assert not records.paths("results")
 
 
-def test_a_space_with_an_unknown_setting_is_one_line(tmp_path, capsys):
+def test_a_space_with_an_unknown_setting_is_one_line(own_spaces, capsys):
     wrong = {"axes": {"optimizer.etaa": {"log": [0.01, 1]}}}
-    OmegaConf.save(OmegaConf.create(wrong), tmp_path / "spaces" / "lars.yaml")
-    assert main([*TUNE, "optimizer=lars"]) == 2
+    OmegaConf.save(OmegaConf.create(wrong), own_spaces / "wrong.yaml")
+    assert main([*TUNE, "optimizer=lars", "hydra.sweeper.space=wrong"]) == 2
     assert 'optimizer.etaa: no such setting; did you mean "optimizer.eta"?' in capsys.readouterr().err
 
 
 FINAL = [
     "train", "-m", *TINY, "hydra/sweeper=chosen", "hydra.sweeper.file=chosen.yaml", "batch=8",
     "optimizer=nesterov", "hydra.sweeper.ablate=nesterov",
-    "hydra.sweeper.ablations={a constant rate:{schedule.end:1},the same:{lr_scaling:none}}",
+    "+hydra.sweeper.ablations={a constant rate:{schedule.end:1},the same:{lr_scaling:none}}",
 ]  # fmt: skip
 
 
-@pytest.fixture
-def tuned():
-    main([*TUNE, "hydra.sweeper.n_trials=2", "optimizer=nesterov"])
-    path = next(path for path in records.paths("results") if records.read(path).run["config"]["study"]["trial"] == 1)
-    record = records.read(path).run
+@pytest.fixture(scope="module")
+def tuned_once(own_spaces, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tuned")
+    assert main([*TUNE, "hydra.sweeper.n_trials=2", "optimizer=nesterov", f"results_dir={folder}/results"]) == 0
+    found = [records.read(path).run for path in records.paths(folder / "results")]
+    (record,) = [run for run in found if run["config"]["study"]["trial"] == 1]
     settings = {"schedule": "warmup_polynomial", "lr_scaling": "none", "lr": record["config"]["lr"]}
     one = chosen.Choice("nesterov", 8, 1, record["id"], 50.0, 2, 0, [], settings)
-    chosen.write(chosen.Path("chosen.yaml"), {"metric": "val_accuracy"}, "tune", [one])
-    return record
+    chosen.write(folder / "chosen.yaml", {"metric": "val_accuracy"}, "tune", [one])
+    return folder, record
+
+
+@pytest.fixture
+def tuned(tuned_once, tmp_path):
+    """An empty folder but for two trials and the choice of the second, whose record it returns."""
+    shutil.copytree(tuned_once[0], tmp_path, dirs_exist_ok=True)
+    return tuned_once[1]
 
 
 def test_final_runs_are_the_chosen_trial_with_fresh_seeds_and_its_ablations(tuned):
@@ -142,6 +157,6 @@ def test_a_mistake_in_the_final_runs_is_one_line(tuned, words, message, capsys):
 
 
 def test_a_file_that_is_none_is_one_line(tuned, capsys):
-    chosen.Path("chosen.yaml").write_text("chosen: [{optimizer: lars}]")
+    Path("chosen.yaml").write_text("chosen: [{optimizer: lars}]")
     assert main(FINAL) == 2
     assert "chosen.yaml: not a file of chosen trials" in capsys.readouterr().err
