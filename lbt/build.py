@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lbt import optim
 from lbt.config import Config
-from lbt.data import AUGMENTATIONS, SOURCES, ImageSet, load, scored_part, split_validation
+from lbt.data import AUGMENTATIONS, SOURCES, ImageSet, load, scored_part, split_validation, take_subset
 from lbt.errors import UserError
 from lbt.models import MODELS
 from lbt.registry import bind, pick
@@ -51,15 +51,19 @@ def _construct(group: str, function: Callable, *arguments: Any, **keywords: Any)
 def images(config: Config) -> ImageSet:
     """Returns the data, kept for the next run of this process."""
     data = config.data
-    found = _images(data.name, data.root, json.dumps(data.options, sort_keys=True), data.val, data.val_seed)
+    options = json.dumps(data.options, sort_keys=True)
+    subset, val = (data.subset, data.subset_seed), (data.val, data.val_seed)
+    found = _images(data.name, data.root, options, subset, val)
     return scored_part(found, data.test_every) if data.test_every else found
 
 
 @lru_cache(maxsize=2)
-def _images(name: str, root: str | None, options: str, val: float, val_seed: int) -> ImageSet:
+def _images(name: str, root: str | None, options: str, subset: tuple[int, int], val: tuple[float, int]) -> ImageSet:
     reader = pick("data", name, SOURCES)
     found = load(name, root, **bind(reader, json.loads(options), "data"))
-    return split_validation(found, val, val_seed) if val else found
+    if subset[0]:
+        found = take_subset(found, *subset)
+    return split_validation(found, *val) if val[0] else found
 
 
 def model(config: Config, classes: int) -> nn.Module:

@@ -67,6 +67,18 @@ def _parser() -> argparse.ArgumentParser:
     profile.add_argument("--images", type=_count, metavar="N", help="images an epoch; default: all, on a CPU 2,048")
     profile.add_argument("--epochs", type=_count, default=1, metavar="N", help="timed epochs; default: %(default)s")
     profile.set_defaults(run=_profile)
+
+    reality = verbs.add_parser(
+        "reality", help="the reality check: write its page, tables and figures; or choose trials"
+    )
+    reality.add_argument(
+        "words",
+        nargs="*",
+        metavar="[choose] STUDY",
+        help="a study of configs/reality, default: all with runs; choose: write its chosen trials, <results>/reality/",
+    )
+    reality.add_argument("--results-dir", default="results", metavar="DIR", help="default: %(default)s")
+    reality.set_defaults(run=_reality)
     return parser
 
 
@@ -74,6 +86,18 @@ def _count(text: str) -> int:
     if int(text) < 1:
         raise ValueError
     return int(text)
+
+
+def _reality(options: argparse.Namespace) -> int:
+    if options.words[:1] != ["choose"]:
+        from lbt.report.reality.page import write
+
+        return write(options.words, options.results_dir)
+    from lbt.report.reality.selection import choose
+
+    if not options.words[1:]:
+        raise UserError("lbt reality choose: name a study, for instance reality_check")
+    return max(choose(name, options.results_dir) for name in options.words[1:])
 
 
 def _tables(options: argparse.Namespace) -> int:

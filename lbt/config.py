@@ -32,6 +32,8 @@ class DataConfig:
     last_batch: Literal["keep", "drop"] = "keep"  # what becomes of an epoch's last, smaller batch
     val: float = 0.0  # share of the training set held out, stratified; evaluated instead of the test set
     val_seed: int = 0  # decides which images are held out
+    subset: int = 0  # training images kept, a stratified draw made before `val` is held out; 0: all
+    subset_seed: int = 0  # decides which images are kept
     test_every: int | None = None  # score one image in this many of the test (or held-out) set; null: all
     stratified: bool = False  # every batch holds the classes in the training set's proportions
     options: dict = field(default_factory=dict)  # the reader's own settings
@@ -81,6 +83,7 @@ class Config:
     cuda_graph: bool = False  # replay updates as one CUDA graph; equals the plain loop but for rounding
     results_dir: str = "results"
     experiment: str = "adhoc"  # folder of the record
+    study: dict | None = None  # what a sweep says of this run: its trial's number, or what it was chosen from
     time_budget: str | int | float | None = None  # a sweep starts no run later than this: 90, 90s, 9m, 1h
     wandb: WandbConfig = field(default_factory=lambda: WandbConfig())
     sweep: SweepConfig = field(default_factory=lambda: SweepConfig())
@@ -93,7 +96,7 @@ class Config:
 
 # Settings that say where or how a run is executed or shown, or that reach it through another setting.
 NOT_IDENTITY = {
-    "device", "deterministic", "results_dir", "experiment", "time_budget", "wandb", "warmup", "lr_rank",
+    "device", "deterministic", "results_dir", "experiment", "study", "time_budget", "wandb", "warmup", "lr_rank",
     "sweep", "cuda_graph",
 }  # fmt: skip
 
@@ -212,6 +215,7 @@ def _check(config: Config, raw_table: Mapping | None) -> None:
             f"micro_batch={config.micro_batch}: expected 1 to {config.batch}, the batch",
         )
     require(0 <= config.data.val < 1, f"data.val={config.data.val:g}: expected a share of at least 0 and less than 1")
+    require(config.data.subset >= 0, f"data.subset={config.data.subset}: expected a number of images, 0 for all")
     require(
         config.data.test_every is None or config.data.test_every > 1,
         f"data.test_every={config.data.test_every}: expected a whole number of images, 2 or more, or null",

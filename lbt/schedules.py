@@ -119,10 +119,49 @@ def warmup_polynomial(
     )
 
 
+def warmup_step(
+    total_steps: int,
+    *,
+    steps_per_epoch: int,
+    warmup: float,
+    warmup_power: float = 1.0,
+    milestones: tuple[float, ...] = (30, 60, 80),
+    gamma: float = 0.1,
+) -> Schedule:
+    """Power warm-up to the peak, then a fall by `gamma` at each milestone.
+
+    Args:
+        total_steps: T, updates of the whole training.
+        steps_per_epoch: updates of one epoch.
+        warmup: length of the warm-up in epochs; W = round(warmup * steps_per_epoch) updates, 0 for none.
+        warmup_power: exponent of the warm-up; 1 is linear.
+        milestones: epochs completed at which the rate falls; one beyond the training has no effect.
+        gamma: factor of each fall.
+
+    Returns:
+        step (0-based update) -> factor of the peak.
+
+    Raises:
+        ValueError: a count below 1, a negative warm-up or one longer than training, a power <= 0, gamma outside 0 to 1.
+
+    Source: Goyal et al. 2017 (arXiv 1706.02677), section 5.1; their warm-up begins at the unscaled rate, not near 0.
+    """
+    falls = [round(epoch * steps_per_epoch) for epoch in milestones]
+    warm, power = _warmup_steps(total_steps, steps_per_epoch, warmup), _positive("warmup_power", warmup_power)
+    gamma = _fraction("gamma", gamma)
+
+    def factor(step: int) -> float:
+        rise = ((step + 1) / warm) ** power if step < warm else 1.0
+        return rise * gamma ** sum(min(step, total_steps - 1) >= fall for fall in falls)
+
+    return factor
+
+
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "constant": constant,
     "warmup_cosine": warmup_cosine,
     "warmup_polynomial": warmup_polynomial,
+    "warmup_step": warmup_step,
 }
 
 

@@ -1,9 +1,10 @@
-"""Sweeps: a grid's jobs, checked before the first one starts, and the Hydra sweeper that launches them."""
+"""Sweeps: a grid's jobs, checked before the first one starts, and the Hydra sweepers that launch them."""
 
 import copy
+import itertools
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -27,6 +28,8 @@ from lbt.errors import UserError
 from lbt.interrupt import Interrupt
 from lbt.outcome import Outcome
 from lbt.parallel import launch
+
+Compose = Callable[[list[str]], Config]  # overrides of one run -> its configuration
 
 outcomes: list[Any] = []  # of this command's runs, in their order
 STARTED = "LBT_SWEEP_STARTED"  # when the command began; inherited by the processes of a launcher
@@ -55,13 +58,17 @@ class GridSweeper(Sweeper):
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
+    def plan(self, config_loader: Any, master: DictConfig, arguments: Sequence[str]) -> list["Job"]:
+        """Returns the sweep's jobs in their order."""
+        return jobs(config_loader, master, self.params, arguments)
+
     def sweep(self, arguments: list[str]) -> Any:
-        """Launches the grid's jobs that have not come to an end before, each run once.
+        """Launches the sweep's jobs that have not come to an end before, each run once.
 
         Raises:
             UserError: a job's configuration is wrong; nothing has been started.
         """
-        grid = jobs(self.hydra_context.config_loader, self.config, self.params, arguments)
+        grid = self.plan(self.hydra_context.config_loader, self.config, arguments)
         results = _finished([job.config for job in grid])
         left = [place for place, result in enumerate(results) if result is None]
         if len(left) < len(grid):
@@ -135,7 +142,10 @@ def jobs(config_loader: Any, master: DictConfig, params: dict | None, arguments:
             raise UserError("+experiment: one experiment at a time; a grid lies in each one's own file")
     (grid,) = BasicSweeper.split_arguments(overrides, None)
     composer = _Composer(config_loader, master)
-    found = [Job(job, resolve(composer(job))) for job in grid]
+    return _each_once([Job(job, resolve(composer(job))) for job in grid])
+
+
+def _each_once(found: Sequence[Job]) -> list[Job]:
     return [found[place] for place in recorded.first_of_each([job.config for job in found])]
 
 
@@ -182,16 +192,53 @@ def execute(config: Config, interrupt: Interrupt, reporter: Reporter) -> Outcome
     return run(config, interrupt=interrupt, reporter=reporter)
 
 
+class CellSweeper(GridSweeper):
+    """A grid each of whose cells stands for several runs; all cells advance together, a run of each in turn."""
+
+    def expand(self, overrides: list[str], config: Config, compose: Compose) -> list[list[str]]:
+        """Returns the overrides of a cell's runs.
+
+        Args:
+            overrides: the cell's own.
+            config: what they mean.
+            compose: composes others.
+
+        Raises:
+            UserError: the cell cannot be run as it is.
+        """
+        raise NotImplementedError
+
+    def plan(self, config_loader: Any, master: DictConfig, arguments: Sequence[str]) -> list[Job]:
+        """Returns the runs of all cells."""
+        composer = _Composer(config_loader, master)
+
+        def compose(overrides: list[str]) -> Config:
+            return resolve(composer(overrides))
+
+        cells = jobs(config_loader, master, self.params, arguments)
+        runs = [self.expand(cell.overrides, cell.config, compose) for cell in cells]
+        turns = [run for turn in itertools.zip_longest(*runs) for run in turn if run is not None]
+        return _each_once([Job(run, compose(run)) for run in turns])
+
+
 def register() -> None:
-    """Makes the sweeper known to Hydra.
+    """Makes the sweepers known to Hydra.
 
     Hydra takes plugins from the namespace package `hydra_plugins` only, and would load what lies there into every
-    Hydra program of the environment; under that name, but from here, the sweeper is known to this program alone.
+    Hydra program of the environment; under that name, but from here, the sweepers are known to this program alone.
     """
-    ConfigStore.instance().store(group="hydra/sweeper", name="lbt_grid", node=GridSweeperConf, provider="lbt")
     plugins = Plugins.instance()
-    plugins.register(GridSweeper)
-    plugins.class_name_to_class[GridSweeperConf._target_] = GridSweeper
+    for name, (settings, kind) in _sweepers().items():
+        ConfigStore.instance().store(group="hydra/sweeper", name=name, node=settings, provider="lbt")
+        plugins.register(kind)
+        plugins.class_name_to_class[settings._target_] = kind
+
+
+def _sweepers() -> dict[str, tuple[type, type[GridSweeper]]]:
+    from lbt.tuning.sweepers import SWEEPERS  # they are made of this module's
+
+    # "basic" is Hydra's default choice, taken over here: one named in train.yaml could not be changed by an experiment.
+    return {"basic": (GridSweeperConf, GridSweeper), **SWEEPERS}
 
 
 @contextmanager
@@ -214,5 +261,7 @@ def grid(overrides: Sequence[str]) -> list[Job]:
     with _hydra():
         loader = GlobalHydra.instance().config_loader()
         master = loader.load_configuration("train", overrides=list(overrides), run_mode=RunMode.MULTIRUN)
-        params = OmegaConf.to_container(master.hydra.sweeper.params) if master.hydra.sweeper.params else {}
-        return jobs(loader, master, params, overrides)
+        settings = OmegaConf.to_container(master.hydra.sweeper, resolve=True)
+        kinds = {known._target_: kind for known, kind in _sweepers().values()}
+        sweeper = kinds.get(settings.pop("_target_"), GridSweeper)(**settings)
+        return sweeper.plan(loader, master, overrides)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, PolynomialLR
 
-from lbt.schedules import SCHEDULES, constant, warmup_cosine, warmup_polynomial
+from lbt.schedules import SCHEDULES, constant, warmup_cosine, warmup_polynomial, warmup_step
 
 SPE = 7  # steps per epoch
 
@@ -202,7 +202,7 @@ def test_registry_is_annotated_and_pure(name):
     assert all(p.kind is p.KEYWORD_ONLY for p in list(parameters.values())[1:])
     hints = get_type_hints(build)
     assert {hints[p] for p in list(parameters)[:2]} == {int}
-    assert {hints[p] for p in list(parameters)[2:]} <= {float, float | None}
+    assert {hints[p] for p in list(parameters)[2:]} <= {float, float | None, tuple[float, ...]}
     schedule = build(40, steps_per_epoch=4, **({"warmup": 2.0} if "warmup" in parameters else {}))
     forward = factors(schedule, 40)
     assert [schedule(step) for step in reversed(range(40))] == forward[::-1]
@@ -216,3 +216,15 @@ def test_a_cosine_of_a_shorter_period_rises_again():
     assert [factor(step) for step in range(1000)] == pytest.approx([whole(step) for step in range(1000)], abs=1e-12)
     assert factor(999) == pytest.approx(0, abs=1e-12) and factor(1799) == pytest.approx(1)
     assert factor(9999) == pytest.approx(0.854, abs=1e-3)
+
+
+def test_steps_equal_torchs_multistep_after_the_warmup():
+    total, milestones = 12 * SPE, (4, 7.5, 9)
+    ours = factors(warmup_step(total, steps_per_epoch=SPE, warmup=2, milestones=milestones, gamma=0.2), total)
+    steps = [round(epoch * SPE) for epoch in milestones]
+    torchs = torch_lrs(torch.optim.lr_scheduler.MultiStepLR, total, milestones=steps, gamma=0.2)
+    warm = 2 * SPE
+    assert ours[warm:] == pytest.approx(torchs[warm:])
+    assert ours[:warm] == pytest.approx([(t + 1) / warm for t in range(warm)])
+    with pytest.raises(ValueError, match="gamma"):
+        warmup_step(total, steps_per_epoch=SPE, warmup=2, gamma=2.0)

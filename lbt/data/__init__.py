@@ -1,7 +1,7 @@
 """Data sets as uint8 tensors (`load`), their validation split, and batched augmentation on the device."""
 
 from lbt.data.augment import AUGMENTATIONS, IMAGENET_MEAN, IMAGENET_STD, crop_flip_rotate, normalise, warp
-from lbt.data.imageset import ImageSet, fingerprint, scored_part, split_validation
+from lbt.data.imageset import ImageSet, fingerprint, scored_part, split_validation, take_subset
 from lbt.data.sources import SOURCES, load
 from lbt.data.streaming import feed
 from lbt.data.views import resized_crop_flip, two_views
@@ -20,6 +20,7 @@ __all__ = [
     "resized_crop_flip",
     "scored_part",
     "split_validation",
+    "take_subset",
     "two_views",
     "warp",
 ]

@@ -155,3 +155,34 @@ def scored_part(images: ImageSet, every: int) -> ImageSet:
         test_labels=images.test_labels[::every],
         origin=f"{images.origin}, one test image in {every} scored",
     )
+
+
+def take_subset(images: ImageSet, count: int, seed: int) -> ImageSet:
+    """Keeps a stratified part of the training set; the test set stays as it is.
+
+    Args:
+        images: the full data set.
+        count: training images to keep, each class in proportion to its size.
+        seed: of the choice; the same seed gives the same images on every platform.
+
+    Returns:
+        A data set in the full one's order, whose `origin` names the part.
+
+    Raises:
+        UserError: the training set is not larger, or a class would be left without an image.
+    """
+    labels = images.train_labels
+    mask = held_out(labels, count, seed) if 0 < count < len(labels) else torch.zeros_like(labels, dtype=torch.bool)
+    if len(labels[mask].unique()) < len(labels.unique()):
+        raise UserError(
+            f"data.subset={count}: {images.name} has {len(labels)} training images of {len(labels.unique())} classes; "
+            "choose fewer than that many images, and enough for every class"
+        )
+    return image_set(
+        images.name,
+        (images.train_images[mask], labels[mask]),
+        (images.test_images, images.test_labels),
+        images.classes,
+        origin=f"{images.origin}, stratified subset of {count:,} training images, seed {seed}",
+        official=images.official,
+    )

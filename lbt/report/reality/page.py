@@ -1,0 +1,122 @@
+"""`results/REALITY_CHECK.md` with its tables and figures, from the records alone."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lbt.errors import UserError
+from lbt.records import replace_file
+from lbt.report.frame import load
+from lbt.report.reality import emit, study
+from lbt.report.reality.figures import draw
+from lbt.report.reality.results import TABLES, Results, gather
+from lbt.report.reality.verdict import verdict
+
+PAGE = "REALITY_CHECK.md"
+
+HEAD = """\
+# The reality check: does a tuned generic optimizer suffice?
+
+Nado et al., *A Large Batch Optimizer Reality Check* (arXiv 2102.06356), asked this of ResNet-50 on ImageNet. Here every
+optimizer gets the same number of quasi-random trials from a stated space (`configs/space`), a validation split chooses,
+and fresh seeds of the chosen configuration are scored on test data. All figures are this project's own; none is the
+paper's. A run that diverged counts as 0 %, in tuning and in the final runs.
+"""
+
+CAPTIONS = {
+    "summary": "Final runs and tuning. Intervals: percentile bootstrap of the median, of fewer than five seeds none; "
+    "with few seeds they are too narrow. Steps to target: median over seeds, counted at the ends of epochs. On the "
+    "edge: chosen values within 5 % of a bound of their range; the space may be too small there.",
+    "pairs": "Differences of medians, bootstrap interval, two-sided Mann-Whitney p, corrected for a batch's pairs by "
+    "Holm's method.",
+    "best_of_k": "",  # the figure shows it
+    "ablations": "The ablated configuration, one change at a time; the intervals are not corrected for their number.",
+    "chosen": "The chosen settings, by `lbt reality choose`.",
+}
+
+FIGURES = {
+    "best_of_k": "Validation accuracy expected of the best of k trials; the band holds 10 % to 90 % of the draws",
+    "boxes": "Test accuracy over seeds: minimum, quartiles, maximum; dashed: the target",
+    "schedules": "The chosen schedules",
+    "steps_to_target": "Updates to the target against the batch size",
+}
+
+
+def write(names: Sequence[str], results_dir: str | Path) -> int:
+    """Writes the page, and each study's tables and figures, and returns the exit code.
+
+    Args:
+        names: studies; none: all that have a record.
+        results_dir: where the records are.
+
+    Raises:
+        UserError: no such study or folder, no record of any, or records that cannot be compared.
+    """
+    results_dir = Path(results_dir)
+    wanted = [study.read(name) for name in names or study.names()]
+    if not results_dir.is_dir():
+        raise UserError(f"{results_dir}: no such folder; lbt train writes one, --results-dir names another")
+    frame = load(results_dir)
+    gathered = [gather(one, frame, results_dir) for one in wanted]
+    gathered = [results for results in gathered if results.trials or results.finals or names]
+    if not any(results.trials or results.finals for results in gathered):
+        raise UserError("no trial of a study yet; lbt train -m +experiment=reality_check_tune makes them")
+    parts = [HEAD]
+    for results in gathered:
+        for problem in results.notes:
+            print(problem, file=sys.stderr)
+        parts += _section(results, results_dir)
+    replace_file(results_dir / PAGE, ("\n".join(parts).rstrip() + "\n").encode())
+    print(results_dir / PAGE)
+    return 0
+
+
+def _section(results: Results, results_dir: Path) -> list[str]:
+    one = results.study
+    parts = [f"## {one.title}", "", one.about.strip(), "", *_standing(results), "", "### Verdict", ""]
+    for batch in one.batches:
+        sentence = verdict(results, batch).sentence
+        parts.append(f"- Batch {batch:,}: {sentence}")
+        print(f"{one.name}, batch {batch}: {sentence}")
+    parts.append("")
+    for name, make in TABLES.items():
+        rows = make(results)
+        if not rows:
+            continue
+        emit.write(results_dir / "tables", f"{one.name}_{name}", rows)
+        if CAPTIONS[name]:
+            parts += [CAPTIONS[name], "", *emit.markdown(rows), ""]
+    for name in draw(results, results_dir / "figures"):
+        caption = FIGURES[name.removeprefix(f"{one.name}_")]
+        parts += [f"![{caption}](figures/{name}.svg)", "", f"{caption}.", ""]
+    if results.notes:
+        parts += ["Notes:", "", *(f"- {note}" for note in results.notes), ""]
+    return parts
+
+
+def _standing(results: Results) -> list[str]:
+    """Returns what the figures stand on: data, length, precision, machines and versions, and the rule."""
+    kinds = {
+        "Tuning": [trials.runs for trials in results.trials.values()],
+        "Final runs": [final.runs for final in results.finals],
+    }
+    lines = []
+    for kind, frames in kinds.items():
+        rows = [row for frame in frames for _, row in frame.iterrows()]
+        if not rows:
+            continue
+
+        def values(column: str, rows: Sequence = rows) -> str:
+            return ", ".join(sorted({str(row[column]) for row in rows}))
+
+        lines.append(
+            f"- {kind}: {len(rows)} runs, {values('epochs')} epochs of {values('model.name')} on {values('origin')} "
+            f"(pixels {values('fingerprint')}); {values('precision')}; {values('device')}, torch {values('torch')}; "
+            f"lbt {values('commit')}."
+        )
+    rule = results.study.rule
+    lines.append(
+        f"- Rule: the highest {rule.metric.replace('_', ' ')}, {'last' if rule.epoch == 'last' else 'best'} epoch; "
+        f"target {results.study.target:g} %, margin {results.study.margin:g} % points."
+    )
+    return lines

@@ -1,0 +1,200 @@
+"""A study's results: its trials, choices, final runs and comparisons, and the rows of its tables."""
+
+import json
+import statistics as plain
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lbt.errors import UserError
+from lbt.report.frame import Frame
+from lbt.report.reality import statistics
+from lbt.report.reality.emit import p_value, percent
+from lbt.report.reality.selection import choice
+from lbt.report.reality.study import Final, Study, Trials, finals, trials
+from lbt.tuning import chosen
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass
+class Results:
+    """What the records hold of a study.
+
+    Attributes:
+        study: its definition.
+        trials: by (optimizer, batch).
+        choices: by (optimizer, batch), as written down by `lbt reality choose`.
+        finals: final runs of the choices, the chosen configurations first, then the ablations.
+        notes: what is missing, left out or unequal.
+    """
+
+    study: Study
+    trials: dict[tuple[str, int], Trials]
+    choices: dict[tuple[str, int], chosen.Choice]
+    finals: list[Final]
+    notes: list[str]
+
+    def final(self, optimizer: str, batch: int) -> Final | None:
+        """Returns the runs of a chosen configuration that have values, None where there are none."""
+        return next(
+            (f for f in self.finals if (f.optimizer, f.batch, f.variant) == (optimizer, batch, "") and f.values), None
+        )
+
+    def compared(self, batch: int) -> list[statistics.Comparison]:
+        """Returns the pairwise comparisons at a batch size."""
+        found = {name: self.final(name, batch) for name in self.study.contestants}
+        return statistics.compare({name: final.values for name, final in found.items() if final})
+
+
+def gather(study: Study, frame: Frame, results_dir: str | Path) -> Results:
+    """Returns a study's results from the records and the file of its choices.
+
+    Raises:
+        UserError: its records stand on different data or lengths.
+    """
+    notes = [f"left out: {problem}" for problem in frame.problems]
+    made = trials(study, frame)
+    path = chosen.path_of(results_dir, study.name)
+    written = chosen.read(path) if path.exists() else []
+    choices = {(one.optimizer, one.batch): one for one in written}
+    for key, one in choices.items():
+        if key in made and (now := _chosen_now(made[key])) != one.id:
+            notes.append(f"{key[0]} at batch {key[1]}: by now trial {now} would be chosen; lbt reality choose does so")
+    for batch in study.batches:
+        counts = {name: len(made[name, batch].scores) for name in study.contestants if (name, batch) in made}
+        if len(set(counts.values())) > 1:
+            listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+            notes.append(f"unequal effort at batch {batch}, finished trials: {listed}")
+    found = finals(study, frame, [one.id for one in written], notes)
+    return Results(study, made, choices, found, notes)
+
+
+def _chosen_now(found: Trials) -> str | None:
+    try:
+        return choice(found).id
+    except UserError:
+        return None
+
+
+def summary(results: Results) -> Rows:
+    """Returns table (a): a row for each contestant and batch with a trial or a final run."""
+    rows = []
+    for batch in results.study.batches:
+        for name in results.study.contestants:
+            tried, picked = results.trials.get((name, batch)), results.choices.get((name, batch))
+            final = results.final(name, batch)
+            if not tried and not final:
+                continue
+            effort = {
+                "trials": len(tried.scores) if tried else None,
+                "infeasible trials": percent(tried.infeasible / len(tried.scores)) if tried and tried.scores else None,
+                "chosen trial": picked.trial if picked else None,
+                "validation %": picked.score if picked else None,
+                "on the edge": picked.edges if picked else None,
+            }
+            rows.append({"batch": batch, "optimizer": name, **_measured(final, results.study.target), **effort})
+    return rows
+
+
+def _measured(final: Final | None, target: float) -> dict[str, Any]:
+    if final is None:
+        return dict.fromkeys(
+            ("n", "diverged", "median %", "quartiles %", "95 % interval", "at the target", "steps to target")
+        ) | {"n": 0}
+    found = statistics.summarise(final.values)
+    steps = reach(final, target)
+    return {
+        "n": found.n,
+        "diverged": final.diverged,
+        "median %": found.median,
+        "quartiles %": found.quartiles,
+        "95 % interval": found.interval,
+        "at the target": percent(sum(value >= target for value in final.values) / found.n),
+        "steps to target": plain.median_high(steps),  # a run that never gets there is later than any that does
+    }
+
+
+def reach(final: Final, target: float) -> list[float]:
+    """Returns each run's step of the first evaluation at the target; infinity where it was never reached."""
+    return [
+        statistics.steps_to_target([e["step"] for e in lines], [e.get("test_accuracy") for e in lines], target)
+        for lines in final.epochs
+    ]
+
+
+def pairs(results: Results) -> Rows:
+    """Returns the table of pairwise differences of the contestants' medians."""
+    return [
+        {
+            "batch": batch,
+            "first": one.first,
+            "second": one.second,
+            "first - second, % points": one.difference,
+            "95 % interval": one.interval,
+            "p (Mann-Whitney)": p_value(one.p),
+            "p (Holm)": p_value(one.corrected),
+        }
+        for batch in results.study.batches
+        for one in results.compared(batch)
+    ]
+
+
+def curves(results: Results) -> Rows:
+    """Returns table (b): the validation score expected of the best of k trials, with its 10 % and 90 % quantiles."""
+    return [
+        {"batch": batch, "optimizer": name, "trials": k, "expected %": row[0], "10 % to 90 %": (row[1], row[2])}
+        for (name, batch), tried in results.trials.items()
+        if tried.scores
+        for k, row in enumerate(statistics.best_of_k(tried.scores).tolist(), 1)
+    ]
+
+
+def ablations(results: Results) -> Rows:
+    """Returns table (c): the ablated optimizer's chosen configuration and each change of it."""
+    rows = []
+    for batch in results.study.batches:
+        base = results.final(results.study.ablate, batch)
+        for final in (
+            [base, *(f for f in results.finals if f.variant and f.batch == batch and f.values)] if base else []
+        ):
+            found = statistics.summarise(final.values)
+            label = final.variant or "as chosen"
+            other = statistics.compare({label: final.values, "chosen": base.values})[0]
+            rows.append(
+                {
+                    "batch": batch,
+                    "optimizer": final.optimizer,
+                    "change": label,
+                    "n": found.n,
+                    "median %": found.median,
+                    "quartiles %": found.quartiles,
+                    "95 % interval": found.interval,
+                    "against chosen, % points": other.difference if final.variant else None,
+                    "its 95 % interval": other.interval if final.variant else None,
+                }
+            )
+    return rows
+
+
+def settings(results: Results) -> Rows:
+    """Returns the chosen settings, a row each."""
+    return [
+        {
+            "batch": one.batch,
+            "optimizer": one.optimizer,
+            "trial": one.trial,
+            "run": one.id,
+            "settings": ", ".join(f"{key}={_plain(value)}" for key, value in one.settings.items()),
+        }
+        for one in results.choices.values()
+    ]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    return json.dumps(value) if isinstance(value, list) else "null" if value is None else str(value)
+
+
+TABLES = {"summary": summary, "pairs": pairs, "best_of_k": curves, "ablations": ablations, "chosen": settings}

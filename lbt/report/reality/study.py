@@ -1,0 +1,209 @@
+"""What a study asks for, `configs/reality/<name>.yaml`, and the records that answer: its trials and final runs."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from omegaconf import OmegaConf
+
+from lbt import records
+from lbt.config import CONFIG_DIR
+from lbt.errors import UserError, did_you_mean
+from lbt.registry import bind
+from lbt.report.frame import Frame
+
+STUDIES = CONFIG_DIR / "reality"
+FINISHED = ("done", "diverged", "oom", "failed")  # an end that came of the settings; the others may still go on
+STANDING = ("fingerprint", "epochs", "model.name", "model.stem", "task.name", "data.augment", "precision")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a trial is chosen: the highest `metric` after the last epoch, or of any; of equals the earlier trial."""
+
+    metric: str
+    epoch: Literal["last", "best"] = "last"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study's definition; see `configs/reality`. `target` and `margin` are accuracies in %."""
+
+    name: str
+    title: str
+    about: str
+    tune: str
+    final: str
+    contestants: list[str]
+    batches: list[int]
+    rule: Rule
+    generic: list[str]
+    layerwise: list[str]
+    margin: float
+    target: float
+    schedules: list[str]
+    ablate: str
+
+
+def names() -> list[str]:
+    """Returns the studies there are."""
+    return sorted(path.stem for path in STUDIES.glob("*.yaml"))
+
+
+def read(name: str) -> Study:
+    """Returns a study.
+
+    Raises:
+        UserError: there is no such study, or its file has a wrong or missing setting.
+    """
+    path = STUDIES / f"{name}.yaml"
+    if not path.exists():
+        raise UserError(f'there is no study "{name}"{did_you_mean(name, names())}')
+    return parse(name, OmegaConf.to_container(OmegaConf.load(path)))
+
+
+def parse(name: str, content: Mapping[str, Any]) -> Study:
+    """Returns the study a file's content describes; raises as `read` does."""
+    missing = [key for key in Study.__dataclass_fields__ if key not in content and key != "name"]
+    if missing:
+        raise UserError(f"study {name}: {missing[0]} is missing")
+    rule = Rule(**bind(Rule, content["rule"], f"study {name}, rule"))
+    study = Study(name, **bind(Study, {**content, "rule": rule}, f"study {name}"))
+    for key in ("generic", "layerwise", "schedules"):
+        for optimizer in getattr(study, key):
+            if optimizer not in study.contestants:
+                raise UserError(f"study {name}, {key}: {optimizer} is none of the contestants")
+    return study
+
+
+@dataclass
+class Trials:
+    """The trials of one optimizer at one batch size.
+
+    Attributes:
+        runs: their rows of the frame, by trial.
+        scores: of the finished ones, in the rule's metric; 0 for an infeasible one.
+        infeasible: finished trials that gave no score: diverged, out of memory or failed.
+        unfinished: trials that may still go on.
+    """
+
+    optimizer: str
+    batch: int
+    runs: pd.DataFrame
+    scores: list[float]
+    infeasible: int
+    unfinished: int
+
+
+@dataclass
+class Final:
+    """The final runs of one configuration: an optimizer's chosen one, or a `variant` (ablation) of it.
+
+    Attributes:
+        values: test accuracy in % of each finished run; 0 for one that diverged.
+        diverged: how many did.
+        epochs: of each finished run, its records' lines.
+        config: the configuration, of the first run.
+        steps_per_epoch: updates.
+    """
+
+    optimizer: str
+    batch: int
+    variant: str
+    chosen: str
+    runs: pd.DataFrame
+    values: list[float]
+    diverged: int
+    epochs: list[list[dict[str, Any]]] = field(repr=False)
+    config: dict[str, Any] = field(repr=False)
+    steps_per_epoch: int = 0
+
+
+def trials(study: Study, frame: Frame) -> dict[tuple[str, int], Trials]:
+    """Returns the trials made so far, by (optimizer, batch); contestants without any are absent."""
+    runs = _select(study, frame, study.tune, "study.trial")
+    found = {}
+    for key in [(optimizer, batch) for batch in study.batches for optimizer in study.contestants]:
+        own = runs[(runs["optimizer.name"] == key[0]) & (runs["batch"] == key[1])] if len(runs) else runs
+        if own.empty:
+            continue
+        own = own.sort_values("study.trial", kind="stable")
+        finished = own[own["status"].isin(FINISHED)]
+        scores = [_score(row, study.rule) for _, row in finished.iterrows()]
+        infeasible = sum(score is None for score in scores)
+        kept = [0.0 if score is None else score for score in scores]
+        found[key] = Trials(*key, finished, kept, infeasible, len(own) - len(finished))
+    return found
+
+
+def _score(row: pd.Series, rule: Rule) -> float | None:
+    if row["status"] != "done":
+        return None
+    if rule.epoch == "best":
+        values = [line.get(rule.metric) for line in records.read(Path(row["path"])).epochs]
+        return max((value for value in values if value is not None), default=None)
+    return row["summary"].get(rule.metric)
+
+
+def finals(study: Study, frame: Frame, chosen: Sequence[str], notes: list[str]) -> list[Final]:
+    """Returns the final runs of the configurations chosen, the chosen ones before their ablations.
+
+    Args:
+        study: whose.
+        frame: all records.
+        chosen: ids of the trials that are chosen.
+        notes: a line is added for what is left out.
+    """
+    runs = _select(study, frame, study.final, "study.chosen")
+    if runs.empty:
+        return []
+    current = runs["study.chosen"].isin(chosen)
+    if stale := int((~current).sum()):
+        notes.append(f"{stale} final runs of trials that are no longer the chosen ones are left out")
+    runs = runs[current]
+    variants = runs["study.variant"] if "study.variant" in runs else pd.Series(math.nan, index=runs.index)
+    runs = runs.assign(variant=variants.where(variants.notna(), ""))
+    found = []
+    for (optimizer, batch, variant, origin), own in runs.groupby(
+        ["optimizer.name", "batch", "variant", "study.chosen"]
+    ):
+        settings = {json.dumps({**one, "seed": 0}, sort_keys=True, default=str) for one in own["settings"]}
+        if len(settings) > 1:
+            notes.append(f"{optimizer} at batch {batch}, {variant or 'chosen'}: runs of differing settings, left out")
+            continue
+        found.append(_final(optimizer, int(batch), variant, origin, own))
+    place = {name: index for index, name in enumerate(study.contestants)}
+    return sorted(found, key=lambda final: (final.variant != "", final.batch, place[final.optimizer], final.variant))
+
+
+def _final(optimizer: str, batch: int, variant: str, origin: str, runs: pd.DataFrame) -> Final:
+    finished = runs[runs["status"].isin(FINISHED)].sort_values("seed")
+    made = [records.read(Path(path)) for path in finished["path"]]
+    first = records.read(Path(runs.iloc[0]["path"]))
+    found = [row["summary"].get("test_accuracy") if row["status"] == "done" else None for _, row in finished.iterrows()]
+    values = [0.0 if value is None else value for value in found]
+    steps = first.run["provenance"].get("steps_per_epoch", 0)
+    lines = [record.epochs for record in made]
+    return Final(
+        optimizer, batch, variant, origin, finished, values, found.count(None), lines, first.run["config"], steps
+    )
+
+
+def _select(study: Study, frame: Frame, experiment: str, mark: str) -> pd.DataFrame:
+    """Returns an experiment's runs of the study's contestants and batches, all on the same data and length."""
+    runs = frame.runs
+    if runs.empty or mark not in runs:
+        return runs.iloc[:0]
+    runs = runs[(runs["experiment"] == experiment) & runs[mark].notna()]
+    runs = runs[runs["optimizer.name"].isin(study.contestants) & runs["batch"].isin(study.batches)]
+    for key in STANDING:
+        if key in runs and len(values := sorted(map(str, runs[key].dropna().unique()))) > 1:
+            raise UserError(
+                f"{experiment}: its runs differ in {key} ({', '.join(values)}) and cannot be compared; move those that "
+                "do not belong out of its folder"
+            )
+    return runs

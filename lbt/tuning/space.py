@@ -1,0 +1,207 @@
+"""Search spaces: ranges of settings, and the quasi-random points drawn from them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from lbt.config import CONFIG_DIR
+from lbt.errors import UserError, did_you_mean
+
+SPACES = CONFIG_DIR / "space"
+DIGITS = 4  # significant digits of a drawn number: the same text, and so the same run id, on every machine
+KINDS = ("log", "linear", "choice")
+TRANSFORMS = ("one_minus", "epochs")
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One dimension of a space.
+
+    Attributes:
+        key: the setting it sets, `optimizer.betas[1]` for an element of a list; of a choice with several settings, any
+            name.
+        kind: "log" (uniform in the logarithm), "linear" or "choice".
+        bounds: lower and upper bound of a range.
+        options: what a choice chooses from; a mapping sets several settings at once.
+        transform: "one_minus" (the setting is one minus what is drawn, as for a momentum), "epochs" (what is drawn is a
+            share of the training, the setting counts epochs) or None.
+    """
+
+    key: str
+    kind: str
+    bounds: tuple[float, float] = (0.0, 1.0)
+    options: tuple[Any, ...] = ()
+    transform: str | None = None
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Settings this axis sets."""
+        if self.options and isinstance(self.options[0], Mapping):
+            return tuple(dict.fromkeys(key for option in self.options for key in option))
+        return (self.key,)
+
+    def draw(self, u: float, epochs: int) -> dict[str, Any]:
+        """Returns the settings at the coordinate `u` in [0, 1): numbers as exact `Decimal`s, choices as they stand."""
+        if self.kind == "choice":
+            option = self.options[min(int(u * len(self.options)), len(self.options) - 1)]
+            return dict(option) if isinstance(option, Mapping) else {self.key: option}
+        low, high = self.bounds
+        drawn = low * (high / low) ** u if self.kind == "log" else low + (high - low) * u
+        value = Decimal(f"{drawn:.{DIGITS}g}")
+        if self.transform == "one_minus":
+            value = 1 - value
+        return {self.key: value * epochs if self.transform == "epochs" else value}
+
+    def position(self, value: float, epochs: int) -> float | None:
+        """Returns the coordinate, 0 to 1, of a setting's value: the inverse of `draw`; None for a choice."""
+        if self.kind == "choice":
+            return None
+        drawn = 1 - value if self.transform == "one_minus" else value / epochs if self.transform == "epochs" else value
+        low, high = self.bounds
+        if self.kind == "log":
+            return math.log(drawn / low) / math.log(high / low) if drawn > 0 else 0.0
+        return (drawn - low) / (high - low)
+
+
+@dataclass(frozen=True)
+class Space:
+    """A search space.
+
+    Attributes:
+        name: of its file.
+        fixed: settings every trial has.
+        axes: its dimensions, in the file's order.
+    """
+
+    name: str
+    fixed: Mapping[str, Any]
+    axes: tuple[Axis, ...]
+
+    @property
+    def keys(self) -> list[str]:
+        """Every setting a trial has from the space; of a list's elements the list."""
+        found = [*self.fixed, *(key.split("[")[0] for axis in self.axes for key in axis.keys)]
+        return list(dict.fromkeys(found))
+
+    def trial(self, point: Sequence[float], epochs: int) -> dict[str, Any]:
+        """Returns the settings at a point of the unit cube, the elements of a list joined to one setting."""
+        settings = dict(self.fixed)
+        for axis, u in zip(self.axes, point, strict=True):
+            for key, value in axis.draw(float(u), epochs).items():
+                base, _, _ = key.partition("[")
+                settings[base] = [*settings.get(base, []), value] if base != key else value
+        return settings
+
+
+def points(dimensions: int, count: int, seed: int) -> np.ndarray:
+    """Returns the first `count` points, float64 [count, dimensions], of a scrambled Sobol sequence.
+
+    A longer sequence begins with a shorter one of the same seed, so that a study can be extended.
+
+    Raises:
+        UserError: a count below 1.
+    """
+    if count < 1:
+        raise UserError(f"n_trials={count}: expected 1 or more")
+    from scipy.stats import qmc  # half a second that only a tuning sweep pays
+
+    sampler = qmc.Sobol(dimensions, scramble=True, rng=np.random.default_rng(seed))
+    return sampler.random_base2(math.ceil(math.log2(count)))[:count]  # whole powers of two: scipy warns of others
+
+
+def override(key: str, value: Any) -> str:
+    """Returns a setting as an override of the command line."""
+    return f"{key}={text(value)}"
+
+
+def text(value: Any) -> str:
+    """Returns a value as Hydra's grammar has it; numbers without an exponent or a sign that depends on the machine."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(text(item) for item in value)}]"
+    return str(value)
+
+
+def names() -> list[str]:
+    """Returns the spaces there are."""
+    return sorted(path.stem for path in SPACES.glob("*.yaml"))
+
+
+def read(name: str, folder: Path = SPACES) -> Space:
+    """Returns the space `<folder>/<name>.yaml`.
+
+    Raises:
+        UserError: no such space, an unknown key, or a range that is none; one line that names it.
+    """
+    path = folder / f"{name}.yaml"
+    if not path.exists():
+        raise UserError(f'space={name}: there is no space "{name}"{did_you_mean(name, names())}')
+    return parse(name, OmegaConf.to_container(OmegaConf.load(path)))
+
+
+def parse(name: str, content: Any) -> Space:
+    """Returns the space a file's content describes; raises as `read` does."""
+    where = f"space {name}"
+    _known(content, ("fixed", "axes"), where)
+    axes = content.get("axes") or {}
+    if not axes:
+        raise UserError(f"{where}: no axes; it needs at least one setting to vary")
+    parsed = tuple(_axis(key, spec, f"{where}, {key}") for key, spec in axes.items())
+    fixed = content.get("fixed") or {}
+    keys = [*fixed, *(key for axis in parsed for key in axis.keys)]
+    if twice := sorted({key for key in keys if keys.count(key) > 1}):
+        raise UserError(f"{where}: {twice[0]} is set twice")
+    return Space(name, fixed, parsed)
+
+
+def _axis(key: str, spec: Any, where: str) -> Axis:
+    _known(spec, (*KINDS, *TRANSFORMS), where)
+    kinds = [kind for kind in KINDS if kind in spec]
+    if len(kinds) != 1:
+        raise UserError(f"{where}: expected exactly one of {', '.join(KINDS)}")
+    transforms = [name for name in TRANSFORMS if spec.get(name)]
+    kind, given = kinds[0], spec[kinds[0]]
+    if len(transforms) > 1 or (kind == "choice" and transforms):
+        raise UserError(f"{where}: {' and '.join(transforms)} cannot be combined with {kind}")
+    transform = transforms[0] if transforms else None
+    if kind == "choice":
+        if not isinstance(given, list) or not given:
+            raise UserError(f"{where}: choice needs a list of options")
+        if len({isinstance(option, Mapping) for option in given}) > 1:
+            raise UserError(f"{where}: options are either all values or all mappings of settings")
+        return Axis(key, kind, options=tuple(given))
+    return Axis(key, kind, bounds=_bounds(given, kind, transform, where), transform=transform)
+
+
+def _bounds(given: Any, kind: str, transform: str | None, where: str) -> tuple[float, float]:
+    numbers = isinstance(given, list) and len(given) == 2
+    numbers = numbers and all(isinstance(x, int | float) and not isinstance(x, bool) for x in given)
+    if not numbers or not all(math.isfinite(x) for x in given):
+        raise UserError(f"{where}: {kind} needs two numbers, [low, high], not {given}")
+    low, high = map(float, given)
+    if not low < high:
+        raise UserError(f"{where}: [{low:g}, {high:g}] is reversed or empty; the lower bound comes first")
+    if kind == "log" and low <= 0:
+        raise UserError(f"{where}: a log range needs positive bounds, not {low:g}")
+    if transform and not 0 <= low < high <= 1:
+        raise UserError(f"{where}: {transform} needs bounds of 0 to 1, not [{low:g}, {high:g}]")
+    return low, high
+
+
+def _known(content: Any, known: Sequence[str], where: str) -> None:
+    if not isinstance(content, Mapping):
+        raise UserError(f"{where}: expected a mapping of {', '.join(known)}")
+    for key in content:
+        if key not in known:
+            raise UserError(f'{where}: there is no "{key}"{did_you_mean(key, known)}')

@@ -1,0 +1,296 @@
+import csv
+import json
+import re
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+from support import configure
+
+from lbt import records, runtime
+from lbt.cli import main
+from lbt.config import identity, run_id, to_json
+from lbt.errors import UserError
+from lbt.report.frame import load
+from lbt.report.reality import selection, study
+from lbt.report.reality.figures import FIGURES, draw, rate
+from lbt.report.reality.results import gather, summary
+from lbt.report.reality.verdict import verdict
+from lbt.tuning import chosen, space
+
+NAME = "reality_check_small"
+BATCH = 512
+PROVENANCE = {
+    "lbt": "0.1.0", "commit": "0123456789abcdef", "dirty": False, "torch": "2.11.0", "device_name": "a machine",
+    "data": "cifar10 (planted)", "data_fingerprint": "f" * 16, "steps_per_epoch": 20,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def base():
+    """Composed once: the final runs' configuration of each contestant."""
+    names = study.read(NAME).contestants
+    words = ("epochs=2", f"batch={BATCH}", "data.subset=10000", "data.augment=crop_flip", "lr_scaling=none")
+    schedules = {"tvlars": "constant"}
+    return {
+        name: runtime.settle(
+            configure(f"optimizer={name}", f"schedule={schedules.get(name, 'warmup_polynomial')}", *words)
+        )
+        for name in names
+    }
+
+
+@cache
+def trial(optimizer, number):
+    """The configuration of a trial as the sweep composes it."""
+    ranges = space.read(optimizer)
+    drawn = ranges.trial(space.points(len(ranges.axes), number + 1, 0)[number], 2)
+    words = [space.override(key, value) for key, value in drawn.items()]
+    words += [f"optimizer={optimizer}", "epochs=2", f"batch={BATCH}", "data.subset=10000", "data.val=0.2"]
+    config = configure("+experiment=reality_check_small_tune", "data.augment=crop_flip", *words)
+    return replace(runtime.settle(config), study={"trial": number})
+
+
+class Planted:
+    """Writes records as runs would have left them."""
+
+    def __init__(self, folder, base):
+        self.folder, self.base = folder, base
+
+    def write(self, config, metric, values, status="done"):
+        name = run_id(identity(config), PROVENANCE["data_fingerprint"])
+        first = {"kind": "run", "schema": 1, "id": name, "config": to_json(config), "provenance": PROVENANCE}
+        path = records.path_of(self.folder, config.experiment, name)
+        writer = records.RecordWriter(path, [records.to_line(first)])
+        for epoch, value in enumerate(values, 1):
+            writer.append({"kind": "epoch", "epoch": epoch, "step": 20 * epoch, metric: value})
+        if status:
+            writer.end(status, {"epochs": len(values), metric: values[-1]})
+        return name
+
+    def tune(self, optimizer, scores, status="done"):
+        """Trials at the points of the optimizer's own space; a score of None diverges."""
+        for number, score in enumerate(scores):
+            config = trial(optimizer, number)
+            self.write(config, "val_accuracy", [1.0, score], "diverged" if score is None else status)
+
+    def final(self, optimizer, values, origin, variant=None, lr=None):
+        for seed, value in enumerate(values, 1):
+            config = replace(
+                self.base[optimizer],
+                experiment="reality_check_small_final",
+                seed=seed,
+                lr=lr or self.base[optimizer].lr,
+                study={"chosen": origin} | ({"variant": variant} if variant else {}),
+            )
+            last = [None if value is None else value / 2, value]
+            self.write(config, "test_accuracy", last, "diverged" if value is None else "done")
+
+    def choose(self):
+        assert selection.choose(NAME, self.folder) == 0
+        return {one.optimizer: one for one in chosen.read(chosen.path_of(self.folder, NAME))}
+
+    def results(self):
+        return gather(study.read(NAME), load(self.folder), self.folder)
+
+
+@pytest.fixture
+def planted(tmp_path, base):
+    return Planted(tmp_path, base)
+
+
+def normal(mean, n, seed=0, spread=0.4):
+    return np.random.default_rng([seed, round(mean * 10)]).normal(mean, spread, n).tolist()
+
+
+def comparison(planted, nesterov, lars):
+    """Tunes both, lamb a poor second to LARS, and writes the final runs given."""
+    planted.tune("nesterov", [30.0, 41.0, 35.0])
+    planted.tune("lars", [28.0, 25.0, 40.0])
+    planted.tune("lamb", [28.0, 25.0, 22.0])
+    picked = planted.choose()
+    planted.final("nesterov", nesterov, picked["nesterov"].id)
+    planted.final("lars", lars, picked["lars"].id)
+    planted.final("lamb", normal(20, len(lars)), picked["lamb"].id)
+    return verdict(planted.results(), BATCH)
+
+
+WINNERS = [
+    (normal(45, 8), normal(42, 8), "exceeds", "tuned nesterov exceeds lars"),
+    (normal(42, 8), normal(45, 8), "falls short", "tuned nesterov falls short of lars"),
+    (normal(45, 30, spread=0.1), normal(45.05, 30, spread=0.1), "suffices", "less than 0.5 below lars"),
+    (normal(45, 6), [None] * 6, "exceeds", "n=6, 6 diverged"),
+    ([None] * 6, normal(45, 6), "falls short", "n=6, 6 diverged"),
+    (normal(45, 6, spread=3), normal(45, 6, 1, spread=3), "not decided", r"needs about \d+ more seeds a side"),
+    (normal(45, 1), normal(42, 8), "not decided", "needs at least 4 more seeds"),
+]
+
+
+@pytest.mark.parametrize(("nesterov", "lars", "decision", "words"), WINNERS, ids=[f"{w[2]}: {w[3]}" for w in WINNERS])
+def test_a_planted_winner_is_found(planted, nesterov, lars, decision, words):
+    found = comparison(planted, nesterov, lars)
+    assert found.decision == decision
+    assert re.search(words, found.sentence) and found.sentence.count("\n") == 0
+
+
+def test_a_missing_side_is_said(planted):
+    assert verdict(planted.results(), BATCH).sentence == "not decided: no trial of nesterov has been chosen."
+    planted.tune("nesterov", [30.0])
+    planted.tune("lars", [28.0])
+    planted.choose()
+    assert verdict(planted.results(), BATCH).sentence == "not decided: no final runs of nesterov, chosen in tuning."
+
+
+def test_the_best_trial_is_chosen_and_written_down_with_its_settings(planted):
+    planted.tune("nesterov", [30.0, 44.0, 44.0, None, 10.0])
+    one = planted.choose()["nesterov"]
+    ranges = space.read("nesterov")
+    drawn = ranges.trial(space.points(len(ranges.axes), 5, 0)[1], 2)
+    assert (one.trial, one.score, one.trials, one.infeasible) == (1, 44.0, 5, 1)
+    assert list(one.settings) == list(drawn)
+    for key, value in drawn.items():
+        assert one.settings[key] == (value if value is None or isinstance(value, str) else pytest.approx(float(value)))
+    record = records.read(records.find(planted.folder, one.id))
+    assert record.run["config"]["lr"] == one.settings["lr"] and record.run["config"]["study"] == {"trial": 1}
+
+
+def test_a_value_near_a_bound_is_on_the_edge(planted):
+    ranges = space.read("lars")
+    config = {"epochs": 10, "lr": 99.0, "warmup": 2.0, "schedule": {"end": 0.003}, "task": {"label_smoothing": 0.1}}
+    config |= {"optimizer": {"momentum": 0.9949, "weight_decay": 1e-3}, "model": {"bn_momentum": 0.1, "bn_eps": 1e-5}}
+    assert selection.edges(ranges, config) == ["lr", "optimizer.momentum"]
+
+
+def test_infeasible_trials_are_counted_and_stay_in_the_curve(planted):
+    planted.tune("nesterov", [30.0, None, 40.0, None])
+    planted.tune("lars", [35.0, 36.0, 37.0])
+    planted.choose()
+    found = planted.results()
+    rows = {row["optimizer"]: row for row in summary(found)}
+    assert rows["nesterov"]["infeasible trials"] == "50 %" and rows["lars"]["infeasible trials"] == "0 %"
+    assert rows["nesterov"]["n"] == 0
+    assert sorted(found.trials["nesterov", BATCH].scores) == [0.0, 0.0, 30.0, 40.0]
+    assert any("unequal effort at batch 512, finished trials: nesterov 4, lars 3" in note for note in found.notes)
+
+
+def test_a_choice_over_nothing_is_one_line(planted, capsys):
+    command = ["reality", "choose", NAME, "--results-dir", str(planted.folder)]
+    assert main(command) == 2
+    assert "nothing to choose from; no trial yet: nesterov at 512" in capsys.readouterr().err
+    planted.tune("nesterov", [None, None])
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert "nesterov at batch 512: none of its 2 trials gave a score" in said and said.count("\n") == 1
+    assert not (planted.folder / "reality").exists()
+
+
+def test_unfinished_trials_cannot_be_chosen(planted):
+    planted.tune("nesterov", [70.0], status=None)
+    with pytest.raises(UserError, match="no finished trial to choose from, 1 unfinished"):
+        planted.choose()
+
+
+def test_records_on_other_data_or_of_another_length_are_refused(planted, monkeypatch):
+    planted.tune("nesterov", [30.0])
+    monkeypatch.setitem(PROVENANCE, "data_fingerprint", "e" * 16)
+    planted.tune("lars", [30.0])
+    with pytest.raises(UserError, match="differ in fingerprint"):
+        planted.results()
+
+
+def test_final_runs_of_a_trial_no_longer_chosen_are_left_out_and_said(planted):
+    planted.tune("nesterov", [30.0, 40.0])
+    planted.choose()
+    planted.final("nesterov", normal(45, 5), "0" * 16)
+    found = planted.results()
+    assert found.final("nesterov", BATCH) is None
+    assert "5 final runs of trials that are no longer the chosen ones are left out" in found.notes
+
+
+@pytest.fixture
+def full(planted):
+    comparison(planted, normal(45, 5), normal(42, 5))
+    picked = {one.optimizer: one for one in chosen.read(chosen.path_of(planted.folder, NAME))}
+    planted.final("nesterov", normal(33, 5), picked["nesterov"].id, variant="no decay", lr=0.123)
+    return planted
+
+
+def test_the_command_writes_page_tables_and_figures_the_same_bytes_each_time(full, capsys):
+    def written():
+        assert main(["reality", "--results-dir", str(full.folder)]) == 0
+        found = [path for path in full.folder.rglob("*") if path.is_file() and path.suffix != ".jsonl"]
+        return {path.relative_to(full.folder): path.read_bytes() for path in found}
+
+    first = written()
+    assert "tuned nesterov exceeds lars" in capsys.readouterr().out
+    assert first == written()
+    wanted = {f"figures/{NAME}_{name}.{kind}" for name in FIGURES for kind in ("svg", "png")}
+    wanted |= {f"tables/{NAME}_{name}.{kind}" for name in ("summary", "pairs", "best_of_k", "ablations", "chosen")
+              for kind in ("md", "csv", "tex")}  # fmt: skip
+    assert {path.as_posix() for path in first} == wanted | {"REALITY_CHECK.md", f"reality/{NAME}.yaml"}
+    page = (full.folder / "REALITY_CHECK.md").read_text()
+    for target in re.findall(r"\]\(([^)]+)\)", page):
+        assert (full.folder / target).exists()
+
+
+def test_the_tables_hold_the_records_numbers(full):
+    main(["reality", NAME, "--results-dir", str(full.folder)])
+    rows = {row["optimizer"]: row for row in read_csv(full.folder / f"tables/{NAME}_summary.csv")}
+    values = normal(45, 5)
+    assert float(rows["nesterov"]["median %"]) == pytest.approx(np.median(values), abs=1e-5)
+    assert rows["nesterov"]["at the target"] == "100 %" and float(rows["nesterov"]["steps to target"]) == 40
+    assert rows["lamb"]["at the target"] == "0 %" and rows["lamb"]["steps to target"] == "inf"
+    changes = {row["change"]: row for row in read_csv(full.folder / f"tables/{NAME}_ablations.csv")}
+    difference = np.median(normal(33, 5)) - np.median(values)
+    assert float(changes["no decay"]["against chosen, % points"]) == pytest.approx(difference, abs=1e-5)
+    pairs = read_csv(full.folder / f"tables/{NAME}_pairs.csv")
+    assert [(row["first"], row["second"]) for row in pairs] == [
+        ("nesterov", "lars"), ("nesterov", "lamb"), ("lars", "lamb"),
+    ]  # fmt: skip
+
+
+def test_the_drawn_schedule_is_the_formula(full):
+    """s <= W: base * (s/W)**power; then end + (base - end) * (1 - (s - W)/(T - W))**decay_power."""
+    final = full.results().final("nesterov", BATCH)
+    steps, rates, peak = rate(final)
+    schedule = json.loads(json.dumps(final.config["schedule"]))
+    warm, total = round(schedule["warmup"] * 20), 40
+    assert (
+        steps == list(range(1, total + 1)) and max(rates) == pytest.approx(peak) and rates.index(max(rates)) == warm - 1
+    )
+    by_hand = [peak * s / warm if s <= warm else peak * (1 - (s - warm) / (total - warm)) ** 2 for s in steps]
+    assert rates == pytest.approx(by_hand)
+
+
+def test_without_final_runs_the_figures_that_need_them_are_not_drawn(planted, tmp_path):
+    planted.tune("nesterov", [30.0, 40.0])
+    assert draw(planted.results(), tmp_path / "figures") == [f"{NAME}_best_of_k"]
+
+
+@pytest.mark.parametrize("name", study.names())
+def test_every_study_is_sound_and_its_experiments_exist(name):
+    one = study.read(name)
+    for experiment in (one.tune, one.final):
+        assert configure(f"+experiment={experiment}").experiment == experiment
+
+
+def test_a_wrong_study_is_one_line():
+    with pytest.raises(UserError, match='there is no study "realty_check"; did you mean "reality_check"'):
+        study.read("realty_check")
+    good = {key: value for key, value in vars(study.read(NAME)).items() if key != "name"}
+    good["rule"] = vars(good["rule"])
+    for change, message in [
+        ({"colour": 1}, "colour: no such setting"),
+        ({"target": "high"}, "target=high: expected a number"),
+        ({"rule": {"metric": "val_accuracy", "epoch": "first"}}, "epoch=first: no such choice"),
+        ({"generic": ["sgd"]}, "sgd is none of the contestants"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            study.parse("wrong", {**good, **change})
+    with pytest.raises(UserError, match="margin is missing"):
+        study.parse("wrong", {key: value for key, value in good.items() if key != "margin"})
+
+
+def read_csv(path):
+    return list(csv.DictReader(path.open()))
