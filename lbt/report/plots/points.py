@@ -38,7 +38,7 @@ def points(spec: Spec, frame: Frame) -> tuple[list[Point], list[str]]:
     counts = sorted({len(point.cell.values) for point in found if point.cell.values})
     if counts:
         runs = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
-        notes.append(f"n={runs} runs a place")
+        notes.append(f"runs at each place: n={runs}")
     return found, notes
 
 
