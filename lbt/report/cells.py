@@ -10,6 +10,10 @@ from typing import Any
 
 import pandas as pd
 
+_COLUMNS = (
+    "id", "path", "status", "settings", "summary", "curve", "seed", "steps_per_epoch", "data.name", "model.name",
+    "protocol.name", "precision", "device", "torch", "commit",
+)  # fmt: skip
 _MAY_DIFFER = ("seed", "data.root")
 _STANDING = ("data", "model", "task", "epochs")  # groups of settings that all cells of one section share
 
@@ -43,7 +47,7 @@ class Cell:
     Args:
         key: setting -> value, its place in the table.
         standing: what it stands on.
-        runs: their rows of the frame.
+        runs: their rows of the frame, with the columns a report shows.
         metric: name of the figure in a run's summary, in %.
     """
 
@@ -109,13 +113,14 @@ def make_cells(runs: pd.DataFrame, keys: Sequence[str], metric: str) -> list[Cel
     if runs.empty:
         return []
     groups: dict[tuple, list[int]] = {}
+    kept = runs[[column for column in _COLUMNS if column in runs]]  # a run has some 80, and taking rows copies them
     known = zip(*(runs[column] for column in ("settings", "origin", "fingerprint", "epochs")), strict=True)
     places = zip(*(_values(runs, key) for key in keys), strict=True)
     for position, ((settings, origin, fingerprint, epochs), place) in enumerate(zip(known, places, strict=True)):
         standing = Standing(_standing(settings, keys), origin, fingerprint, int(epochs))
         groups.setdefault((standing, place), []).append(position)
     cells = [
-        Cell(dict(zip(keys, place, strict=True)), standing, runs.iloc[positions], metric)
+        Cell(dict(zip(keys, place, strict=True)), standing, kept.iloc[positions], metric)
         for (standing, place), positions in groups.items()
     ]
     return sorted(cells, key=_order)
@@ -146,8 +151,8 @@ def _standing(settings: dict[str, Any], keys: Sequence[str]) -> str:
 def _differing(settings: Sequence[dict[str, Any]]) -> dict[str, list]:
     """Returns the settings, other than the seed, in which runs differ."""
     settings = list(settings)
-    same = set.intersection(*(set(one.items()) for one in settings))
-    names = {name for one in settings for name, value in one.items() if (name, value) not in same}
+    first = settings[0].items()
+    names = {name for one in settings[1:] for name, _ in first ^ one.items()}
     values = {name: list({_comparable(one.get(name)): one.get(name) for one in settings}.values()) for name in names}
     return {name: found for name, found in sorted(values.items()) if len(found) > 1 and name not in _MAY_DIFFER}
 

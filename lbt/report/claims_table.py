@@ -146,6 +146,7 @@ class ClaimsTable:
         names = ("task.name", "data.name", "batch")
         places = list(dict.fromkeys(tuple(known[key] for key in names) for known in self.published))
         self.mixed: list[str] = []
+        self._known: dict[str, list[Sample]] = {}
         self.rows: list[tuple[str, dict[str, Any], Finding]] = []
         for label, chosen in spec["sources"].items():
             for claim in spec["claims"]:
@@ -158,10 +159,14 @@ class ClaimsTable:
             if not claim.get("in_print", False):
                 return Finding("not at hand as figures", "-", "-", claims.OPEN, "the publication's own figures")
             return rule(evidence.of_print(self.published), places, 1, **options)
-        runs = select(self.runs, {**chosen, **claim.get("select", {})})
-        samples, mixed = evidence.of_runs(runs, self.spec["metric"])
-        self.mixed += [note for note in mixed if note not in self.mixed]
-        return rule(samples, places, claims.NEEDED, **options)
+        return rule(self._samples({**chosen, **claim.get("select", {})}), places, claims.NEEDED, **options)
+
+    def _samples(self, chosen: dict[str, Any]) -> list[Sample]:
+        key = repr(chosen)  # several claims are judged by the same runs
+        if key not in self._known:
+            self._known[key], mixed = evidence.of_runs(select(self.runs, chosen), self.spec["metric"])
+            self.mixed += [note for note in mixed if note not in self.mixed]
+        return self._known[key]
 
     def page(self) -> Page:
         """Returns the table laid out: a section for each source of figures, a row for each claim."""

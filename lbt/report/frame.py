@@ -1,5 +1,6 @@
 """Records as one table: a row per run, a column per setting."""
 
+import gc
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -36,6 +37,16 @@ def load(results_dir: str | Path) -> Frame:
     Left out and named are damaged records, those that contradict themselves (`lbt.report.sound`), and those of one id
     with different figures.
     """
+    collecting = gc.isenabled()
+    gc.disable()  # nothing here refers to itself, and the collector would walk through all rows again and again
+    try:
+        return _load(results_dir)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _load(results_dir: str | Path) -> Frame:
     rows: dict[str, dict[str, Any]] = {}
     problems, contradicted = [], set()
     for path in records.paths(results_dir):
@@ -103,18 +114,18 @@ def select(runs: pd.DataFrame, wanted: Mapping[str, Any]) -> pd.DataFrame:
         wanted: setting -> value; a list means any of them, null that the setting is absent or off by null, and a text
             may hold shell patterns (`fig*`).
     """
+    chosen = np.ones(len(runs), dtype=bool)
     for key, values in wanted.items():
         values = values if isinstance(values, list) else [values]
-        if key not in runs:
-            if None in values:
-                continue
+        if key in runs:
+            chosen &= _any_of(runs[key], values)
+        elif None not in values:
             return runs.iloc[:0]
-        known = runs[key]
-        chosen = known.isin([value for value in values if value is not None])
-        if None in values:
-            chosen |= known.isna()
-        patterns = [value for value in values if isinstance(value, str) and "*" in value]
-        if patterns:
-            chosen |= known.isin([text for text in known.unique() if any(fnmatch(str(text), one) for one in patterns)])
-        runs = runs[chosen]
-    return runs
+    return runs[chosen]
+
+
+def _any_of(known: pd.Series, values: list[Any]) -> np.ndarray:
+    patterns = [value for value in values if isinstance(value, str) and "*" in value]
+    values = [*values, *[text for text in known.unique() if any(fnmatch(str(text), one) for one in patterns)]]
+    found = known.isin([value for value in values if value is not None])
+    return (found | known.isna() if None in values else found).to_numpy()

@@ -32,6 +32,10 @@ def draw(spec: Spec, frame: Frame) -> Figure | None:
             here = [point for point in found if point.panel == (row, column)]
             ticks = spec.sorted(spec.x, [point.x for point in (found if shared else here)])
             _panel(spec, axes, here, series, ticks, (row, column))
+    for axes_of_row, row in zip(grid, rows, strict=True):
+        if any(_failed(point) for point in found if point.panel[0] == row):
+            low, high = axes_of_row[0].get_ylim()
+            axes_of_row[0].set_ylim(low - (0.04 + 0.06 * len(series)) * (high - low), high)  # room for the crosses
     name_panels(spec, grid, rows, columns, f"{spec.metric.replace('_', ' ')} (%)", spec.label(spec.x))
     return finish(figure, spec, notes, _legend(spec, series, found), columns=6)
 
@@ -47,7 +51,7 @@ def _panel(
         spread = [statistics.stdev(point.cell.values) if len(point.cell.values) > 1 else 0 for point in trained]
         places, means = [at[point.x] for point in trained], [point.cell.mean for point in trained]
         axes.errorbar(places, means, yerr=spread if any(spread) else None, capsize=2, **style)
-        failed = [at[point.x] for point in line if not point.cell.values and "diverged" in point.cell.statuses]
+        failed = [at[point.x] for point in line if _failed(point)]
         height = [0.02 + 0.05 * index] * len(failed)  # of the panel, so that the lines' crosses do not cover each other
         (crosses,) = axes.plot(failed, height, "x", color=style["color"], transform=axes.get_xaxis_transform())
         crosses.set_in_layout(False)
@@ -57,6 +61,10 @@ def _panel(
     else:
         axes.set_xticks(range(len(ticks)), [spec.label(value) for value in ticks], rotation=30 * (len(ticks) > 3))
         axes.set_xlim(-0.4, len(ticks) - 0.6)
+
+
+def _failed(point: Point) -> bool:
+    return not point.cell.values and "diverged" in point.cell.statuses
 
 
 def _printed(spec: Spec, axes: Axes, name: Any, at: dict[Any, float], panel: Place, style: dict[str, Any]) -> None:
@@ -78,6 +86,7 @@ def _legend(spec: Spec, series: Sequence[Any], found: Sequence[Point]) -> list[L
     if spec.published:
         open_markers = {"color": "#555555", "linestyle": ":", "linewidth": 0.8, "marker": "o"}
         handles.append(Line2D([], [], label="published", markerfacecolor="white", **open_markers))
-    if any(not point.cell.values and "diverged" in point.cell.statuses for point in found):
-        handles.append(Line2D([], [], label="diverged", color="#555555", marker="x", linestyle=""))
+    if any(map(_failed, found)):
+        label = "diverged (from below: in this order)"
+        handles.append(Line2D([], [], label=label, color="#555555", marker="x", linestyle=""))
     return handles

@@ -37,8 +37,8 @@ def points(spec: Spec, frame: Frame) -> tuple[list[Point], list[str]]:
     found = _at_rate(spec, kept)
     counts = sorted({len(point.cell.values) for point in found if point.cell.values})
     if counts:
-        runs = f"{counts[0]} to {counts[-1]} seeds" if len(counts) > 1 else f"n={counts[0]}"
-        notes.append(f"a point is {runs}" + ("" if counts[-1] == 1 else ", mean and standard deviation"))
+        runs = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
+        notes.append(f"runs at each place: n={runs}")
     return found, notes
 
 

@@ -1,0 +1,126 @@
+"""Times `lbt tables` and `lbt plots` over many synthetic records: seconds and peak memory of each.
+
+    python scripts/bench_report.py --records 10000
+
+The records have 100 epochs each and the settings of the experiments behind Table 1 and figures 2, 3, 6 and 8, with as
+many seeds as it takes; their numbers are made up, and they lie in a temporary folder.
+"""
+
+import argparse
+import hashlib
+import itertools
+import json
+import math
+import multiprocessing
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from lbt import records, runtime, sweep
+from lbt.config import Config, identity, resolve, run_id, to_json
+
+BATCHES = (512, 1024, 2048, 4096, 8192, 16384)
+PROTOCOLS = ("paper", "released")
+LAYERS = 21
+FINGERPRINT = "5" * 16
+MADE_BY = {
+    "lbt": "0.1.0", "commit": "0" * 40, "dirty": False, "torch": "2.11.0", "device_name": "none",
+    "data": "synthetic", "data_fingerprint": FINGERPRINT, "steps_per_epoch": 20,
+}  # fmt: skip
+
+
+def grid() -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yields (experiment, overrides) of every configuration."""
+    for batch, protocol, rank, name in itertools.product(BATCHES, PROTOCOLS, range(3), ("lars", "lamb", "tvlars")):
+        yield "tvlars_table1_x", (f"batch={batch}", f"protocol={protocol}", f"lr_rank={rank}", f"optimizer={name}")
+    for batch, protocol, lam in itertools.product((1024, 16384), PROTOCOLS, (1e-6, 1e-5, 1e-4, 5e-3, 1e-2)):
+        place = (f"batch={batch}", f"protocol={protocol}")
+        yield "fig6_lambda", (*place, "optimizer=tvlars", f"optimizer.lam={lam}")
+    for batch, protocol, init in itertools.product(BATCHES, PROTOCOLS, ("xavier_uniform", "kaiming_normal")):
+        place = (f"batch={batch}", f"protocol={protocol}")
+        yield "fig8_init", (*place, "optimizer=tvlars", f"model.init={init}")
+    for batch in BATCHES:
+        yield "fig2_warmup", (f"batch={batch}", "optimizer=lars", "schedule=warmup_polynomial", "warmup=0")
+    for batch, schedule in itertools.product(BATCHES, ("warmup_cosine", "warmup_polynomial")):
+        yield "fig3_norms", (f"batch={batch}", "optimizer=lars", "ema=0.5", f"schedule={schedule}")
+
+
+def epoch_lines(variant: int, norms: bool) -> tuple[str, dict]:
+    """Returns 100 epochs' lines and the last one's figures."""
+    lines = []
+    for epoch in range(1, 101):
+        accuracy = round(10 + (60 + variant % 17) * (1 - math.exp(-epoch / (10 + variant))), 2)
+        loss = 2.3 * math.exp(-epoch / 50)
+        line = {"kind": "epoch", "epoch": epoch, "step": 20 * epoch, "lr": 0.1, "effective_lr": 0.1, "train_loss": loss}
+        line |= {"test_loss": loss, "test_accuracy": accuracy, "wall_train_seconds": 1.0, "wall_eval_seconds": 1.0}
+        if norms:
+            steps = [20 * (epoch - 1), 20 * (epoch - 1) + 10]
+            rows = [[1.0 + layer + epoch for layer in range(LAYERS)] for _ in steps]
+            line["layer_norms"] = {"names": list(range(LAYERS)), "steps": steps, "lwn": rows, "lgn": rows}
+        lines.append(json.dumps(line))
+    figures = {"epochs": 100, "steps": 2000, "train_loss": loss, "test_loss": loss, "test_accuracy": accuracy}
+    return "".join(f"{line}\n" for line in lines), {**figures, "wall_seconds": 1.0}
+
+
+def plant(folder: Path, config: Config, epochs: str, summary: dict) -> None:
+    """Writes one record."""
+    name = run_id(identity(config), FINGERPRINT)
+    first = {"kind": "run", "schema": records.SCHEMA, "id": name, "config": to_json(config), "provenance": MADE_BY}
+    text = f"{records.to_line(first)}\n{epochs}"
+    sha256 = records.checksum(text.encode())
+    end = records.to_line({"kind": "end", "status": "done", "summary": summary, "sha256": sha256})
+    path = records.path_of(folder, config.experiment, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{text}{end}\n")
+
+
+def plant_all(folder: Path, count: int) -> None:
+    """Writes `count` records, seed by seed; the layers' norms are in one seed of figure 3."""
+    known = [
+        replace(runtime.settle(resolve(sweep.compose([*overrides, "precision=fp32"]))), experiment=experiment)
+        for experiment, overrides in grid()
+    ]
+    pool = [epoch_lines(variant, False) for variant in range(40)]
+    norms = epoch_lines(0, True)
+    kinds = ((seed, config) for seed in itertools.count() for config in known)
+    for _, (seed, config) in zip(range(count), kinds, strict=False):
+        chosen = int(hashlib.sha256(f"{seed}{config}".encode()).hexdigest(), 16) % len(pool)
+        with_norms = config.experiment == "fig3_norms" and seed == 0
+        plant(folder, replace(config, seed=seed), *(norms if with_norms else pool[chosen]))
+
+
+def measure(verb: str, folder: Path) -> float:
+    """Runs one command; returns its seconds and prints them with its peak memory."""
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "lbt", verb, "--results-dir", str(folder)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    seconds = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024  # KiB on Linux; of the larger one so far
+    print(f"lbt {verb}: {seconds:.1f} s, peak memory so far {peak:.0f} MiB")
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", type=int, default=10_000, help="default: %(default)s")
+    parser.add_argument("--folder", type=Path, help="of the records; planted there if it does not exist, and kept")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary) / "results"
+        if not folder.exists():
+            # In a process of its own, which ends before anything is measured.
+            planting = multiprocessing.Process(target=plant_all, args=(folder, options.records))
+            planting.start()
+            planting.join()
+        found = len(records.paths(folder))
+        seconds = measure("tables", folder) + measure("plots", folder)
+        print(f"{found} records: {seconds:.1f} s together")
+
+
+if __name__ == "__main__":
+    main()
