@@ -60,6 +60,7 @@ class Graphed:
     def __init__(self, function: Callable[..., Any], generator: torch.Generator | None = None):
         self.function, self._generator = function, generator
         self.graph: torch.cuda.CUDAGraph | None = None
+        self._stream: torch.cuda.Stream | None = None  # one for all calls: each stream keeps memory of its own
         self._inputs: list[Tensor] = []
         self._outputs: Any = None
         self.calls = 0  # since the inputs have had this shape
@@ -75,11 +76,12 @@ class Graphed:
     def plain(self, *tensors: Tensor) -> Any:
         """Calls the function in a stream of its own, as a capture will."""
         self.calls += 1
-        current, side = torch.cuda.current_stream(), torch.cuda.Stream()
-        side.wait_stream(current)
-        with torch.cuda.stream(side):
+        self._stream = self._stream or torch.cuda.Stream()
+        current = torch.cuda.current_stream()
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
             results = self.function(*tensors)
-        current.wait_stream(side)
+        current.wait_stream(self._stream)
         for result in results or ():
             result.record_stream(current)
         return results

@@ -117,7 +117,7 @@ def test_root_defaults_to_lbt_data_then_home(monkeypatch, tmp_path, home):
 
 
 def test_every_reader_is_registered():
-    assert set(SOURCES) == {"digits", "synthetic", "cifar10", "tiny_imagenet", "image_folder"}
+    assert set(SOURCES) == {"digits", "synthetic", "cifar10", "tiny_imagenet", "image_folder", "image_stream"}
 
 
 # --- official CIFAR-10, a small one built here ---
