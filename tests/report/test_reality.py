@@ -135,6 +135,15 @@ def test_a_planted_winner_is_found(planted, nesterov, lars, decision, words):
     assert re.search(words, found.sentence) and found.sentence.count("\n") == 0
 
 
+def test_the_order_of_the_contestants_does_not_turn_the_verdict_round(planted):
+    found = comparison(planted, normal(42, 8), normal(45, 8))
+    results = planted.results()
+    results.study = replace(results.study, contestants=results.study.contestants[::-1])
+    turned = verdict(results, BATCH)
+    assert found.decision == turned.decision == "falls short"
+    assert "interval -" in found.sentence and "interval -" in turned.sentence
+
+
 def test_a_missing_side_is_said(planted):
     assert verdict(planted.results(), BATCH).sentence == "not decided: no trial of nesterov has been chosen."
     planted.tune("nesterov", [30.0])
