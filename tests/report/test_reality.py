@@ -14,8 +14,9 @@ from lbt.config import identity, run_id, to_json
 from lbt.errors import UserError
 from lbt.report.frame import load
 from lbt.report.reality import selection, study
-from lbt.report.reality.figures import FIGURES, draw, rate
-from lbt.report.reality.results import gather, summary
+from lbt.report.reality.figures import draw, rate, steps_to_target
+from lbt.report.reality.results import Results, gather, summary
+from lbt.report.reality.study import Final
 from lbt.report.reality.verdict import verdict
 from lbt.tuning import chosen, space
 
@@ -134,6 +135,15 @@ def test_a_planted_winner_is_found(planted, nesterov, lars, decision, words):
     assert re.search(words, found.sentence) and found.sentence.count("\n") == 0
 
 
+def test_the_order_of_the_contestants_does_not_turn_the_verdict_round(planted):
+    found = comparison(planted, normal(42, 8), normal(45, 8))
+    results = planted.results()
+    results.study = replace(results.study, contestants=results.study.contestants[::-1])
+    turned = verdict(results, BATCH)
+    assert found.decision == turned.decision == "falls short"
+    assert "interval -" in found.sentence and "interval -" in turned.sentence
+
+
 def test_a_missing_side_is_said(planted):
     assert verdict(planted.results(), BATCH).sentence == "not decided: no trial of nesterov has been chosen."
     planted.tune("nesterov", [30.0])
@@ -225,7 +235,9 @@ def test_the_command_writes_page_tables_and_figures_the_same_bytes_each_time(ful
     first = written()
     assert "tuned nesterov exceeds lars" in capsys.readouterr().out
     assert first == written()
-    wanted = {f"figures/{NAME}_{name}.{kind}" for name in FIGURES for kind in ("svg", "png")}
+    wanted = {
+        f"figures/{NAME}_{name}.{kind}" for name in ("best_of_k", "boxes", "schedules") for kind in ("svg", "png")
+    }
     wanted |= {f"tables/{NAME}_{name}.{kind}" for name in ("summary", "pairs", "best_of_k", "ablations", "chosen")
               for kind in ("md", "csv", "tex")}  # fmt: skip
     assert {path.as_posix() for path in first} == wanted | {"REALITY_CHECK.md", f"reality/{NAME}.yaml"}
@@ -266,6 +278,29 @@ def test_the_drawn_schedule_is_the_formula(full):
 def test_without_final_runs_the_figures_that_need_them_are_not_drawn(planted, tmp_path):
     planted.tune("nesterov", [30.0, 40.0])
     assert draw(planted.results(), tmp_path / "figures") == [f"{NAME}_best_of_k"]
+
+
+def test_steps_to_target_are_medians_and_perfect_scaling_halves_them():
+    def final(name, batch, steps):
+        epochs = [
+            [{"step": s, "test_accuracy": a} for s, a in ((1, 5.0), (reached, 99.0 if reached else 6.0))]
+            for reached in steps
+        ]
+        return Final(name, batch, "", "", None, [99.0] * len(steps), 0, epochs, {})
+
+    one = study.read("reality_check")
+    finals = [
+        final("nesterov", 512, [400, 100, 200]),
+        final("nesterov", 4096, [90, 0, 60]),  # 0: never; later than any other
+        final("lars", 512, [300, 300, 300]),
+        final("lars", 4096, [0, 0, 60]),
+    ]
+    axes = steps_to_target(Results(one, {}, {}, finals, [])).axes[0]
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+    assert lines["nesterov"] == [[512, 200], [4096, 90]]
+    assert lines["lars"] == [[512, 300]]  # most of its runs never reached it at 4,096
+    assert lines["perfect scaling"] == [[512, 200], [4096, 25], [16384, 6.25]]
+    assert steps_to_target(Results(one, {}, {}, finals[:1], [])) is None
 
 
 @pytest.mark.parametrize("name", study.names())

@@ -108,11 +108,11 @@ def schedules(results: Results) -> Figure | None:
         return None
     figure = Figure(figsize=(7.8, 2.9 * len(found) + 0.2), layout="constrained")
     for row, finals in zip(figure.subplots(len(found), 2, squeeze=False), found, strict=True):
-        for final in finals:
+        for index, final in enumerate(finals):
             steps, rates, peak = rate(final)
-            colour, _ = _colour(results, final.optimizer)
-            row[0].plot(steps, rates, color=colour, label=f"{final.optimizer}, peak {peak:.3g}")
-            row[1].plot(steps, [value / peak for value in rates], color=colour, label=final.optimizer)
+            look = {"color": _colour(results, final.optimizer)[0], "linestyle": "--" if index else "-"}  # may coincide
+            row[0].plot(steps, rates, label=f"{final.optimizer}, peak {peak:.3g}", **look)
+            row[1].plot(steps, [value / peak for value in rates], **look)
         row[0].set(yscale="log", xlabel="update", ylabel="learning rate", title=f"batch {finals[0].batch:,}")
         row[1].set(xlabel="update", ylabel="share of the peak")
         row[0].legend(frameon=False)
@@ -130,12 +130,12 @@ def rate(final: Final) -> tuple[list[int], list[float], float]:
 
 def steps_to_target(results: Results) -> Figure | None:
     """Median updates to the target against the batch size, with the line of perfect scaling (twice the batch, half)."""
-    figure = Figure(figsize=(4.8, 3.4), layout="constrained")
-    axes = figure.subplots()
     lines = [(name, list(_reached(results, name))) for name in results.study.contestants]
     lines = [(name, points) for name, points in lines if points]
-    if not lines:
-        return None
+    if len({batch for _, points in lines for batch, _ in points}) < 2:
+        return None  # one batch size shows no scaling
+    figure = Figure(figsize=(4.8, 3.4), layout="constrained")
+    axes = figure.subplots()
     for name, points in lines:
         colour, marker = _colour(results, name)
         axes.plot(*zip(*points, strict=True), color=colour, marker=marker, label=name)

@@ -1,6 +1,7 @@
 """A study's results: its trials, choices, final runs and comparisons, and the rows of its tables."""
 
 import json
+import math
 import statistics as plain
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,8 @@ def gather(study: Study, frame: Frame, results_dir: str | Path) -> Results:
         if len(set(counts.values())) > 1:
             listed = ", ".join(f"{name} {count}" for name, count in counts.items())
             notes.append(f"unequal effort at batch {batch}, finished trials: {listed}")
+    if unfinished := sum(found.unfinished for found in made.values()):
+        notes.append(f"{unfinished} trials are not finished and do not count yet")
     found = finals(study, frame, [one.id for one in written], notes)
     return Results(study, made, choices, found, notes)
 
@@ -103,7 +106,7 @@ def _measured(final: Final | None, target: float) -> dict[str, Any]:
             ("n", "diverged", "median %", "quartiles %", "95 % interval", "at the target", "steps to target")
         ) | {"n": 0}
     found = statistics.summarise(final.values)
-    steps = reach(final, target)
+    steps = plain.median_high(reach(final, target))  # a run that never gets there is later than any that does
     return {
         "n": found.n,
         "diverged": final.diverged,
@@ -111,7 +114,7 @@ def _measured(final: Final | None, target: float) -> dict[str, Any]:
         "quartiles %": found.quartiles,
         "95 % interval": found.interval,
         "at the target": percent(sum(value >= target for value in final.values) / found.n),
-        "steps to target": plain.median_high(steps),  # a run that never gets there is later than any that does
+        "steps to target": steps if math.isinf(steps) else int(steps),
     }
 
 

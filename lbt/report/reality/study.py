@@ -165,6 +165,8 @@ def finals(study: Study, frame: Frame, chosen: Sequence[str], notes: list[str]) 
     if stale := int((~current).sum()):
         notes.append(f"{stale} final runs of trials that are no longer the chosen ones are left out")
     runs = runs[current]
+    if unfinished := int((~runs["status"].isin(FINISHED)).sum()):
+        notes.append(f"{unfinished} final runs are not finished and do not count yet")
     variants = runs["study.variant"] if "study.variant" in runs else pd.Series(math.nan, index=runs.index)
     runs = runs.assign(variant=variants.where(variants.notna(), ""))
     found = []
