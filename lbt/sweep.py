@@ -164,7 +164,7 @@ class _Composer:
 
     def __call__(self, overrides: Sequence[str]) -> DictConfig:
         """Returns what Hydra's `load_sweep_config` gives, without the node `hydra`."""
-        parsed = [self._parse(text) for text in overrides]
+        parsed = [self._parse(text) for text in overrides if not text.startswith("hydra.")]
         chosen = [override for override in parsed if self._loader.repository.group_exists(override.key_or_group)]
         choices = tuple(override.input_line for override in chosen)
         if choices not in self._composed:
