@@ -206,6 +206,7 @@ def _instrument(training: Training, clock: Clock) -> None:
     data.batches = timed_batches
     clock.around(data, "_augment", "augmentation")
     clock.around(executor, "input", "augmentation")  # the normalisation
+    clock.around(executor, "forward", "forward")
     clock.around(executor.task, "loss", "forward")
     clock.around(executor, "backward", "backward")
     clock.around(training.optimizer, "step", "optimizer")

@@ -63,7 +63,7 @@ def per_epoch(training, peaks):
     graph, training.graph = training.graph, None
     update = sum(traffic.count(lambda: training._update(pixels, labels)).floor(peaks))
     training.graph = graph
-    counted = traffic.count(lambda: training.executor.evaluate(training.test_images, training.test_labels))
+    counted = traffic.count(lambda: training.executor.evaluate(training.sets, epoch=1, epochs=1))
     return update * len(training.data.images) / len(pixels) + sum(counted.floor(peaks))
 
 
