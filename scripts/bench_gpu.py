@@ -43,6 +43,8 @@ def rows(options):
     yield f"CIFAR-10, ResNet18, batch {large}, graph", [*cifar, f"batch={large}", graph], 8
     yield f"CIFAR-10, ResNet18, batch {small}", [*cifar, f"batch={small}"], 12
     yield f"CIFAR-10, ResNet18, batch {small}, graph", [*cifar, f"batch={small}", graph], 12
+    twins = [*cifar, "task=barlow_twins", "data.augment=barlow_twins", f"batch={more}"]
+    yield f"Barlow Twins, CIFAR-10, ResNet18, batch {more}", twins, 25
     yield f"64x64, ResNet34, batch {more}", [*tiny, "model=resnet34", f"batch={more}"], 100
     yield f"64x64, ResNet34, batch {more}, graph", [*tiny, "model=resnet34", f"batch={more}", graph], 100
 
@@ -63,7 +65,7 @@ def per_epoch(training, peaks):
     graph, training.graph = training.graph, None
     update = sum(traffic.count(lambda: training._update(pixels, labels)).floor(peaks))
     training.graph = graph
-    counted = traffic.count(lambda: training.executor.evaluate(training.sets, epoch=1, epochs=1))
+    counted = traffic.count(lambda: training.executor.evaluate(training.sets, epoch=1, epochs=2))
     return update * len(training.data.images) / len(pixels) + sum(counted.floor(peaks))
 
 

@@ -31,7 +31,7 @@ INTRODUCTION = f"""\
 Do et al., *Revisiting LARS for Large Batch Training Generalization of Neural Networks*, arXiv 2309.14053: what the text
 says, what the authors' released code computes, and what each difference does when it is switched on alone, starting
 from `protocol=paper`. Each has an `audit=` switch (`configs/audit`); `protocol=released` switches on those of rows 1 to
-8 and 10 together.
+10 and 14 to 16 together.
 
 A difference is the mean accuracy on the test set with the switch minus that without, in percentage points, over the
 seeds that trained to the end, with Welch's {CONFIDENCE:.0%} interval; one seed on a side has no interval. Runs that

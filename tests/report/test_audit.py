@@ -130,7 +130,7 @@ def test_the_command_writes_the_page_with_all_twenty_rows_and_real_commands(tmp_
     assert str(tmp_path / "AUDIT.md") in capsys.readouterr().out
     assert {int(row) for row in re.findall(r"^## (\d+)\.", text, flags=re.MULTILINE)} == set(range(1, 21))
     assert "Nothing has been measured yet." in text
-    assert text.count("Measured effect: not measured yet; `lbt train") == 14
+    assert text.count("Measured effect: not measured yet; `lbt train") == 18
     for experiment in re.findall(r"\+experiment=(\w+)", text):
         assert (CONFIG_DIR / "experiment" / f"{experiment}.yaml").exists()
     assert main(["audit", "--results-dir", str(tmp_path / "none")]) == 2
