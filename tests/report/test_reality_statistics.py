@@ -70,6 +70,15 @@ def test_comparisons_agree_with_scipy_and_are_corrected_for_their_number():
     assert found[smallest].corrected == pytest.approx(3 * p[smallest])
 
 
+def test_the_rank_test_of_few_values_is_exact_with_ties():
+    """All 252 ways to split ten values in two: how often is the rank sum at least as far from its mean?"""
+    a, b = [39.9, 39.9, 41.0, 40.0, 42.5], [42.0, 42.5, 44.0, 43.0, 42.5]
+    (one,) = statistics.compare({"a": a, "b": b})
+    ranks = stats.rankdata(a + b)
+    sums = [abs(sum(ranks[list(split)]) - 27.5) for split in itertools.combinations(range(10), 5)]
+    assert one.p == pytest.approx(np.mean(np.array(sums) >= abs(sum(ranks[:5]) - 27.5) - 1e-9))
+
+
 def test_samples_too_small_for_an_interval_are_not_tested():
     (one,) = statistics.compare({"a": [1.0], "b": [2.0] * 9})
     assert (one.difference, one.interval, one.p, one.corrected) == (-1.0, None, None, None)
@@ -80,6 +89,7 @@ def test_holm_on_a_worked_example():
     assert statistics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert statistics.holm([0.7, 0.9]) == [1.0, 1.0]
     assert statistics.holm([]) == []
+    assert statistics.holm([0.01, 0.02], family=6) == pytest.approx([0.06, 0.1])
 
 
 def test_the_seeds_needed_suffice_on_average():

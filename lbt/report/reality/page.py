@@ -27,8 +27,8 @@ CAPTIONS = {
     "summary": "Final runs and tuning. Intervals: percentile bootstrap of the median, of fewer than five seeds none; "
     "with few seeds they are too narrow. Steps to target: median over seeds, counted at the ends of epochs. On the "
     "edge: chosen values within 5 % of a bound of their range; the space may be too small there.",
-    "pairs": "Differences of medians, bootstrap interval, two-sided Mann-Whitney p, corrected for a batch's pairs by "
-    "Holm's method.",
+    "pairs": "Differences of medians, bootstrap interval, two-sided Mann-Whitney p (exact for up to 8 seeds a side), "
+    "corrected by Holm's method for all pairs of the study's contestants at a batch, those still missing included.",
     "best_of_k": "",  # the figure shows it
     "ablations": "The ablated configuration, one change at a time; the intervals are not corrected for their number.",
     "chosen": "The chosen settings, by `lbt reality choose`.",

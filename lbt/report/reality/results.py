@@ -44,8 +44,9 @@ class Results:
 
     def compared(self, batch: int) -> list[statistics.Comparison]:
         """Returns the pairwise comparisons at a batch size."""
-        found = {name: self.final(name, batch) for name in self.study.contestants}
-        return statistics.compare({name: final.values for name, final in found.items() if final})
+        names = self.study.contestants
+        found = {name: final.values for name in names if (final := self.final(name, batch))}
+        return statistics.compare(found, family=math.comb(len(names), 2))
 
 
 def gather(study: Study, frame: Frame, results_dir: str | Path) -> Results:

@@ -7,7 +7,7 @@ from typing import Any
 from lbt import records
 from lbt.errors import UserError
 from lbt.report.frame import load
-from lbt.report.reality.study import Study, Trials, read, trials
+from lbt.report.reality.study import Trials, read, trials
 from lbt.tuning import chosen, space
 
 EDGE = 0.05  # of a range's length: a value that near to a bound lies on the edge
@@ -95,6 +95,3 @@ def _at(config: dict[str, Any], key: str) -> Any:
     if index:
         return value[int(index.rstrip("]"))]
     return value["name"] if isinstance(value, dict) else value
-
-
-__all__ = ["EDGE", "Study", "choice", "choose", "edges"]

@@ -14,6 +14,7 @@ from lbt.tuning import FEWEST_SEEDS
 
 LEVEL = 0.95
 RESAMPLES = 10_000
+SPLITS = 20_000  # a rank test is exact, with ties, where there are no more ways to split the values (up to 8 and 8)
 MEDIAN_FACTOR = math.pi / 2  # variance of a normal sample's median, relative to its mean's (asymptotic)
 
 
@@ -86,13 +87,19 @@ def summarise(values: Sequence[float], seed: int = 0) -> Summary:
     return Summary(len(sample), float(median), (float(low), float(high)), interval)
 
 
-def compare(samples: dict[str, Sequence[float]], seed: int = 0) -> list[Comparison]:
-    """Returns all pairwise comparisons of the samples, their p-values corrected for their number by Holm's method."""
+def compare(samples: dict[str, Sequence[float]], seed: int = 0, *, family: int = 0) -> list[Comparison]:
+    """Returns all pairwise comparisons of the samples, their p-values corrected by Holm's method.
+
+    Args:
+        samples: by name.
+        seed: of the bootstrap.
+        family: comparisons that are planned, where some samples are still missing; at least those made are counted.
+    """
     names = list(samples)
     pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
     found = [_pair(a, b, samples[a], samples[b], seed) for a, b in pairs]
     tested = [pair.p for pair in found if pair.p is not None]
-    corrected = iter(holm(tested))
+    corrected = iter(holm(tested, family))
     return [
         Comparison(c.first, c.second, c.difference, c.interval, c.p, None if c.p is None else next(corrected))
         for c in found
@@ -107,8 +114,13 @@ def _pair(first: str, second: str, a: Sequence[float], b: Sequence[float], seed:
     rng = np.random.default_rng(seed)
     interval = _interval(_medians(a, rng) - _medians(b, rng))
     same = len({*a, *b}) == 1  # the rank test is not defined there; nothing differs
-    p = 1.0 if same else float(stats.mannwhitneyu(a, b, alternative="two-sided").pvalue)
+    p = 1.0 if same else float(stats.mannwhitneyu(a, b, method=_method(a, b)).pvalue)
     return Comparison(first, second, difference, interval, p)
+
+
+def _method(a: np.ndarray, b: np.ndarray) -> str | stats.PermutationMethod:
+    # scipy's own choice is the normal approximation as soon as two values are equal, and that is poor for few values.
+    return stats.PermutationMethod(n_resamples=SPLITS) if special.comb(len(a) + len(b), len(a)) <= SPLITS else "auto"
 
 
 def _medians(sample: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -121,12 +133,18 @@ def _interval(estimates: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Returns p-values corrected by Holm's step-down method (Holm 1979), in the order given."""
+def holm(p_values: Sequence[float], family: int = 0) -> list[float]:
+    """Returns p-values corrected by Holm's step-down method (Holm 1979), in the order given.
+
+    Args:
+        p_values: of the tests made.
+        family: number of tests it is corrected for, if more; those not made count as the largest p-values.
+    """
+    count = max(family, len(p_values))
     order = np.argsort(p_values, kind="stable")
     corrected, running = [0.0] * len(order), 0.0
     for rank, position in enumerate(order):
-        running = max(running, min(1.0, (len(order) - rank) * p_values[position]))
+        running = max(running, min(1.0, (count - rank) * p_values[position]))
         corrected[position] = running
     return corrected
 
