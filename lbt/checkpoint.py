@@ -44,3 +44,37 @@ def load(path: Path, device: torch.device) -> dict[str, Any] | None:
     except (RuntimeError, EOFError, ValueError, OSError, pickle.UnpicklingError):
         return None  # a damaged file: the run starts again
     return state if state.get("schema") == SCHEMA else None
+
+
+def state_of(training: Any) -> dict[str, Any]:
+    """Returns what decides the rest of a `lbt.train.Training`, as `save` takes it."""
+    state = {
+        "device": training.device.type,
+        **{part: owner.state_dict() for part, owner in _parts(training)},
+        "random": torch.get_rng_state(),
+        "step": training.step,
+        "epoch": training.epoch,
+        "seen": training.seen,
+        "sums": training.sums,
+        "wall_seconds": training.seconds(),
+        "lines": training.record.lines,
+    }
+    if training.device.type == "cuda":
+        state["random_cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def restore(training: Any, state: dict[str, Any]) -> None:
+    """Puts a training that has just been made where `state_of` found it; its record is the caller's to open."""
+    for part, owner in _parts(training):
+        owner.load_state_dict(state[part])
+    torch.set_rng_state(state["random"].cpu())
+    if "random_cuda" in state and training.device.type == "cuda":
+        torch.cuda.set_rng_state(state["random_cuda"].cpu())
+    training.step, training.epoch, training.seen = state["step"], state["epoch"], state["seen"]
+    training.sums, training.wall_seconds = state["sums"], state["wall_seconds"]
+
+
+def _parts(training: Any) -> list[tuple[str, Any]]:
+    parts = ("model", "optimizer", "data", "average", "norms")
+    return [(part, getattr(training, part)) for part in parts if getattr(training, part) is not None]

@@ -22,8 +22,8 @@ from lbt.outcome import Outcome
 from lbt.step import Executor, Sets, frozen_statistics, is_out_of_memory
 
 CHECKPOINT_SECONDS = 20.0  # an epoch that ends later than this after the last checkpoint writes one
-STATISTICS_IMAGES = 10_000  # whose batch-norm statistics go with weights that were not trained on
 LONGEST_SECONDS = 45.0  # within an epoch one is written after this time
+STATISTICS_IMAGES = 10_000  # whose batch-norm statistics go with weights that were not trained on
 
 
 class Training:
@@ -81,7 +81,7 @@ class Training:
         self.epoch = 0  # epochs completed
         self.sums: dict[str, torch.Tensor] = {}  # loss and the task's other figures, of this epoch's images so far
         self.seen = 0  # images of this epoch so far
-        self.wall_seconds = 0.0  # spent on this run, earlier sessions included
+        self.wall_seconds = 0.0  # spent on this run in earlier sessions
         self.record: records.RecordWriter | None = None
         self.graph = GraphedUpdate(self) if config.cuda_graph else None
 
@@ -130,7 +130,7 @@ class Training:
             }
             self.record = records.RecordWriter(self.path, [records.to_line(first | {"provenance": made_by})])
         else:
-            self._load_state(state)
+            checkpoint.restore(self, state)
             self.record = records.RecordWriter(self.path, state["lines"])
         self._started = self._saved = time.monotonic()
 
@@ -237,54 +237,23 @@ class Training:
         """Returns the last epoch's figures and the run's length."""
         last = json.loads(self.record.lines[-1])
         figures = {key: value for key, value in last.items() if key.endswith(("_loss", "_accuracy"))}
-        wall = round(self.wall_seconds + time.monotonic() - self._started, 2)
+        wall = round(self.seconds(), 2)
         executed = {"cuda_graph": self.graph.state} if self.graph else {}
         return {"epochs": self.epoch, "steps": self.step, **figures, **executed, "wall_seconds": wall}
+
+    def seconds(self) -> float:
+        """Returns the seconds spent on this run so far, earlier sessions included."""
+        return self.wall_seconds + time.monotonic() - self._started
 
     def _largest_micro_batch(self) -> int:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         size = min(self.config.batch, len(self.data.images))
-        return self.executor.largest_micro_batch(next(iter(self.data.images.split(size))), self.data.labels[:size])
+        return self.executor.largest_micro_batch(self.data.examples(size), self.data.labels[:size])
 
     def _save(self) -> None:
-        now = time.monotonic()
-        state = {
-            "device": self.device.type,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "data": self.data.state_dict(),
-            "random": torch.get_rng_state(),
-            "step": self.step,
-            "epoch": self.epoch,
-            "seen": self.seen,
-            "sums": self.sums,
-            "wall_seconds": self.wall_seconds + now - self._started,
-            "lines": self.record.lines,
-        }
-        if self.average is not None:
-            state["average"] = self.average.state_dict()
-        if self.norms is not None:
-            state["norms"] = self.norms.state_dict()
-        if self.device.type == "cuda":
-            state["random_cuda"] = torch.cuda.get_rng_state()
-        checkpoint.save(self.checkpoint_path, state)
+        checkpoint.save(self.checkpoint_path, checkpoint.state_of(self))
         self._saved = time.monotonic()
-
-    def _load_state(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.data.load_state_dict(state["data"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        if self.norms is not None:
-            self.norms.load_state_dict(state["norms"])
-        torch.set_rng_state(state["random"].cpu())
-        if "random_cuda" in state and self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["random_cuda"].cpu())
-        self.step, self.epoch, self.seen = state["step"], state["epoch"], state["seen"]
-        self.sums = state["sums"]
-        self.wall_seconds = state["wall_seconds"]
 
 
 def _one_line(error: Exception) -> str:

@@ -176,6 +176,19 @@ def test_every_optimizer_trains_it(tmp_path, optimizer):
     assert outcome.status == "done" and np.isfinite(outcome.summary["train_loss"])
 
 
+def test_running_out_of_memory_names_the_largest_micro_batch(tmp_path, monkeypatch):
+    forward = BarlowTwins.forward
+
+    def fits_five(self, model, images):
+        if len(images[0]) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate much")
+        return forward(self, model, images)
+
+    monkeypatch.setattr(BarlowTwins, "forward", fits_five)
+    outcome = run_tiny(tmp_path, *TWINS)
+    assert outcome.status == "oom" and outcome.summary["largest_micro_batch"] == 4
+
+
 def test_divergence_ends_the_run(tmp_path):
     outcome = run_tiny(tmp_path, *TWINS, "optimizer=sgd", "lr=1e30", "schedule=constant")
     assert outcome.status == "diverged"
