@@ -17,6 +17,7 @@ from lbt import sweep
 from lbt.config import CONFIG_DIR, Config, identity, run_id
 from lbt.errors import UserError
 from lbt.records import replace_file
+from lbt.report import overview
 from lbt.report.frame import flatten, load
 
 SWITCHES = CONFIG_DIR / "audit"
@@ -143,6 +144,7 @@ def write(results_dir: str | Path) -> int:
         raise UserError(f"{results_dir}: no such folder; lbt train writes one, --results-dir names another")
     path = Path(results_dir) / "AUDIT.md"
     replace_file(path, markdown(results_dir).encode())
+    overview.write(results_dir)
     print(path)
     return 0
 

@@ -10,23 +10,38 @@ HEAD = """\
 # Results
 
 Everything on this page is made from the records in [`runs`](runs), one file a run, by the command named beside it; the
-same records give the same bytes. `lbt tables` and `lbt plots` write this page too.
+same records give the same bytes. `lbt tables`, `lbt plots`, `lbt audit` and `lbt reality` write this page too.
 """
 
 
 def write(results_dir: str | Path) -> None:
-    """Writes the page from the tables (`tables/*.md`) and figures (`figures/*.png`) below `results_dir`."""
+    """Writes the page from the pages, tables (`tables/*.md`) and figures (`figures/*.png`) below `results_dir`.
+
+    A table without a heading and a figure without a title are parts of one of the pages.
+    """
     root = Path(results_dir)
-    parts = [HEAD, "## Tables", ""]
-    parts += [_table(path) for path in sorted(root.glob("tables/*.md"))] or ["None yet."]
+    pages = [path for path in sorted(root.glob("*.md")) if path.name != "README.md"]
+    parts = [HEAD]
+    if pages:
+        parts += ["## Pages", "", *map(_page, pages), ""]
+    parts += ["## Tables", ""]
+    parts += [line for path in sorted(root.glob("tables/*.md")) if (line := _table(path))] or ["None yet."]
     parts += ["", "## Figures", ""]
-    parts += [_figure(path) for path in sorted(root.glob("figures/*.png"))] or ["None yet."]
+    parts += [text for path in sorted(root.glob("figures/*.png")) if (text := _figure(path))] or ["None yet."]
     replace_file(root / "README.md", ("\n".join(parts).rstrip() + "\n").encode())
+
+
+def _page(path: Path) -> str:
+    """Returns a page's line: its title and what its first paragraph begins with."""
+    heading, paragraph = path.read_text(encoding="utf-8").split("\n\n")[:2]
+    return f"- [{heading.removeprefix('# ')}]({path.name}): {_sentence(' '.join(paragraph.split()))}"
 
 
 def _table(path: Path) -> str:
     """Returns a table's line: its title, what its first paragraph begins with, its files and its command."""
     text = path.read_text(encoding="utf-8")
+    if not text.startswith("# "):
+        return ""
     title = text.splitlines()[0].removeprefix("# ")
     paragraph = " ".join(text.split("\n\n")[1].split())
     files = [f"[{kind}](tables/{path.stem}.{kind})" for kind in ("csv", "tex") if path.with_suffix(f".{kind}").exists()]
@@ -42,7 +57,8 @@ def _figure(path: Path) -> str:
     drawing = path.with_suffix(".svg")
     text = drawing.read_text(encoding="utf-8") if drawing.exists() else ""
     title, shows, command = (_metadata(text, name) for name in ("title", "description", "source"))
-    title = title or path.stem.replace("_", " ")
+    if not title:
+        return ""
     links = [f"`{command}`"] if command else []
     links += [f"[SVG](figures/{drawing.name})"] if text else []
     return f"### {title}\n\n![{title}](figures/{path.name})\n\n{' '.join([shows, *links]).strip()}\n"

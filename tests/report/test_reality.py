@@ -240,7 +240,7 @@ def test_the_command_writes_page_tables_and_figures_the_same_bytes_each_time(ful
     }
     wanted |= {f"tables/{NAME}_{name}.{kind}" for name in ("summary", "pairs", "best_of_k", "ablations", "chosen")
               for kind in ("md", "csv", "tex")}  # fmt: skip
-    assert {path.as_posix() for path in first} == wanted | {"REALITY_CHECK.md", f"reality/{NAME}.yaml"}
+    assert {path.as_posix() for path in first} == wanted | {"README.md", "REALITY_CHECK.md", f"reality/{NAME}.yaml"}
     page = (full.folder / "REALITY_CHECK.md").read_text()
     for target in re.findall(r"\]\(([^)]+)\)", page):
         assert (full.folder / target).exists()
@@ -329,3 +329,10 @@ def test_a_wrong_study_is_one_line():
 
 def read_csv(path):
     return list(csv.DictReader(path.open()))
+
+
+def test_the_page_of_results_names_the_page_and_not_its_parts(full):
+    main(["reality", NAME, "--results-dir", str(full.folder)])
+    text = (full.folder / "README.md").read_text()
+    assert "](REALITY_CHECK.md): Nado et al." in text
+    assert f"{NAME}_" not in text

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lbt.errors import UserError
 from lbt.records import replace_file
+from lbt.report import overview
 from lbt.report.frame import load
 from lbt.report.reality import emit, study
 from lbt.report.reality.figures import draw
@@ -67,6 +68,7 @@ def write(names: Sequence[str], results_dir: str | Path) -> int:
             print(problem, file=sys.stderr)
         parts += _section(results, results_dir)
     replace_file(results_dir / PAGE, ("\n".join(parts).rstrip() + "\n").encode())
+    overview.write(results_dir)
     print(results_dir / PAGE)
     return 0
 
