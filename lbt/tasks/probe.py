@@ -67,6 +67,8 @@ class LinearProbe:
             (Released TVLARS code: 100.)
         augment: augmentation of the training images, one of lbt.data's; "none" caches the features.
         test_augment: likewise of the test images; released TVLARS code: resized_crop_flip.
+        standardise: subtract each feature's mean over the training set and divide by its standard deviation. The papers
+            do not; but norm layers trained at a raw, large rate give features so large that the probe's rate is too.
         mode: "eval", or "train": batch norm uses and goes on adapting to each batch, test batches too (released code).
         seed: of initialisation, order and augmentation.
 
@@ -88,6 +90,7 @@ class LinearProbe:
         period_steps: int | None = None,
         augment: str = "none",
         test_augment: str = "none",
+        standardise: bool = False,
         mode: Literal["eval", "train"] = "eval",
         seed: int = 0,
     ):
@@ -98,6 +101,7 @@ class LinearProbe:
             raise ValueError("probe: expected lr > 0, momentum in [0, 1) and weight_decay >= 0")
         self.epochs, self.batch, self.lr, self.mode, self.seed = epochs, batch, lr, mode, seed
         self.momentum, self.weight_decay, self.period_steps = momentum, weight_decay, period_steps
+        self.standardise = standardise
         self.augment = pick("task.probe.augment", augment, AUGMENTATIONS)
         self.test_augment = pick("task.probe.test_augment", test_augment, AUGMENTATIONS)
         self._cached = augment == "none" and mode == "eval"
@@ -135,6 +139,10 @@ class LinearProbe:
         parameters = [weight.requires_grad_(), bias.requires_grad_()]
         options = {"momentum": self.momentum, "weight_decay": self.weight_decay, "fused": True}
         optimizer = torch.optim.SGD(parameters, lr=self.lr, **options)
+        self._centre, self._scale = train.new_zeros(()), train.new_ones(())
+        if self.standardise:
+            self._scale, self._centre = torch.std_mean(train, dim=0, correction=0)
+            self._scale = self._scale.clamp(min=1e-6)
         steps = math.ceil(len(train) / self.batch)
         step = 0
         for _ in range(self.epochs):
@@ -158,7 +166,7 @@ class LinearProbe:
             else:
                 images = self.augment(sets.train_images[which], generator)
                 inputs = network(sets.input(images)).float()
-            yield inputs, sets.train_labels[which]
+            yield (inputs - self._centre) / self._scale, sets.train_labels[which]
 
     def _test(
         self, network: nn.Module, sets: Any, test: Tensor, head: tuple[Tensor, Tensor], generator: torch.Generator
@@ -173,7 +181,7 @@ class LinearProbe:
                 images = self.test_augment(sets.test_images[part], generator)
                 inputs = network(sets.input(images)).float()
             with torch.autocast(inputs.device.type, enabled=False):
-                logits = F.linear(inputs, *head)
+                logits = F.linear((inputs - self._centre) / self._scale, *head)
             hits = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
             sums += torch.stack([F.cross_entropy(logits, labels, reduction="sum"), hits[:, 0].sum(), hits.any(1).sum()])
         loss, top1, top5 = (sums / len(test)).tolist()

@@ -74,6 +74,14 @@ def test_cached_features_give_what_computing_them_anew_gives():
     assert cached.scores(network, data, train, test) == pytest.approx(anew.scores(network, data, train, test), rel=1e-4)
 
 
+def test_standardised_features_may_have_any_scale():
+    network, data, train, test = sets()
+    probe = LinearProbe(epochs=20, batch=20, standardise=True)
+    plain, scaled = (probe.scores(network, data, factor * train + 7, factor * test + 7) for factor in (1, 1000))
+    assert scaled == pytest.approx(plain, rel=1e-2) and plain["accuracy"] > 90
+    assert LinearProbe(epochs=20, batch=20).scores(network, data, 1000 * train, 1000 * test)["loss"] > 10
+
+
 def test_one_seed_one_result():
     network, data, train, test = sets()
     one, again, other = (
