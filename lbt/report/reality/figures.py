@@ -95,7 +95,7 @@ def boxes(results: Results) -> Figure | None:
         labels = [f"{final.variant or final.optimizer} (n={len(final.values)})" for final in finals]
         axes.set_xticks(range(1, len(finals) + 1), labels, rotation=40, ha="right")
         axes.axhline(results.study.target, color="grey", linestyle="--", linewidth=1)
-        axes.annotate("target", (1, results.study.target), xycoords=("axes fraction", "data"), ha="right", va="bottom")
+        axes.annotate("target", (1.01, results.study.target), xycoords=("axes fraction", "data"), va="center")
         axes.set(title=f"batch {finals[0].batch:,}", ylabel="test accuracy, %")
     return figure
 
