@@ -205,12 +205,13 @@ def _in_chunks(images: Tensor, views: int, render: Callable[[Tensor, slice, int]
     out = torch.empty((count, views, *shape), dtype=torch.uint8, device=images.device)
     limit = CHUNK_PIXELS.get(images.device.type, CHUNK_PIXELS_ELSEWHERE)
     size = max(1, limit // (shape[1] * shape[2]))
-    for start in range(0, count, size):
-        part = slice(start, start + size)
-        source = images[part].transpose(0, 1)
-        planes = torch.empty(source.shape, device=images.device).copy_(source).transpose(0, 1)  # one a channel
-        for view in range(views):
-            out[part, view] = render(planes, part, view).round_()
+    with torch.autocast(images.device.type, enabled=False):  # whoever calls: pixels are computed in float32
+        for start in range(0, count, size):
+            part = slice(start, start + size)
+            source = images[part].transpose(0, 1)
+            planes = torch.empty(source.shape, device=images.device).copy_(source).transpose(0, 1)  # one a channel
+            for view in range(views):
+                out[part, view] = render(planes, part, view).round_()
     return out
 
 

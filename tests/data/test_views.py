@@ -345,3 +345,10 @@ def test_cuda_equals_cpu_without_a_host_sync(images):
     crop, chosen = (type(each)(*(row.cpu() for row in each)) for each in (crop, chosen))
     expected = look(resized_crop(planes(images), crop, pixels.bicubic), chosen, SECOND_VIEW)
     assert ((ours.cpu() - expected).abs() < 1e-2).float().mean() > 0.9999
+
+
+@pytest.mark.parametrize("name", ["barlow_twins", "resized_crop_flip"])
+def test_autocast_around_the_augmentation_changes_nothing(images, name):
+    plain = AUGMENTATIONS[name](images, torch.Generator().manual_seed(5))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(AUGMENTATIONS[name](images, torch.Generator().manual_seed(5)), plain)

@@ -203,6 +203,11 @@ def test_the_released_protocol_trains_and_probes_as_its_authors_do(tmp_path):
     assert released.summary != paper.summary
 
 
+def test_the_released_probe_works_in_bfloat16(tmp_path):
+    outcome = run_tiny(tmp_path, *TWINS, "protocol=released", "epochs=1", "precision=bf16")
+    assert outcome.status == "done" and np.isfinite(outcome.summary["test_loss"])
+
+
 def test_one_view_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(UserError, match=r"needs 2 view\(s\) of an image, data.augment=crop_flip gives 1"):
         run_tiny(tmp_path / "results", *TWINS, "data.augment=crop_flip")
