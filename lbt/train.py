@@ -179,7 +179,9 @@ class Training:
     def apply(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         """Does an update's work on the device, at the rates that are set."""
         for name, figure in self._gradient(images, labels).items():
-            self.sums.setdefault(name, figure.new_zeros((), dtype=torch.float64)).add_(figure)
+            if name not in self.sums:
+                self.sums[name] = figure.new_zeros((), dtype=torch.float64)
+            self.sums[name].add_(figure)
         if self.norms is not None:
             self.norms.measure(self.step)
         if getattr(self.optimizer, "needs_closure", False):
