@@ -1,6 +1,5 @@
 """The audit of the TVLARS paper: each difference between text and released code, and what it measurably does alone."""
 
-import math
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -11,13 +10,13 @@ from typing import Any
 
 import pandas as pd
 from omegaconf import OmegaConf
-from scipy import stats
 
 from lbt import sweep
 from lbt.config import CONFIG_DIR, Config, identity, run_id
 from lbt.errors import UserError
 from lbt.records import replace_file
 from lbt.report import overview
+from lbt.report.claims import Difference
 from lbt.report.frame import flatten, load
 
 SWITCHES = CONFIG_DIR / "audit"
@@ -97,17 +96,8 @@ def effect(base: Sequence[float], switched: Sequence[float]) -> Effect | None:
     """
     if not base or not switched:
         return None
-    difference = statistics.fmean(switched) - statistics.fmean(base)
-    if min(len(base), len(switched)) < 2:
-        return Effect(difference)
-    if len({*base}) == len({*switched}) == 1:  # no spread at all, as of networks that stay at chance
-        return Effect(difference, difference, difference)
-    squares = [statistics.variance(side) / len(side) for side in (base, switched)]  # of the means' standard errors
-    freedom = sum(squares) ** 2 / sum(
-        square**2 / (len(side) - 1) for square, side in zip(squares, (base, switched), strict=True)
-    )
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(sum(squares))
-    return Effect(difference, difference - half, difference + half)
+    found = Difference("", switched, base, CONFIDENCE)
+    return Effect(found.mean, *(found.interval or ()))
 
 
 @dataclass(frozen=True)
