@@ -81,6 +81,7 @@ class Config:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     deterministic: bool = False  # refuse nondeterministic kernels
     cuda_graph: bool = False  # replay updates as one CUDA graph; equals the plain loop but for rounding
+    compile: bool | Literal["auto"] = False  # the model's training pass as compiled code; auto: where that pays
     results_dir: str = "results"
     experiment: str = "adhoc"  # folder of the record
     study: dict | None = None  # what a sweep says of this run: its trial's number, or what it was chosen from
@@ -97,7 +98,7 @@ class Config:
 # Settings that say where or how a run is executed or shown, or that reach it through another setting.
 NOT_IDENTITY = {
     "device", "deterministic", "results_dir", "experiment", "study", "time_budget", "wandb", "warmup", "lr_rank",
-    "sweep", "cuda_graph",
+    "sweep", "cuda_graph", "compile",
 }  # fmt: skip
 
 

@@ -103,5 +103,7 @@ def _convert_sequence(value: Any, annotation: Any, key: str) -> Any:
 
 
 def _describe(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return " or ".join(map(str, get_args(annotation)))
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
     return names.get(annotation, str(annotation))

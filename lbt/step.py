@@ -3,11 +3,13 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lbt.compiled import CompiledModel
 from lbt.data.augment import IMAGENET_MEAN, IMAGENET_STD, normalise
 
 EVALUATION_BATCH = 2000  # images per forward pass of an evaluation; the scores do not depend on it
@@ -49,10 +51,23 @@ class Executor:
         task: see `lbt.tasks`.
         precision: "bf16" (autocast; weights and optimizer state stay fp32) or "fp32".
         micro_batch: images per forward and backward pass; None: the whole batch.
+        compiled: the model as compiled code, for training passes of full size; None: not compiled.
+
+    Attributes:
+        batch: images of a full batch; an epoch's last, smaller one is not worth compiling for.
     """
 
-    def __init__(self, model: nn.Module, task, *, precision: str, micro_batch: int | None):
-        self.model, self.task, self.micro_batch = model, task, micro_batch
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Any,
+        *,
+        precision: str,
+        micro_batch: int | None,
+        compiled: CompiledModel | None = None,
+    ):
+        self.model, self.task, self.micro_batch, self.compiled = model, task, micro_batch, compiled
+        self.batch: int | None = None
         self._dtype = _DTYPES[precision]
         self._device = next(model.parameters()).device.type
 
@@ -68,8 +83,10 @@ class Executor:
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns the task's outputs for uint8 images."""
+        full = self.compiled is not None and len(images) == (self.micro_batch or self.batch)
+        use = self.compiled if full and self.model.training and torch.is_grad_enabled() else self.model
         with self.autocast():
-            return self.task.forward(self.model, self.input(images))
+            return self.task.forward(use, self.input(images))
 
     def _loss(self, outputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
         with self.autocast():

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from lbt import build, checkpoint, records, runtime
+from lbt.compiled import CompiledModel, pays
 from lbt.config import Config, to_json
 from lbt.console import Reporter
 from lbt.data import ImageSet, feed
@@ -72,7 +73,9 @@ class Training:
         self.batch_of = [batches(epoch) for epoch in range(config.epochs)]
         total = sum(self.data.steps(batch) for batch in self.batch_of)
         self.schedule = build.schedule(config, total_steps=total, steps_per_epoch=per_epoch)
-        self.executor = Executor(self.model, task, precision=config.precision, micro_batch=config.micro_batch)
+        wanted = pays(self.model, task, self.data, config.epochs) if config.compile == "auto" else config.compile
+        compiled, micro = CompiledModel(self.model) if wanted else None, config.micro_batch
+        self.executor = Executor(self.model, task, precision=config.precision, micro_batch=micro, compiled=compiled)
         self.norms = None
         if config.layer_norms is not None:
             longest = max(self.data.steps(batch) for batch in self.batch_of)
@@ -138,7 +141,7 @@ class Training:
         while self.epoch < self.config.epochs:
             started = time.monotonic()
             seen_before = self.seen
-            self.data.batch = self.batch_of[self.epoch]
+            self.data.batch = self.executor.batch = self.batch_of[self.epoch]
             for images, labels in self.data.batches():
                 self._update(images, labels)
                 reporter.step(self.epoch + 1, self.step, self.seen - seen_before, time.monotonic() - started)
@@ -241,6 +244,8 @@ class Training:
         figures = {key: value for key, value in last.items() if key.endswith(("_loss", "_accuracy"))}
         wall = round(self.seconds(), 2)
         executed = {"cuda_graph": self.graph.state} if self.graph else {}
+        if self.executor.compiled is not None:
+            executed["compile"] = self.executor.compiled.state
         return {"epochs": self.epoch, "steps": self.step, **figures, **executed, "wall_seconds": wall}
 
     def seconds(self) -> float:

@@ -47,6 +47,7 @@ def rows(options):
     yield f"Barlow Twins, CIFAR-10, ResNet18, batch {more}", twins, 25
     yield f"64x64, ResNet34, batch {more}", [*tiny, "model=resnet34", f"batch={more}"], 100
     yield f"64x64, ResNet34, batch {more}, graph", [*tiny, "model=resnet34", f"batch={more}", graph], 100
+    yield f"64x64, ResNet34, batch {more}, compiled", [*tiny, "model=resnet34", f"batch={more}", "compile=true"], 100
 
 
 def make(overrides, folder):
@@ -63,8 +64,9 @@ def per_epoch(training, peaks):
     """Returns the floor of an epoch in seconds: its updates and its evaluation."""
     pixels, labels = next(training.data.batches())
     graph, training.graph = training.graph, None
+    compiled, training.executor.compiled = training.executor.compiled, None
     update = sum(traffic.count(lambda: training._update(pixels, labels)).floor(peaks))
-    training.graph = graph
+    training.graph, training.executor.compiled = graph, compiled
     counted = traffic.count(lambda: training.executor.evaluate(training.sets, epoch=1, epochs=2))
     return update * len(training.data.images) / len(pixels) + sum(counted.floor(peaks))
 
@@ -81,7 +83,8 @@ def single(overrides, peaks, seconds):
         count = max(1, min(int(seconds / one), training.config.epochs - 4))
         epoch = traffic.seconds(lambda: trained(training, count), training.device) / count
         memory = torch.cuda.max_memory_allocated() / 1e9 if training.device.type == "cuda" else float("nan")
-        note = f"{count} epochs" + (f"; {training.graph.state}" if training.graph else "")
+        ways = training.graph, training.executor.compiled
+        note = "; ".join([f"{count} epochs", *(way.state for way in ways if way is not None)])
         return epoch, floor, len(training.data.images) / epoch, memory, note
 
 
