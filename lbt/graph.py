@@ -7,15 +7,17 @@ generator's state is advanced by it, so the same images are drawn. What differs 
 in float32. That, like the device, does not make another run of it: the setting is no part of a run's identity.
 
 Where an update cannot be replayed, all of it is made as without a graph, and `state` says why. An epoch's last,
-smaller batch is always made so.
+smaller batch is always made so. The process's next run of the same kind uses the graphs again (`lbt.reuse`).
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+from lbt import reuse
 
 WARM_UP = 3  # updates before the capture
 
@@ -73,6 +75,16 @@ class Graphed:
             return False
         return True
 
+    def alike(self, other: "Graphed") -> bool:
+        """Says whether this has a graph, for inputs like the other one's."""
+        shapes = [[tensor.shape for tensor in one._inputs] for one in (self, other)]
+        return self.graph is not None and shapes[0] == shapes[1]
+
+    def given_to(self, other: "Graphed") -> "Graphed":
+        """Returns this, with its graph, as the one that calls the other's function where it calls one."""
+        self.function, self.calls = other.function, other.calls
+        return self
+
     def plain(self, *tensors: Tensor) -> Any:
         """Calls the function in a stream of its own, as a capture will."""
         self.calls += 1
@@ -110,12 +122,18 @@ class GraphedUpdate:
         training: with its optimizer, data and device; its `apply` and its data's `take` are what is captured.
 
     Attributes:
-        state: "captured", "not yet" or why there is no graph.
+        state: "captured", "reused" (captured by an earlier run), "not yet" or why there is no graph.
+        last: the one that made its graphs last; the next run of its kind takes them over.
     """
+
+    last: ClassVar["GraphedUpdate | None"] = None
 
     def __init__(self, training: Any):
         self._training = training
         self.state = obstacle(training) or "not yet"
+        self._kind = reuse.kind(training)
+        if GraphedUpdate.last is not None and GraphedUpdate.last._kind != self._kind:
+            GraphedUpdate.last = None  # frees its memory
         self._update = Graphed(training.apply)
         self._rates: list[Tensor] = []
         self._left: tuple | None = None  # what the captured update leaves on the host for others to read
@@ -126,7 +144,7 @@ class GraphedUpdate:
     def __call__(self, images: Tensor, labels: Tensor) -> None:
         """Makes one update with images uint8 [B, C, H, W] and labels int64 [B]."""
         training = self._training
-        if self.state not in ("captured", "not yet"):
+        if self.state not in ("captured", "reused", "not yet"):
             training.set_rates()
             training.apply(images, labels)
             return
@@ -163,10 +181,28 @@ class GraphedUpdate:
             group["lr"] = rate.fill_(group["lr"])
 
     def _captured(self) -> bool:
-        if self._update.graph is None and self._update.calls >= WARM_UP and self._try(self._update):
-            self.state = "captured"
-            self._left = self._host_view()
+        if self._update.graph is None and self._update.calls >= WARM_UP:
+            if self._reused():
+                self.state = "reused"
+            elif self._try(self._update):
+                self.state = "captured"
+                self._left = self._host_view()
+                GraphedUpdate.last = self
         return self._update.graph is not None
+
+    def _reused(self) -> bool:
+        """Takes over the graphs of the run before, if there are any and they fit."""
+        last = GraphedUpdate.last
+        if last is None or last is self or not last._update.alike(self._update):
+            return False
+        if not reuse.take_over(self._training, last._training):
+            return False
+        self._update, self._rates, self._left = last._update.given_to(self._update), last._rates, last._left
+        if last._take.graph is not None:
+            self._take = last._take.given_to(self._take)
+        self._set_rates()
+        GraphedUpdate.last = self
+        return True
 
     def _try(self, part: Graphed) -> bool:
         try:

@@ -4,15 +4,21 @@ from typing import ClassVar
 import pytest
 import torch
 from support import StopAfter, run_tiny, tiny_config
+from tape import Taped
 from test_train import figures, training
 
 from lbt import build, graph, records
-from lbt.graph import Graphed, host_state
+from lbt.graph import Graphed, GraphedUpdate, host_state
 from lbt.train import Training
 
 # What a graph changes is the rounding of the learning rate to float32; batch norm and ReLU carry that on.
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
 REPLAYED = ["tvlars", "lars", "larc", "lamb", "sgd", "nesterov", "adam", "adamw", "muon", "sm3"]
+
+
+@pytest.fixture(autouse=True)
+def _no_earlier_run(monkeypatch):
+    monkeypatch.setattr(GraphedUpdate, "last", None)
 
 
 def test_without_a_gpu_the_plain_loop_runs_and_the_record_says_why(tmp_path):
@@ -78,6 +84,98 @@ def test_full_batches_are_replayed_after_the_warm_up_and_others_are_not(tmp_path
     assert log == [*update, *drawn[0], *drawn[1], *larger]
 
 
+class OnTheDevice(torch.optim.Optimizer):
+    """Momentum and a correction that counts updates; neither the rate nor the count is read on the host."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, {"lr": lr, "decay": 0.9})
+        self.seen = []
+
+    @torch.no_grad()
+    def step(self):
+        self.seen = []
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                state = self.state[parameter]
+                if not state:
+                    state["momentum"], state["count"] = torch.zeros_like(parameter), torch.zeros(2)
+                state["count"] += 1
+                state["momentum"].mul_(group["decay"]).add_(parameter.grad)
+                parameter.sub_(group["lr"] * state["momentum"] / state["count"].mean().sqrt())
+                self.seen.append(parameter.grad.norm().reshape(1))
+
+
+def taped(tmp_path, *overrides):
+    """Returns a training of 5 updates an epoch (one is smaller), its losses by epoch, its last gradient's norms."""
+    torch.manual_seed(0)
+    made = training(tmp_path, "data.size=76", *overrides, optimizer=OnTheDevice)
+    for group in made.optimizer.param_groups:
+        group["initial_lr"] = made.config.peak_lr / 40
+    losses = []
+    for epoch in range(4):
+        zero(made.sums)
+        made.data.batch = made.batch_of[epoch]
+        for images, labels in made.data.batches():
+            made._update(images, labels)
+        losses.append(made.sums["loss"].item())
+    return made, losses, torch.cat(made.optimizer.seen)
+
+
+ANOTHER = ["seed=1", "lr=3", "schedule=warmup_polynomial", "epochs=9"]
+
+
+@pytest.fixture
+def captures(monkeypatch):
+    """Lets the graphs be tapes and counts them."""
+    made, capture = [], Taped.capture
+    monkeypatch.setattr(graph, "obstacle", lambda training: None)
+    monkeypatch.setattr(graph, "Graphed", Taped)
+    monkeypatch.setattr(Taped, "capture", lambda self: (made.append(self), capture(self)))
+    return made
+
+
+@pytest.mark.parametrize("words", [[], ["micro_batch=8"], ["grad_clip=0.1"], ["schedule.batch={2:20}"]])
+def test_a_replay_of_addresses_gives_the_plain_updates(tmp_path, captures, words):
+    _, wanted, norms = taped(tmp_path, *words)
+    made, found, shown = taped(tmp_path, *words, "cuda_graph=true")
+    assert made.graph.state == "captured" and captures
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=0)
+    torch.testing.assert_close(shown, norms, rtol=1e-3, atol=0)
+
+
+def test_the_next_run_of_a_kind_uses_the_graphs_again(tmp_path, captures):
+    plain, wanted, _ = taped(tmp_path, *ANOTHER)
+    for words in [], ["seed=5"], ANOTHER:  # also after one that has only reused them
+        made, found, _ = taped(tmp_path, *words, "cuda_graph=true")
+    assert made.graph.state == "reused" and len(captures) == 2  # of the first run: of its images and its updates
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=0)
+    torch.testing.assert_close(made.model.state_dict(), plain.model.state_dict(), **TOLERANCE)
+    scores = [one.executor.evaluate(one.sets, epoch=4, epochs=9) for one in (made, plain)]
+    assert scores[0] == pytest.approx(scores[1], rel=1e-4)
+
+
+def test_what_a_checkpoint_takes_of_a_run_with_reused_graphs_is_the_plain_ones(tmp_path, captures):
+    plain, _, _ = taped(tmp_path, *ANOTHER)
+    taped(tmp_path, "cuda_graph=true")
+    made, _, _ = taped(tmp_path, *ANOTHER, "cuda_graph=true")
+    assert made.graph.state == "reused"
+    for part in ("model", "optimizer", "data"):
+        found, wanted = (getattr(one, part).state_dict() for one in (made, plain))
+        for state in (found, wanted):
+            state.pop("param_groups", None)  # a rate is a tensor where graphs are asked for
+        torch.testing.assert_close(found, wanted, **TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    "word", ["batch=19", "data.subset=70", "optimizer.momentum=0.5", "grad_clip=1", "micro_batch=8"]
+)
+def test_a_run_of_another_kind_makes_graphs_of_its_own(tmp_path, captures, word):
+    taped(tmp_path, "cuda_graph=true")
+    made, found, _ = taped(tmp_path, word, "cuda_graph=true")
+    assert made.graph.state == "captured"
+    torch.testing.assert_close(found, taped(tmp_path, word)[1], rtol=1e-5, atol=0)
+
+
 def cuda_training(tmp_path, *overrides):
     torch.manual_seed(0)
     config = tiny_config(tmp_path, "device=cuda", "data.size=76", *overrides)  # 4 full batches and one of 12
@@ -119,6 +217,16 @@ class TestOnAGpu:
         torch.testing.assert_close(graphed.model.state_dict(), plain.model.state_dict(), **TOLERANCE)
         for one, other in zip(graphed.optimizer.param_groups, plain.optimizer.param_groups, strict=True):
             assert float(one["lr"]) == pytest.approx(float(other["lr"]))
+
+    @pytest.mark.parametrize("optimizer", REPLAYED)
+    def test_reused_graphs_give_the_plain_updates(self, tmp_path, optimizer):
+        settings = [f"optimizer={optimizer}", "lr_scaling=none"]
+        plain, wanted = trained(tmp_path, *settings, "lr=0.01", "seed=1")
+        trained(tmp_path, *settings, "lr=0.02", "cuda_graph=true")
+        reused, found = trained(tmp_path, *settings, "lr=0.01", "seed=1", "cuda_graph=true")
+        assert reused.graph.state == "reused"
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=0)
+        torch.testing.assert_close(reused.model.state_dict(), plain.model.state_dict(), **TOLERANCE)
 
     def test_the_same_images_are_drawn(self, tmp_path):
         plain, graphed = cuda_training(tmp_path), cuda_training(tmp_path, "cuda_graph=true")
