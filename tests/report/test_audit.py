@@ -9,7 +9,8 @@ from scipy import stats
 from lbt import records, runtime, sweep
 from lbt.cli import main
 from lbt.config import CONFIG_DIR, identity, resolve, run_id, to_json
-from lbt.report.audit import effect, markdown
+from lbt.report.audit import markdown
+from lbt.report.switched import effect
 
 PIXELS = "a" * 16
 
@@ -65,13 +66,18 @@ def test_a_planted_effect_is_found_with_its_sign(tmp_path):
     make_all(tmp_path, [80.1, 81.4, 82.2], "batch=1024", "audit=row03_floor")
     text = markdown(tmp_path)
     assert lines(text, "2. ")[0] == (
-        "| tvlars | 1,024 | 81.00 ± 1.00 (n=3) | 86.00 ± 1.00 (n=3) | +5.00 [+2.73, +7.27]: higher |"
+        "| tvlars | 1,024 | 20 | 81.00 ± 1.00 (n=3) | 86.00 ± 1.00 (n=3) | +5.00 [+2.73, +7.27]: higher |"
     )
     assert lines(text, "5. ")[0].endswith("| -5.00 [-7.27, -2.73]: lower |")
     assert lines(text, "3. ")[0].endswith(": no effect shown |")
-    assert lines(text, "2. ")[1] == "| tvlars | 16,384 | - | - | not measured yet |"
-    assert "not measured yet; `lbt train -m +experiment=tvlars_audit`" in section(text, "1. ")
-    assert "12 runs of 20 epochs, resnet18 on data a (pixels aaaaaaaaaaaaaaaa); bf16" in text
+    assert lines(text, "2. ")[1] == "| tvlars | 16,384 | 20 | - | - | not measured yet |"
+    assert "Not measured yet: `lbt train -m +experiment=tvlars_audit`" in section(text, "1. ")
+    assert "12 runs of 20 epochs, resnet18 on data a (pixels aaaaaaaaaaaaaaaa); lambda of TVLARS 0.001; bf16" in text
+    assert lines(text, "At a glance") == [
+        "| 2. Alpha | tvlars | 1,024 | 20 | +5.00 [+2.73, +7.27]: higher |",
+        f"| 3. Floor | tvlars | 1,024 | 20 | {lines(text, '3. ')[0].split(' | ')[5]}",
+        "| 5. Clamped norms | tvlars | 1,024 | 20 | -5.00 [-7.27, -2.73]: lower |",
+    ]
 
 
 def test_one_seed_is_too_few(tmp_path):
@@ -92,7 +98,7 @@ def test_diverged_runs_are_counted_and_not_averaged(tmp_path):
     make_all(tmp_path, [70.0, 71.0], "batch=16384", "audit=row07_scaling")
     make(tmp_path, 10.0, "tvlars_audit", "batch=16384", "audit=row07_scaling", seed=2, status="diverged")
     assert lines(markdown(tmp_path), "7. Where batch/256 enters: TVLARS")[1] == (
-        "| tvlars | 16,384 | 3 diverged | 70.50 ± 0.71 (n=2, 1 diverged) "
+        "| tvlars | 16,384 | 20 | 3 diverged | 70.50 ± 0.71 (n=2, 1 diverged) "
         "| no means to compare; diverged: 3 of 3 without, 1 of 3 with |"
     )
 
@@ -109,7 +115,8 @@ def test_each_optimizer_is_compared_with_itself_and_where_the_switch_acts(tmp_pa
     assert [line.split(" | ")[:2] for line in lines(text, "8. ")] == [["| lamb", "1,024"], ["| lamb", "16,384"]]
     assert "+20.00" in lines(text, "8. ")[0]
     optimizers = [line.split(" | ")[0] for line in lines(text, "6. ")]
-    assert optimizers == ["| lars", "| lars", "| tvlars", "| tvlars"] and "+6.00" in lines(text, "6. ")[0]
+    assert optimizers == ["| lars", "| lars"] and "+6.00" in lines(text, "6. ")[0]
+    assert "Not measured yet: `lbt train -m +experiment=tvlars_audit`" in section(text, "6. ")
     assert "| 40.50" in lines(text, "10. ")[0] and "-20.00" in lines(text, "10. ")[0]
 
 
@@ -118,10 +125,25 @@ def test_runs_on_other_pixels_or_of_another_length_are_never_compared(tmp_path):
     make_all(tmp_path, [80.0, 81.0], "batch=1024", "epochs=100")
     make_all(tmp_path, [90.0, 91.0], "batch=1024", "audit=row02_alpha")
     found = [line for line in lines(markdown(tmp_path), "2. ") if "1,024" in line]
-    assert [line.split(" | ")[2:] for line in found] == [
+    assert [line.split(" | ")[3:] for line in found] == [
         ["-", "90.50 ± 0.71 (n=2)", "not measured yet", f"{PIXELS} |"],
         ["80.50 ± 0.71 (n=2)", "-", "not measured yet", f"{'b' * 16} |"],
     ]
+
+
+def test_short_runs_are_told_apart_from_longer_ones(tmp_path):
+    make_all(tmp_path, [80.0, 81.0, 82.0], "batch=1024")
+    make_all(tmp_path, [85.0, 86.0, 87.0], "batch=1024", "audit=row02_alpha")
+    make_all(tmp_path, [50.0, 51.0, 52.0], experiment="tvlars_audit_short")
+    make_all(tmp_path, [40.0, 41.0, 42.0], "audit=row02_alpha", experiment="tvlars_audit_short")
+    text = markdown(tmp_path)
+    effects = {tuple(line.split(" | ")[1:3]): line.split(" | ")[5].split()[0] for line in lines(text, "2. ")}
+    assert effects == {("512", "2"): "-10.00", ("1,024", "20"): "+5.00", ("16,384", "20"): "not"}
+    assert "- 6 runs of 2 epochs" in text and "- 6 runs of 20 epochs" in text and "lambda of TVLARS 0.05" in text
+    assert (
+        "Not measured yet: `lbt train -m +experiment=tvlars_audit`, `lbt train -m +experiment=tvlars_audit_short`"
+        in (section(text, "3. "))
+    )
 
 
 def test_the_command_writes_the_page_with_all_twenty_rows_and_real_commands(tmp_path, capsys):
@@ -130,7 +152,7 @@ def test_the_command_writes_the_page_with_all_twenty_rows_and_real_commands(tmp_
     assert str(tmp_path / "AUDIT.md") in capsys.readouterr().out
     assert {int(row) for row in re.findall(r"^## (\d+)\.", text, flags=re.MULTILINE)} == set(range(1, 21))
     assert "Nothing has been measured yet." in text
-    assert text.count("Measured effect: not measured yet; `lbt train") == 18
+    assert text.count("- Not measured yet: `lbt train") == 18
     for experiment in re.findall(r"\+experiment=(\w+)", text):
         assert (CONFIG_DIR / "experiment" / f"{experiment}.yaml").exists()
     assert main(["audit", "--results-dir", str(tmp_path / "none")]) == 2
