@@ -1,5 +1,6 @@
 """How much of a grid exists: `lbt status +experiment=...`."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,23 +12,43 @@ from rich.table import Table
 from lbt import build, checkpoint, recorded, records, runtime, sweep
 from lbt.config import Config
 
+SHOWN = ("optimizer", "batch", "lr", "lr_rank", "protocol", "seed")  # settings that have a column of their own
+
 
 def show(overrides: Sequence[str]) -> int:
     """Prints the state of every cell of a grid, and the counts; returns the exit code."""
-    configs = [runtime.settle(job.config) for job in sweep.grid(overrides)]
+    jobs = sweep.grid(overrides)
+    configs = [runtime.settle(job.config) for job in jobs]
     build.validate(configs[0])
-    states = find(configs)
+    states, others = find(configs), _others(jobs)
     table = Table()
-    for header in ("optimizer", "batch", "lr", "protocol", "seed", "state", "epochs"):
-        table.add_column(header, justify="right" if header in ("batch", "lr", "seed", "epochs") else "left")
-    for config, (state, epochs) in zip(configs, states, strict=True):
-        row = (config.optimizer["name"], str(config.batch), f"{config.lr:g}", config.protocol["name"], str(config.seed))
-        table.add_row(*row, state, f"{epochs}/{config.epochs}")
+    for header in (
+        "optimizer",
+        "batch",
+        "lr",
+        "protocol",
+        "seed",
+        *(["also"] if any(others) else []),
+        "state",
+        "epochs",
+    ):
+        side = "right" if header in ("batch", "lr", "seed", "epochs") else "left"
+        table.add_column(header, justify=side, overflow="fold")
+    for config, other, (state, epochs) in zip(configs, others, states, strict=True):
+        row = [config.optimizer["name"], str(config.batch), f"{config.lr:g}", config.protocol["name"], str(config.seed)]
+        table.add_row(*row, *([other] if any(others) else []), state, f"{epochs}/{config.epochs}")
     console = Console()
     console.print(table)
     counts = Counter(state for state, _ in states)
     console.print(f"{len(configs)} runs: " + ", ".join(f"{count} {state}" for state, count in sorted(counts.items())))
     return 0
+
+
+def _others(jobs: Sequence[sweep.Job]) -> list[str]:
+    """Returns what each job sets differently from another one, besides what the table shows anyway."""
+    words = [[word for word in job.overrides if word.split("=")[0] not in SHOWN] for job in jobs]
+    often = Counter(word for of_job in words for word in of_job)
+    return [" ".join(re.sub(r"^[^=]*\.", "", word) for word in of_job if often[word] < len(jobs)) for of_job in words]
 
 
 def find(configs: Sequence[Config]) -> list[tuple[str, int]]:

@@ -197,6 +197,13 @@ def test_status_shows_every_state(tmp_path, capsys):
     assert "2/4" in said
 
 
+def test_status_says_what_else_a_grid_varies(tmp_path, capsys):
+    assert main(["status", *TINY, "seed=0,1", "optimizer=tvlars", "optimizer.lam=0.5,0.25", "data.val=0.5"]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if "missing" in line and "│" in line]
+    assert [[word in row for word in ("lam=0.5 ", "lam=0.25 ")] for row in rows] == [[True, False], [False, True]] * 2
+    assert not any("val" in row for row in rows)  # all of them have it
+
+
 def test_a_run_another_process_holds_is_said_and_left_alone(tmp_path, capsys):
     run = run_tiny("results")
     run.path.unlink()
