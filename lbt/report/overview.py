@@ -4,6 +4,9 @@ import html
 import re
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
+from lbt.config import CONFIG_DIR
 from lbt.records import replace_file
 
 HEAD = """\
@@ -28,6 +31,9 @@ def write(results_dir: str | Path) -> None:
     parts += [line for path in sorted(root.glob("tables/*.md")) if (line := _table(path))] or ["None yet."]
     parts += ["", "## Figures", ""]
     parts += [text for path in sorted(root.glob("figures/*.png")) if (text := _figure(path))] or ["None yet."]
+    missing = [*_missing("table", root / "tables", "lbt tables"), *_missing("figure", root / "figures", "lbt plots")]
+    if missing:
+        parts += ["", "## Not run yet", "", *missing]
     replace_file(root / "README.md", ("\n".join(parts).rstrip() + "\n").encode())
 
 
@@ -62,6 +68,20 @@ def _figure(path: Path) -> str:
     links = [f"`{command}`"] if command else []
     links += [f"[SVG](figures/{drawing.name})"] if text else []
     return f"### {title}\n\n![{title}](figures/{path.name})\n\n{' '.join([shows, *links]).strip()}\n"
+
+
+def _missing(group: str, folder: Path, verb: str) -> list[str]:
+    """Returns a line for each table or figure of a configuration group that has no file yet, with its commands."""
+    lines = []
+    for path in sorted((CONFIG_DIR / group).glob("*.yaml")):
+        if list(folder.glob(f"{path.stem}.*")):
+            continue
+        about = OmegaConf.to_container(OmegaConf.load(path))
+        wanted = about.get("select", {}).get("experiment", [])
+        names = [name for name in ([wanted] if isinstance(wanted, str) else wanted) if "*" not in name]
+        commands = [*(f"lbt train -m +experiment={name}" for name in names), f"{verb} {path.stem}"]
+        lines.append(f"- {about['title']}: {', '.join(f'`{command}`' for command in commands)}")
+    return lines
 
 
 def _metadata(text: str, name: str) -> str:

@@ -9,6 +9,7 @@ from support import configure
 
 from lbt import runtime
 from lbt.cli import main
+from lbt.config import CONFIG_DIR
 from lbt.optim.tvlars import phi
 from lbt.report import figures
 from lbt.report.frame import load
@@ -65,7 +66,7 @@ def test_every_figure_is_drawn_and_the_same_records_give_the_same_bytes(results)
     assert drawn() == first
     page = first["README.md"].decode()
     for name in figures.names():
-        assert f"](figures/{name}.png)" in page and f"`lbt plots {name}`" in page
+        assert f"](figures/{name}.png)" in page and page.count(f"`lbt plots {name}`") == 1
     for target in re.findall(r"\]\(([\w./]+)\)", page):
         assert (results / target).exists(), target
 
@@ -76,6 +77,12 @@ def test_a_figure_without_a_record_is_not_drawn_and_says_so(tmp_path, capsys):
         f"{name}: not drawn, there is no record of it yet" for name in ("fig3_norms", "fig8_init", "accuracy_by_batch")
     ]
     assert not list((tmp_path / "figures").iterdir())
+    page = (tmp_path / "README.md").read_text()
+    assert "\n## Not run yet\n" in page
+    for name in figures.names():
+        assert f"`lbt plots {name}`" in page
+    for experiment in re.findall(r"`lbt train -m \+experiment=([^`]+)`", page):
+        assert (CONFIG_DIR / "experiment" / f"{experiment}.yaml").exists()
 
 
 def test_a_misspelt_figure_is_one_line_with_the_right_name(tmp_path, capsys):
