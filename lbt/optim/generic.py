@@ -30,23 +30,28 @@ class _SGD(SGD):
         return super()._init_group(group, *lists)
 
 
-def _groups(params: Any, decay_1d: bool) -> list[dict[str, Any]]:
-    """Parameter groups; without ``decay_1d`` each is split, its biases and norms (``ndim <= 1``) without decay."""
+def groups_of(params: Any) -> list[dict[str, Any]]:
+    """Parameter groups with their tensors in lists, so that a generator is read once and not used up by a check."""
     items = [params] if isinstance(params, Tensor) else list(params)
-    given = items if items and isinstance(items[0], dict) else [{"params": items}]
     groups = []
-    for group in given:
-        rest = {k: v for k, v in group.items() if k != "params"}
+    for group in items if not items or isinstance(items[0], dict) else [{"params": items}]:
         members = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
         check_params([m[1] if isinstance(m, tuple) else m for m in members])
-        if decay_1d:
-            groups.append({"params": members, **rest})
-            continue
-        small = [(m[1] if isinstance(m, tuple) else m).ndim <= 1 for m in members]
+        groups.append({**group, "params": members})
+    return groups
+
+
+def _groups(params: Any, decay_1d: bool) -> list[dict[str, Any]]:
+    """Parameter groups; without ``decay_1d`` each is split, its biases and norms (``ndim <= 1``) without decay."""
+    if decay_1d:
+        return groups_of(params)
+    groups = []
+    for group in groups_of(params):
+        small = [(m[1] if isinstance(m, tuple) else m).ndim <= 1 for m in group["params"]]
         for flag, extra in ((False, {}), (True, {"weight_decay": 0.0})):
-            chosen = [m for m, one in zip(members, small, strict=True) if one is flag]
+            chosen = [m for m, one in zip(group["params"], small, strict=True) if one is flag]
             if chosen:
-                groups.append({"params": chosen, **rest, **extra})
+                groups.append({**group, "params": chosen, **extra})
     return groups
 
 

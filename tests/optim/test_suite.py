@@ -247,6 +247,28 @@ def test_groups_equal_one_group(name, options):
 
 
 @each
+def test_parameters_may_come_in_any_way_torch_takes(name, options):
+    """A generator in a group among them: one that a check uses up leaves an optimizer without parameters."""
+    expected = walk(make(name, plain := tensors(), options), plain)
+    for arrange in (
+        lambda params: [{"params": (p for p in params)}],
+        lambda params: [{"params": p} for p in params],
+        lambda params: ((f"layer{i}", p) for i, p in enumerate(params)),
+    ):
+        params = tensors()
+        found = walk(make(name, arrange(params), options), params)
+        assert_equal(found, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", lbt.optim.names())
+def test_what_cannot_be_parameters(name):
+    with pytest.raises(ValueError, match="empty parameter list"):
+        build(name, [], lr=LR)
+    with pytest.raises(TypeError, match=r"can only optimize Tensors, but one of the params is .*Linear"):
+        build(name, torch.nn.Sequential(torch.nn.Linear(2, 2)), lr=LR)  # forgotten: .parameters()
+
+
+@each
 def test_none_gradients_and_frozen_layers(name, options):
     params, fewer = tensors(), tensors()[1:]
     optimizer, smaller = make(name, params, options), make(name, fewer, options)
