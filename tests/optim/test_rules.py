@@ -219,6 +219,20 @@ def test_sam_shares_groups_and_state_with_its_base():
     assert loaded.state is loaded.inner.state
 
 
+def test_sam_checks_groups_that_come_with_and_after_it():
+    def one(**settings):
+        return {"params": [torch.nn.Parameter(torch.ones(2, 2))], **settings}
+
+    with pytest.raises(ValueError, match=r"^Invalid rho: -1\.0 "):
+        SAM([one(), one(rho=-1.0)], 0.1)
+    optimizer = SAM([one()], 0.1)
+    with pytest.raises(ValueError, match=r"^Invalid rho: nan "):
+        optimizer.add_param_group(one(rho=float("nan")))
+    with pytest.raises(ValueError, match=r"^Invalid params: a complex64 tensor"):
+        optimizer.add_param_group({"params": torch.zeros(2, dtype=torch.complex64)})
+    assert len(optimizer.param_groups) == len(optimizer.inner.param_groups) == 1
+
+
 def test_sm3_bounds_adagrad_with_a_handful_of_numbers():
     p = torch.nn.Parameter(torch.zeros(4, 3, 2))
     optimizer = SM3([p], 0.1, momentum=0.0)
