@@ -342,10 +342,10 @@ def test_memory_layout_does_not_matter(name, options, where):
     expected = walk(make(name, plain, options), plain)
     odd = tensors()
     if where == "param":
-        odd = [torch.nn.Parameter(torch.stack([p.data, p.data], -1)[..., 0]) for p in odd]
+        odd = [strided(p) for p in odd]
         assert not odd[1].is_contiguous()
     if where == "channels_last":
-        odd[0] = torch.nn.Parameter(odd[0].data.to(memory_format=torch.channels_last))
+        odd[0] = channels_last(odd[0])
     optimizer = make(name, odd, options)
     ours = isinstance(optimizer, LayerwiseOptimizer)
     if where == "gradient" and not ours and any(group.get("fused") for group in optimizer.param_groups):
@@ -359,6 +359,50 @@ def test_memory_layout_does_not_matter(name, options, where):
                 p.grad = p.grad.to(memory_format=torch.channels_last)
 
     assert_equal(walk(optimizer, odd, change=change), expected, rtol=1e-9, atol=1e-12)
+
+
+def strided(param):
+    """The same parameter with every other element of memory."""
+    return torch.nn.Parameter(torch.stack([param.data, param.data], -1)[..., 0])
+
+
+def channels_last(param):
+    return torch.nn.Parameter(param.data.to(memory_format=torch.channels_last))
+
+
+@each
+@pytest.mark.parametrize("other", [strided, channels_last])
+def test_a_state_goes_into_another_memory_layout(name, options, other):
+    structure = {key: options[key] for key in ("decay_1d", "base") if key in options}
+    params = tensors()
+    optimizer = make(name, params, options)
+    walk(optimizer, params, 3)
+    others = [other(p.detach()) if p.ndim == 4 else torch.nn.Parameter(p.detach().clone()) for p in params]
+    loaded = make(name, others, structure, lr=9.0)
+    loaded.load_state_dict(saved(optimizer))
+
+    def change(params):
+        if other is channels_last:  # as autograd lays them
+            params[0].grad = params[0].grad.to(memory_format=torch.channels_last)
+
+    assert_equal(walk(optimizer, params, 3, 3), walk(loaded, others, 3, 3, change), rtol=1e-9, atol=1e-12)
+
+
+@each
+def test_a_group_that_comes_later(name, options):
+    found = []
+    for layout in (lambda p: p, strided):
+        params = tensors()
+        params[0] = layout(params[0])
+        optimizer = make(name, params[2:], options)
+        walk(optimizer, params[2:], 2)
+        optimizer.add_param_group({"params": params[:1], "weight_decay": 0.2})
+        optimizer.add_param_group({"params": params[1:2]})
+        found.append(walk(optimizer, params, 3, 2))
+        assert not any(torch.equal(p, q) for p, q in zip(params[:2], tensors(), strict=False))
+        with pytest.raises(ValueError, match="complex64"):
+            optimizer.add_param_group({"params": torch.zeros(2, dtype=torch.complex64)})
+    assert_equal(*found, rtol=1e-9, atol=1e-12)
 
 
 @each
