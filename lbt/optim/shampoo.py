@@ -24,12 +24,17 @@ GRAFTS = ("sgd", "adam", "none")
 
 
 def inverse_root(matrices: Tensor, eps: float) -> Tensor:
-    """``(S + eps * lambda_max(S) * I) ** (-1/4)`` of symmetric matrices, shape ``[n, m, m]``; I where S is zero."""
-    values, vectors = torch.linalg.eigh(matrices)
+    """``(S + eps * lambda_max(S) * I) ** (-1/4)`` of symmetric matrices, shape ``[n, m, m]``; I where S is zero.
+
+    NaN where S is not finite: eigh would raise an error, and what has diverged should show as that.
+    """
+    finite = matrices.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
+    values, vectors = torch.linalg.eigh(torch.where(finite, matrices, torch.zeros_like(matrices)))
     top = values[:, -1:].clamp(min=0)
     values = values.clamp(min=0) + eps * top
     values = torch.where(top > 0, values, torch.ones_like(values)).clamp(min=torch.finfo(values.dtype).tiny)
-    return (vectors * values.pow(-0.25).unsqueeze(-2)) @ vectors.mT
+    root = (vectors * values.pow(-0.25).unsqueeze(-2)) @ vectors.mT
+    return torch.where(finite, root, torch.full_like(root, math.nan))
 
 
 def to_blocks(tensor: Tensor, size: int) -> Tensor:

@@ -51,6 +51,7 @@ EXCEPTIONS = {
     ("adan", "test_cuda_graph"): COUNTS,
     ("soap", "test_cuda_graph"): COUNTS,
     ("soap", "test_no_step_waits"): "the eigendecomposition waits for the device",
+    ("soap", "test_a_training_that_diverges"): "the package's eigendecomposition refuses what is not finite",
     ("soap", "test_cuda_equals_cpu"): "the package's eigenbases are found in float32",
     ("schedulefree_adamw", "test_cuda_graph"): COUNTS,
     ("schedulefree_adamw", "test_no_step_waits"): "the package reads the rate, to keep the largest",
@@ -123,6 +124,12 @@ def build(name, params, **options):
 
 def make(name, params, options, lr=LR):
     return build(name, params, lr=lr, **options)
+
+
+def uncoupled(name, options):
+    """Options without what takes a norm over all parameters."""
+    coupling = {"grad_clip": None, "rho": 0.0}
+    return options | {k: v for k, v in coupling.items() if k in inspect.signature(lbt.optim.get(name)).parameters}
 
 
 def assert_equal(left, right, **tolerance):
@@ -319,6 +326,21 @@ def test_zero_gradients_and_weights(name, options):
 
 
 @each
+def test_a_training_that_diverges_does_so_without_an_error(name, options):
+    """A loop finds it by the loss; an exception from within a step would look like a fault of the program."""
+    params = tensors()
+    optimizer = make(name, params, uncoupled(name, options))
+    for bad in (float("inf"), float("nan")):
+
+        def spoil(params, bad=bad):
+            params[1].grad[0, 0] = bad
+
+        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # Triton's interpreter, in NumPy
+            walk(optimizer, params, 2, change=spoil)
+    assert all(torch.isfinite(p).all() for p in (params[0], *params[2:]))  # each layer for itself
+
+
+@each
 def test_tensor_lr_equals_float_lr(name, options):
     floats, boxed = tensors(), tensors()
     a = walk(make(name, floats, options), floats)
@@ -410,8 +432,7 @@ def test_mixed_dtypes(name, options):
     kinds = (torch.float64, torch.float32, torch.bfloat16)
     mixed = [tensors(kind)[i % 4] for i, kind in enumerate(kinds * 3)]
     alone = [[p.detach().clone().requires_grad_() for p in mixed if p.dtype == kind] for kind in kinds]
-    coupling = {"grad_clip": None, "rho": 0.0}  # a norm over all parameters
-    options = options | {k: v for k, v in coupling.items() if k in inspect.signature(lbt.optim.get(name)).parameters}
+    options = uncoupled(name, options)
     start = [p.detach().clone() for p in mixed]
     walk(make(name, mixed, options), mixed, 1)
     for kind, params in zip(kinds, alone, strict=True):
