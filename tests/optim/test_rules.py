@@ -262,6 +262,38 @@ def test_shampoo_roots():
     assert torch.equal(inverse_root(torch.zeros(1, 2, 2), 1e-6), torch.eye(2)[None])
 
 
+def shampoo_steps(optimizer, params, steps, first=0):
+    for t in range(first, first + steps):
+        for i, p in enumerate(params):
+            p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(100 * t + i))
+        optimizer.step()
+
+
+def test_shampoo_unfreezes_a_layer_as_gently_as_it_starts_one():
+    """Its bias is corrected by its own count; by the others' its first steps would be many times as large."""
+    early, late, fresh = (torch.nn.Parameter(torch.ones(4, 3)) for _ in range(3))
+    optimizer, other = Shampoo([early, late], 0.1), Shampoo([fresh], 0.1)
+    shampoo_steps(optimizer, [early], 300)
+    late.grad = fresh.grad = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    optimizer.step(), other.step()
+    moved, expected = (float((p.detach() - 1).norm()) for p in (late, fresh))
+    assert moved == pytest.approx(expected, rel=1e-4)
+
+
+def test_shampoo_takes_up_a_state_that_counted_the_groups_steps_alone():
+    params, others = ([torch.nn.Parameter(torch.ones(4, 3)), torch.nn.Parameter(torch.ones(3))] for _ in range(2))
+    optimizer, loaded = Shampoo(params, 0.1, start=2), Shampoo(others, 0.1)
+    shampoo_steps(optimizer, params, 3)
+    state = copy.deepcopy(optimizer.state_dict())
+    for held in state["state"].values():
+        del held["step"]
+    loaded.load_state_dict(state)
+    for p, q in zip(params, others, strict=True):
+        q.data.copy_(p)
+    shampoo_steps(optimizer, params, 3, 3), shampoo_steps(loaded, others, 3, 3)
+    assert all(torch.equal(p, q) for p, q in zip(params, others, strict=True))
+
+
 def test_shampoo_of_numbers_is_what_it_is_grafted_on():
     """A 1 x 1 preconditioner is the identity after grafting."""
     case = reference.problem(shapes=((1, 1), (1,)))

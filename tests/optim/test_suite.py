@@ -58,6 +58,7 @@ EXCEPTIONS = {
     ("schedulefree_sgd", "test_cuda_graph"): COUNTS,
     ("schedulefree_sgd", "test_no_step_waits"): "the package reads the rate, to keep the largest",
     ("lion", "test_counters_of_a_resumed_run_matter"): "the package keeps a counter which its rule does not use",
+    ("schedulefree_sgd", "test_counters_of_a_resumed_run_matter"): "without a warm-up its rule does not count",
     ("soap", "test_memory_layout_does_not_matter[param"): "its first basis comes from one gradient: the covariance is "
     "singular, and rounding, which depends on the layout, chooses the basis of the null space",
 }
@@ -528,8 +529,9 @@ def test_counters_of_a_resumed_run_matter(name):
         pytest.skip("keeps no counter in its groups")
     state = saved(optimizer)
     assert all(int(group["step"]) == 3 for group in state["param_groups"])
-    for group in state["param_groups"]:
-        group["step"] = torch.tensor(0.0)
+    for holder in (*state["param_groups"], *state["state"].values()):
+        if "step" in holder:
+            holder["step"] = holder["step"] * 0
     others = [torch.nn.Parameter(p.detach().clone()) for p in params]
     other = make(name, others, {})
     other.load_state_dict(state)
