@@ -255,6 +255,25 @@ def test_groups_equal_one_group(name, options):
 
 
 @each
+def test_groups_with_settings_of_their_own_equal_several_optimizers(name, options):
+    known = inspect.signature(lbt.optim.get(name)).parameters
+    if "weight_decay" not in known:
+        pytest.skip("its settings are those of the optimizer within")
+    betas = (0.7, 0.8, 0.9)[: len(known["betas"].default) if "betas" in known else 0]
+    own = {"weight_decay": 0.3, "momentum": 0.5, "betas": betas, "eta": 0.02, "lam": 0.7}
+    own, options = {key: value for key, value in own.items() if key in known}, uncoupled(name, options)
+    together, apart = tensors(), tensors()
+    grouped = make(name, [{"params": together[:1]}, {"params": together[1:], "lr": 0.3, **own}], options)
+    several = make(name, apart[:1], options), make(name, apart[1:], options | own, lr=0.3)
+    for t in range(7):
+        for params in (together, apart):
+            give_gradients(params, t)
+        for optimizer in (grouped, *several):
+            optimizer.step()
+    assert_equal(together, apart, rtol=1e-12, atol=1e-14)
+
+
+@each
 def test_parameters_may_come_in_any_way_torch_takes(name, options):
     """A generator in a group among them: one that a check uses up leaves an optimizer without parameters."""
     expected = walk(make(name, plain := tensors(), options), plain)
