@@ -1,7 +1,7 @@
 """From the names and settings of a configuration to the objects they stand for."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -28,8 +28,8 @@ def validate(config: Config) -> None:
     _settings("model", config.model, MODELS)
     task(config)
     batches(config)
-    schedule(config, total_steps=config.epochs, steps_per_epoch=1)
-    optimizer(config, [nn.Parameter(torch.zeros(2, 2))], steps_per_epoch=1)
+    schedule(config, steps=[1] * config.epochs)
+    optimizer(config, [nn.Parameter(torch.zeros(2, 2))], steps=[1] * config.epochs)
     pick("data.augment", config.data.augment, AUGMENTATIONS)
     bind(pick("data", config.data.name, SOURCES), config.data.options, "data")
 
@@ -94,6 +94,8 @@ def batches(config: Config) -> Callable[[int], int]:
         UserError: an epoch outside of the training, or a batch size that is none.
     """
     grown = config.schedule.get("batch") or {}
+    if not isinstance(grown, dict):
+        raise UserError(f"schedule.batch={grown}: expected epochs and batch sizes, {{30:2048,60:8192}}, or null")
     for epoch, batch in grown.items():
         if type(epoch) is not int or not 1 <= epoch < config.epochs or type(batch) is not int or batch < 1:
             raise UserError(
@@ -102,25 +104,48 @@ def batches(config: Config) -> Callable[[int], int]:
     return lambda epoch: next((grown[known] for known in sorted(grown, reverse=True) if known <= epoch), config.batch)
 
 
-def schedule(config: Config, *, total_steps: int, steps_per_epoch: int) -> Callable[[int], float]:
-    """Returns the factor on the peak learning rate as a function of the step (0-based)."""
+def _in_first_epochs(epochs: float, steps: Sequence[int]) -> float:
+    """Returns how many epochs as long as the first one have the updates of the first `epochs`."""
+    if len(set(steps)) == 1:
+        return epochs
+    whole = min(int(epochs), len(steps) - 1)
+    return (sum(steps[:whole]) + (epochs - whole) * steps[whole]) / steps[0]
+
+
+def schedule(config: Config, *, steps: Sequence[int]) -> Callable[[int], float]:
+    """Returns the factor on the peak learning rate as a function of the step (0-based).
+
+    Args:
+        config: of the run.
+        steps: updates of each epoch: fewer where the batch has grown, and what is said in epochs stays in epochs.
+    """
     settings = {key: value for key, value in config.schedule.items() if key != "batch"}
     builder, arguments = _settings("schedule", settings, SCHEDULES)
-    return _construct("schedule", builder, total_steps, steps_per_epoch=steps_per_epoch, **arguments)
+    for key, value in arguments.items():
+        if key == "milestones":
+            arguments[key] = tuple(_in_first_epochs(epoch, steps) for epoch in value)
+        elif (key == "warmup" or key.endswith("_epochs")) and value is not None:
+            arguments[key] = _in_first_epochs(value, steps)
+    return _construct("schedule", builder, sum(steps), steps_per_epoch=steps[0], **arguments)
 
 
-def optimizer(config: Config, parameters: Any, *, steps_per_epoch: int) -> torch.optim.Optimizer:
+def optimizer(config: Config, parameters: Any, *, steps: Sequence[int]) -> torch.optim.Optimizer:
     """Returns the optimizer at its peak learning rate; an argument `<x>_epochs` reaches it as `<x>_steps`.
 
     With `bias_lr_factor`, biases and norm layers are a second parameter group, with a rate of their own.
+
+    Args:
+        config: of the run.
+        parameters: of the model.
+        steps: updates of each epoch.
     """
     name = config.optimizer["name"]
     factory = pick("optimizer", name, {known: optim.get(known) for known in optim.names()})
     arguments = {}
     for key, value in config.optimizer.items():
         if key.endswith("_epochs"):
-            steps = None if value is None else round(value * steps_per_epoch)
-            arguments[f"{key.removesuffix('_epochs')}_steps"] = steps
+            updates = None if value is None else round(_in_first_epochs(value, steps) * steps[0])
+            arguments[f"{key.removesuffix('_epochs')}_steps"] = updates
         elif key != "name":
             arguments[key] = value
     bound = bind(factory, arguments, "optimizer")

@@ -1,6 +1,7 @@
 """Checks configuration values against the signature of what they are given to."""
 
 import inspect
+import math
 import types
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -60,10 +61,10 @@ def convert(value: Any, annotation: Any, key: str) -> Any:
         if isinstance(value, bool):
             return value
     elif annotation is int:
-        if isinstance(value, int | float) and not isinstance(value, bool) and value == int(value):
+        if _is_number(value) and value == int(value):
             return int(value)
     elif annotation is float:
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if _is_number(value):
             return float(value)
     elif annotation is str:
         if isinstance(value, str):
@@ -71,6 +72,11 @@ def convert(value: Any, annotation: Any, key: str) -> Any:
     elif inspect.isclass(annotation) and isinstance(value, annotation):
         return value
     raise UserError(f"{key}={value}: expected {_describe(annotation)}")
+
+
+def _is_number(value: Any) -> bool:
+    """Says whether `value` is a finite number: a record could hold no other."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _convert_choice(value: Any, choices: tuple, key: str) -> Any:

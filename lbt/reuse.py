@@ -21,8 +21,12 @@ SHARED = ("model", "executor", "optimizer", "sums", "sets")  # attributes of a t
 def kind(training: Any) -> str:
     """Returns what a captured update depends on besides the values of its tensors; equal kinds can share one."""
     settings = {key: value for key, value in identity(training.config).items() if key not in VALUES}
+    numbers = [  # a delay in epochs is another one in steps where a schedule has batches grow
+        {key: repr(value) for key, value in group.items() if key not in ("params", "lr", "initial_lr")}
+        for group in training.optimizer.param_groups
+    ]
     machine = str(training.device), training.config.deterministic, training.executor.compiled is not None
-    return json.dumps([settings, training.images.fingerprint, machine], sort_keys=True)
+    return json.dumps([settings, numbers, training.images.fingerprint, machine], sort_keys=True)
 
 
 def take_over(training: Any, earlier: Any) -> bool:

@@ -7,6 +7,7 @@ from filelock import FileLock, Timeout
 from lbt import build, checkpoint, recorded, records, runtime
 from lbt.config import Config, identity, run_id
 from lbt.console import Reporter
+from lbt.errors import UserError
 from lbt.interrupt import Interrupt
 from lbt.mirror import require
 from lbt.outcome import Outcome
@@ -31,7 +32,11 @@ def run(config: Config, *, interrupt: Interrupt | None = None, reporter: Reporte
     ended = _finished(config, name)
     if ended is None:
         training = Training(config, images, name)  # refuses what does not fit the data before anything is written
-        lock.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            lock.touch()
+        except OSError as error:
+            raise UserError(f"results_dir={config.results_dir}: cannot be written to ({error.strerror})") from error
         try:
             with FileLock(lock, timeout=0):
                 ended = _finished(config, name)  # by another process, meanwhile

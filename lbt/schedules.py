@@ -65,7 +65,7 @@ def warmup_cosine(
     """
     period = total_steps
     if period_epochs is not None:
-        period = round(_positive("period_epochs", period_epochs) * steps_per_epoch)
+        period = max(round(_positive("period_epochs", period_epochs) * steps_per_epoch), 1)
     warmup_steps = _warmup_steps(min(total_steps, period), steps_per_epoch, warmup)
     stretch = (total_steps - warmup_steps) / max(period - warmup_steps, 1)  # periods in what follows the warm-up
     return _warmup_then(

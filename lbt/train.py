@@ -65,21 +65,19 @@ class Training:
         self.model = task.prepare(build.model(config, len(images.classes)))
         self.model.to(self.device, memory_format=torch.channels_last).train()
         self.average = build.average(config, self.model)
-        per_epoch = self.data.steps_per_epoch
-        self.optimizer = build.optimizer(config, self.model.parameters(), steps_per_epoch=per_epoch)
-        for group in self.optimizer.param_groups:
-            group["initial_lr"] = group["lr"]
         batches = build.batches(config)
         self.batch_of = [batches(epoch) for epoch in range(config.epochs)]
-        total = sum(self.data.steps(batch) for batch in self.batch_of)
-        self.schedule = build.schedule(config, total_steps=total, steps_per_epoch=per_epoch)
+        steps = [self.data.steps(batch) for batch in self.batch_of]
+        self.optimizer = build.optimizer(config, self.model.parameters(), steps=steps)
+        for group in self.optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+        self.schedule = build.schedule(config, steps=steps)
         wanted = pays(self.model, task, self.data, config.epochs) if config.compile == "auto" else config.compile
         compiled, micro = CompiledModel(self.model) if wanted else None, config.micro_batch
         self.executor = Executor(self.model, task, precision=config.precision, micro_batch=micro, compiled=compiled)
         self.norms = None
         if config.layer_norms is not None:
-            longest = max(self.data.steps(batch) for batch in self.batch_of)
-            self.norms = LayerNorms(self.model, every=config.layer_norms, most=longest)
+            self.norms = LayerNorms(self.model, every=config.layer_norms, most=max(steps))
         self.step = 0  # updates made
         self.epoch = 0  # epochs completed
         self.sums: dict[str, torch.Tensor] = {}  # loss and the task's other figures, of this epoch's images so far

@@ -74,6 +74,11 @@ MISTAKES = [
     (["-m", "batch=8,abc"], "batch=abc: expected a whole number"),
     (["-m", "+experiment=quickstart,cifar10_short"], "one experiment at a time"),
     (["batch"], "batch"),
+    (["micro_batch=inf"], "micro_batch=inf: expected a whole number or null"),
+    (["model.bn_eps=inf"], "model.bn_eps=inf: expected a number"),
+    (["schedule.batch=2048"], "schedule.batch=2048: expected epochs and batch sizes, {30:2048,60:8192}, or null"),
+    (["schedule=warmup_step", "schedule.milestones=[inf]"], "schedule.milestones[0]=inf: expected a number"),
+    (["optimizer=sam", "optimizer.base.eta=1"], "optimizer.base.eta: not set; +optimizer.base.<name>=... adds"),
 ]
 
 
@@ -91,6 +96,13 @@ def test_cuda_without_a_device_is_a_mistake(tmp_path, capfd):
     assert main(["train", *TINY, "device=cuda"]) == 2
     assert "device=cuda: this torch sees no CUDA device" in capfd.readouterr().err
     assert written(tmp_path) == []
+
+
+def test_a_results_folder_that_cannot_be_is_a_mistake(tmp_path, capfd):
+    (tmp_path / "file").touch()
+    assert main(["train", *TINY, f"results_dir={tmp_path}/file/results"]) == 2
+    err = capfd.readouterr().err
+    assert err.startswith(f"lbt: results_dir={tmp_path}/file/results: cannot be written to (") and err.count("\n") == 1
 
 
 def test_missing_data_is_a_mistake(tmp_path, capfd):

@@ -95,7 +95,7 @@ def test_figure_2_is_lars_with_and_without_warm_up_and_shares_table_1s_runs(over
     shared = keys(configs) & keys(grid(f"tvlars_table1_{table}_clf", "optimizer=lars", "lr_rank=1"))
     assert len(shared) == 6
     for config in configs:
-        factor = build.schedule(config, total_steps=1000, steps_per_epoch=10)
+        factor = build.schedule(config, steps=[10] * 100)
         if config.schedule["warmup"] == 0:  # eq. of the text: polynomial decay, from the first update on
             assert factor(0) > 0.99 and factor(499) == pytest.approx(0.25, abs=0.01) and factor(999) == 0
         else:
@@ -126,5 +126,5 @@ def test_figure_8_has_four_initialisations(overrides):
 
 def test_nowa_is_constant_under_the_released_protocol():
     config = configure("optimizer=lars", "schedule=nowa", "protocol=released")
-    factor = build.schedule(config, total_steps=1000, steps_per_epoch=10)
+    factor = build.schedule(config, steps=[10] * 100)
     assert {factor(step) for step in range(1000)} == {1.0}

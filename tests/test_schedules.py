@@ -216,6 +216,7 @@ def test_a_cosine_of_a_shorter_period_rises_again():
     assert [factor(step) for step in range(1000)] == pytest.approx([whole(step) for step in range(1000)], abs=1e-12)
     assert factor(999) == pytest.approx(0, abs=1e-12) and factor(1799) == pytest.approx(1)
     assert factor(9999) == pytest.approx(0.854, abs=1e-3)
+    assert warmup_cosine(8, steps_per_epoch=1, warmup=0, period_epochs=0.4)(7) in (0, 1)  # shorter than an update
 
 
 def test_steps_equal_torchs_multistep_after_the_warmup():

@@ -456,6 +456,22 @@ def test_the_batch_grows_at_the_given_epochs_and_survives_a_resume(tmp_path):
         assert figures(run_tiny(tmp_path / str(updates), *grow).path) == figures(whole.path)
 
 
+def test_what_is_said_in_epochs_stays_in_epochs_while_the_batch_grows(tmp_path):
+    """With the first epochs' updates for all, a milestone after the growth would come late or never."""
+    steps = ["schedule=warmup_step", "schedule.milestones=[1,3]", "warmup=0", "schedule.batch={1:22,2:44}"]
+    outcome = run_tiny(tmp_path, *steps)
+    lines = records.read(outcome.path).epochs
+    assert [line["step"] for line in lines] == [3, 5, 6, 7]
+    peak = outcome.config.peak_lr
+    assert [line["lr"] / peak for line in lines] == pytest.approx([1, 0.1, 0.1, 0.01])
+    longer = ["warmup=2.5", "optimizer=tvlars", "optimizer.delay_epochs=3", "schedule=warmup_cosine"]
+    config = tiny_config(tmp_path, *longer)
+    parameters = [torch.nn.Parameter(torch.ones(2, 2))]
+    assert build.optimizer(config, parameters, steps=[4, 2, 2, 2]).param_groups[0]["delay_steps"] == 8
+    factor = build.schedule(config, steps=[4, 2, 2, 2])
+    assert [factor(step) for step in (5, 6)] == pytest.approx([6 / 7, 1])
+
+
 @pytest.mark.parametrize("value", ["{0:32}", "{4:32}", "{1:0}", "{1:big}", "{1:4000}"])
 def test_a_batch_schedule_that_cannot_be_is_one_line(tmp_path, value):
     with pytest.raises(UserError, match=r"batch"):

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lbt.optim.generic import groups_of
+
 
 class Around(Optimizer):
     """Shares parameter groups and state with the optimizer inside, so that schedules and checkpoints see one.
@@ -23,9 +25,13 @@ class Around(Optimizer):
         self.param_groups, self.state = inner.param_groups, inner.state
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group, to the optimizer inside too."""
+        """Add a group, to the optimizer inside too.
+
+        Raises:
+            ValueError: For complex or sparse parameters.
+        """
         if getattr(self, "state", None) is self.inner.state:  # else the constructor takes over what is inside
-            self.inner.add_param_group(param_group)
+            self.inner.add_param_group(*groups_of([param_group]))
             for name, value in self.defaults.items():
                 self.param_groups[-1].setdefault(name, value)
         else:

@@ -16,7 +16,39 @@ from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
 from lbt.optim.layerwise import FUSED, check_betas, check_number, check_params, same_layout
 
 
-class _SGD(SGD):
+class _Chosen(Optimizer):
+    """Chooses torch's kernels: the fused ones where every tensor suits them, also after a load or with a later group.
+
+    On a CPU these walk through parameter and state as flat memory, without a look at the strides.
+    """
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group; raises ValueError for complex or sparse parameters."""
+        super().add_param_group(*groups_of([param_group]))
+        self._choose()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for param, held in self.state.items():
+            for key, value in held.items():
+                if isinstance(value, Tensor) and value.shape == param.shape and not same_layout(param, value):
+                    held[key] = torch.empty_like(param, dtype=value.dtype).copy_(value)
+        self._choose()
+
+    def _choose(self) -> None:
+        tensors = [param for group in self.param_groups for param in group["params"]]
+        supported = set(_get_fused_kernels_supported_devices())
+        fused = all(t.device.type in supported and same_layout(t) for t in tensors)
+        if isinstance(self, SGD):
+            fused = fused and all(t.device.type != "cpu" or t.dtype in FUSED for t in tensors)
+        for group in self.param_groups:
+            # torch's foreach writes to p.grad under Nesterov, and needs capturable for a tensor lr
+            loop = group.get("nesterov") or (isinstance(group["lr"], Tensor) and not group.get("capturable"))
+            group["fused"], group["foreach"] = fused or None, False if loop and not fused else None
+        self._step_supports_amp_scaling = fused  # what a GradScaler asks
+
+
+class _SGD(_Chosen, SGD):
     """torch's SGD with momentum buffers made as zeros, layer by layer.
 
     Torch's fused path fails when a layer joins later (its buffer is missing), and leaves the first buffers
@@ -30,40 +62,48 @@ class _SGD(SGD):
         return super()._init_group(group, *lists)
 
 
-def _groups(params: Any, decay_1d: bool) -> list[dict[str, Any]]:
-    """Parameter groups; without ``decay_1d`` each is split, its biases and norms (``ndim <= 1``) without decay."""
+class _Adam(_Chosen, Adam):
+    """torch's Adam."""
+
+
+class _AdamW(_Chosen, AdamW):
+    """torch's AdamW."""
+
+
+def groups_of(params: Any) -> list[dict[str, Any]]:
+    """Parameter groups with their tensors in lists, so that a generator is read once and not used up by a check."""
     items = [params] if isinstance(params, Tensor) else list(params)
-    given = items if items and isinstance(items[0], dict) else [{"params": items}]
     groups = []
-    for group in given:
-        rest = {k: v for k, v in group.items() if k != "params"}
+    for group in items if not items or isinstance(items[0], dict) else [{"params": items}]:
         members = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
         check_params([m[1] if isinstance(m, tuple) else m for m in members])
-        if decay_1d:
-            groups.append({"params": members, **rest})
-            continue
-        small = [(m[1] if isinstance(m, tuple) else m).ndim <= 1 for m in members]
+        groups.append({**group, "params": members})
+    return groups
+
+
+def _groups(params: Any, decay_1d: bool) -> list[dict[str, Any]]:
+    """Parameter groups; without ``decay_1d`` each is split, its biases and norms (``ndim <= 1``) without decay."""
+    if decay_1d:
+        return groups_of(params)
+    groups = []
+    for group in groups_of(params):
+        small = [(m[1] if isinstance(m, tuple) else m).ndim <= 1 for m in group["params"]]
         for flag, extra in ((False, {}), (True, {"weight_decay": 0.0})):
-            chosen = [m for m, one in zip(members, small, strict=True) if one is flag]
+            chosen = [m for m, one in zip(group["params"], small, strict=True) if one is flag]
             if chosen:
-                groups.append({"params": chosen, **rest, **extra})
+                groups.append({**group, "params": chosen, **extra})
     return groups
 
 
 def _build(kind: type[Optimizer], params: Any, lr: Any, decay_1d: bool, **options: Any) -> Optimizer:
-    """Check what all have in common and build ``kind``, fused where device, dtype and layout allow."""
+    """Check what all have in common and build ``kind``."""
     check_number("lr", lr)
     check_number("weight_decay", options["weight_decay"])
     groups = _groups(params, decay_1d)
     tensors = [m[1] if isinstance(m, tuple) else m for group in groups for m in group["params"]]
-    devices = {tensor.device.type for tensor in tensors}
-    fused = devices <= set(_get_fused_kernels_supported_devices()) and all(same_layout(t) for t in tensors)
-    fused = fused and (kind is not _SGD or all(t.device.type != "cpu" or t.dtype in FUSED for t in tensors))
-    if kind is not _SGD and devices == {"cuda"}:
+    if not issubclass(kind, SGD) and {tensor.device.type for tensor in tensors} == {"cuda"}:
         options["capturable"] = True
-    if not fused and (options.get("nesterov") or (isinstance(lr, Tensor) and not options.get("capturable"))):
-        options["foreach"] = False  # torch's foreach writes to p.grad under Nesterov; needs capturable for a tensor lr
-    return kind(groups, lr=lr, fused=True if fused else None, **options)
+    return kind(groups, lr=lr, **options)
 
 
 def sgd(
@@ -146,7 +186,7 @@ def adam(
     check_betas(betas)
     check_number("eps", eps)
     options = {"betas": tuple(betas), "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
-    return _build(Adam, params, lr, decay_1d, **options)
+    return _build(_Adam, params, lr, decay_1d, **options)
 
 
 def adamw(
@@ -176,7 +216,7 @@ def adamw(
     check_betas(betas)
     check_number("eps", eps)
     options = {"betas": tuple(betas), "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
-    return _build(AdamW, params, lr, decay_1d, **options)
+    return _build(_AdamW, params, lr, decay_1d, **options)
 
 
 OPTIMIZERS = {"sgd": sgd, "nesterov": nesterov, "adam": adam, "adamw": adamw}

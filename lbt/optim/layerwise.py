@@ -55,8 +55,10 @@ def check_betas(betas: Any) -> None:
 
 
 def check_params(params: list[Tensor]) -> None:
-    """Refuse complex, integer and sparse parameters."""
+    """Refuse complex, integer and sparse parameters, and, in torch's words, what is no tensor."""
     for param in params:
+        if not isinstance(param, Tensor):
+            raise TypeError(f"optimizer can only optimize Tensors, but one of the params is {torch.typename(param)}")
         if param.layout != torch.strided or not param.is_floating_point():
             what = "sparse" if param.layout != torch.strided else str(param.dtype).removeprefix("torch.")
             raise ValueError(f"Invalid params: a {what} tensor (must be dense, real floating point)")

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lbt.optim.around import Around
-from lbt.optim.layerwise import check, check_number, check_params
+from lbt.optim.generic import groups_of
+from lbt.optim.layerwise import check, check_number
 
 PACKAGE = "pytorch_optimizer"
 
@@ -45,11 +46,8 @@ class Packaged(Around):
 
     def __init__(self, kind: str, params: Any, lr: float | Tensor, maximize: bool, **options: Any):
         check_number("lr", lr)
-        params = list(params)
-        members = [p for item in params for p in (item["params"] if isinstance(item, dict) else [item])]
-        check_params([member[1] if isinstance(member, tuple) else member for member in members])
         self.kind = kind
-        super().__init__(load(kind)(params, lr=lr, **options), {"maximize": maximize})
+        super().__init__(load(kind)(groups_of(params), lr=lr, **options), {"maximize": maximize})
 
     def __getstate__(self) -> dict[str, Any]:
         own = {k: v for k, v in vars(self.inner).items() if k not in ("state", "param_groups") and k[0] != "_"}

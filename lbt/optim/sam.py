@@ -69,6 +69,12 @@ class SAM(Around):
         inner = build_base(params, lr, {"name": "nesterov"} if base is None else dict(base), maximize)
         super().__init__(inner, {"rho": rho, "adaptive": adaptive, "maximize": maximize})
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, to the base optimizer too."""
+        if "rho" in param_group:
+            check_number("rho", param_group["rho"])
+        super().add_param_group(param_group)
+
     def __getattr__(self, name: str) -> Any:
         if name in ("train", "eval", "trust_ratios") and "inner" in vars(self):
             return getattr(self.inner, name)

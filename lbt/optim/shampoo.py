@@ -24,12 +24,17 @@ GRAFTS = ("sgd", "adam", "none")
 
 
 def inverse_root(matrices: Tensor, eps: float) -> Tensor:
-    """``(S + eps * lambda_max(S) * I) ** (-1/4)`` of symmetric matrices, shape ``[n, m, m]``; I where S is zero."""
-    values, vectors = torch.linalg.eigh(matrices)
+    """``(S + eps * lambda_max(S) * I) ** (-1/4)`` of symmetric matrices, shape ``[n, m, m]``; I where S is zero.
+
+    NaN where S is not finite: eigh would raise an error, and what has diverged should show as that.
+    """
+    finite = matrices.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
+    values, vectors = torch.linalg.eigh(torch.where(finite, matrices, torch.zeros_like(matrices)))
     top = values[:, -1:].clamp(min=0)
     values = values.clamp(min=0) + eps * top
     values = torch.where(top > 0, values, torch.ones_like(values)).clamp(min=torch.finfo(values.dtype).tiny)
-    return (vectors * values.pow(-0.25).unsqueeze(-2)) @ vectors.mT
+    root = (vectors * values.pow(-0.25).unsqueeze(-2)) @ vectors.mT
+    return torch.where(finite, root, torch.full_like(root, math.nan))
 
 
 def to_blocks(tensor: Tensor, size: int) -> Tensor:
@@ -57,7 +62,7 @@ class Shampoo(LayerwiseOptimizer):
     ``P = L^(-1/4) G R^(-1/4)`` with bias-corrected L and R, the roots renewed every ``interval`` steps. Grafting: a
     layer's ``P`` (all its blocks) is rescaled to the norm of a simpler direction ``D``, the gradient ("sgd") or
     RMSprop's with bias correction ("adam"). ``m = mu * m + P + wd * w``; ``w -= lr * m``.
-    Vectors, and every layer before step ``start``, take ``D`` itself.
+    Vectors, and every layer before step ``start``, take ``D`` itself. Bias correction counts a layer's own steps.
 
     Convolutions are matrices ``[out, in * height * width]``; sides longer than ``block`` are cut into equal parts.
     Why not ``pytorch_optimizer.ScalableShampoo`` (4.1): its state holds objects of its own, so that a checkpoint
@@ -136,6 +141,10 @@ class Shampoo(LayerwiseOptimizer):
 
     def _update(self, bucket: Bucket, group: dict[str, Any]) -> None:
         params, mu = bucket.params, group["momentum"]
+        for param in params:
+            state = self.state[param]
+            before = group["step"] - 1 if state else 0  # an older state has the group's steps alone
+            state["step"] = state.get("step", before) + 1
         update = self._graft(bucket, group)
         if bucket.adapted:
             whitened = self._whitened(bucket, group)
@@ -165,7 +174,7 @@ class Shampoo(LayerwiseOptimizer):
         torch._foreach_mul_(second, beta)
         torch._foreach_addcmul_(second, bucket.grads, bucket.grads, 1 - beta)
         update = torch._foreach_sqrt(second)
-        torch._foreach_mul_(update, (1 - beta ** group["step"]) ** -0.5)
+        torch._foreach_mul_(update, [(1 - beta ** self.state[param]["step"]) ** -0.5 for param in bucket.params])
         torch._foreach_add_(update, group["graft_eps"])
         torch._foreach_reciprocal_(update)
         torch._foreach_mul_(update, bucket.grads)
@@ -183,7 +192,7 @@ class Shampoo(LayerwiseOptimizer):
                 state[side] = state[side].to(products.dtype)  # load_state_dict gives it the parameter's
                 state[side].lerp_(products, 1 - group["betas"][1])
                 if ready and (due or f"{side}_root" not in state):
-                    unbiased = state[side] / (1 - group["betas"][1] ** group["step"])
+                    unbiased = state[side] / (1 - group["betas"][1] ** state["step"])
                     state[f"{side}_root"] = inverse_root(unbiased, group["eps"])
             if ready:
                 left, right = (state[f"{side}_root"].to(blocks.dtype) for side in ("left", "right"))

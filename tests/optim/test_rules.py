@@ -219,6 +219,20 @@ def test_sam_shares_groups_and_state_with_its_base():
     assert loaded.state is loaded.inner.state
 
 
+def test_sam_checks_groups_that_come_with_and_after_it():
+    def one(**settings):
+        return {"params": [torch.nn.Parameter(torch.ones(2, 2))], **settings}
+
+    with pytest.raises(ValueError, match=r"^Invalid rho: -1\.0 "):
+        SAM([one(), one(rho=-1.0)], 0.1)
+    optimizer = SAM([one()], 0.1)
+    with pytest.raises(ValueError, match=r"^Invalid rho: nan "):
+        optimizer.add_param_group(one(rho=float("nan")))
+    with pytest.raises(ValueError, match=r"^Invalid params: a complex64 tensor"):
+        optimizer.add_param_group({"params": torch.zeros(2, dtype=torch.complex64)})
+    assert len(optimizer.param_groups) == len(optimizer.inner.param_groups) == 1
+
+
 def test_sm3_bounds_adagrad_with_a_handful_of_numbers():
     p = torch.nn.Parameter(torch.zeros(4, 3, 2))
     optimizer = SM3([p], 0.1, momentum=0.0)
@@ -246,6 +260,38 @@ def test_shampoo_roots():
     root = inverse_root(a, 0.0)
     torch.testing.assert_close(root @ root @ root @ root @ a, torch.eye(6, dtype=torch.float64).expand(3, 6, 6))
     assert torch.equal(inverse_root(torch.zeros(1, 2, 2), 1e-6), torch.eye(2)[None])
+
+
+def shampoo_steps(optimizer, params, steps, first=0):
+    for t in range(first, first + steps):
+        for i, p in enumerate(params):
+            p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(100 * t + i))
+        optimizer.step()
+
+
+def test_shampoo_unfreezes_a_layer_as_gently_as_it_starts_one():
+    """Its bias is corrected by its own count; by the others' its first steps would be many times as large."""
+    early, late, fresh = (torch.nn.Parameter(torch.ones(4, 3)) for _ in range(3))
+    optimizer, other = Shampoo([early, late], 0.1), Shampoo([fresh], 0.1)
+    shampoo_steps(optimizer, [early], 300)
+    late.grad = fresh.grad = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    optimizer.step(), other.step()
+    moved, expected = (float((p.detach() - 1).norm()) for p in (late, fresh))
+    assert moved == pytest.approx(expected, rel=1e-4)
+
+
+def test_shampoo_takes_up_a_state_that_counted_the_groups_steps_alone():
+    params, others = ([torch.nn.Parameter(torch.ones(4, 3)), torch.nn.Parameter(torch.ones(3))] for _ in range(2))
+    optimizer, loaded = Shampoo(params, 0.1, start=2), Shampoo(others, 0.1)
+    shampoo_steps(optimizer, params, 3)
+    state = copy.deepcopy(optimizer.state_dict())
+    for held in state["state"].values():
+        del held["step"]
+    loaded.load_state_dict(state)
+    for p, q in zip(params, others, strict=True):
+        q.data.copy_(p)
+    shampoo_steps(optimizer, params, 3, 3), shampoo_steps(loaded, others, 3, 3)
+    assert all(torch.equal(p, q) for p, q in zip(params, others, strict=True))
 
 
 def test_shampoo_of_numbers_is_what_it_is_grafted_on():

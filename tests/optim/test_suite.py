@@ -51,12 +51,14 @@ EXCEPTIONS = {
     ("adan", "test_cuda_graph"): COUNTS,
     ("soap", "test_cuda_graph"): COUNTS,
     ("soap", "test_no_step_waits"): "the eigendecomposition waits for the device",
+    ("soap", "test_a_training_that_diverges"): "the package's eigendecomposition refuses what is not finite",
     ("soap", "test_cuda_equals_cpu"): "the package's eigenbases are found in float32",
     ("schedulefree_adamw", "test_cuda_graph"): COUNTS,
     ("schedulefree_adamw", "test_no_step_waits"): "the package reads the rate, to keep the largest",
     ("schedulefree_sgd", "test_cuda_graph"): COUNTS,
     ("schedulefree_sgd", "test_no_step_waits"): "the package reads the rate, to keep the largest",
     ("lion", "test_counters_of_a_resumed_run_matter"): "the package keeps a counter which its rule does not use",
+    ("schedulefree_sgd", "test_counters_of_a_resumed_run_matter"): "without a warm-up its rule does not count",
     ("soap", "test_memory_layout_does_not_matter[param"): "its first basis comes from one gradient: the covariance is "
     "singular, and rounding, which depends on the layout, chooses the basis of the null space",
 }
@@ -123,6 +125,12 @@ def build(name, params, **options):
 
 def make(name, params, options, lr=LR):
     return build(name, params, lr=lr, **options)
+
+
+def uncoupled(name, options):
+    """Options without what takes a norm over all parameters."""
+    coupling = {"grad_clip": None, "rho": 0.0}
+    return options | {k: v for k, v in coupling.items() if k in inspect.signature(lbt.optim.get(name)).parameters}
 
 
 def assert_equal(left, right, **tolerance):
@@ -247,6 +255,47 @@ def test_groups_equal_one_group(name, options):
 
 
 @each
+def test_groups_with_settings_of_their_own_equal_several_optimizers(name, options):
+    known = inspect.signature(lbt.optim.get(name)).parameters
+    if "weight_decay" not in known:
+        pytest.skip("its settings are those of the optimizer within")
+    betas = (0.7, 0.8, 0.9)[: len(known["betas"].default) if "betas" in known else 0]
+    own = {"weight_decay": 0.3, "momentum": 0.5, "betas": betas, "eta": 0.02, "lam": 0.7}
+    own, options = {key: value for key, value in own.items() if key in known}, uncoupled(name, options)
+    together, apart = tensors(), tensors()
+    grouped = make(name, [{"params": together[:1]}, {"params": together[1:], "lr": 0.3, **own}], options)
+    several = make(name, apart[:1], options), make(name, apart[1:], options | own, lr=0.3)
+    for t in range(7):
+        for params in (together, apart):
+            give_gradients(params, t)
+        for optimizer in (grouped, *several):
+            optimizer.step()
+    assert_equal(together, apart, rtol=1e-12, atol=1e-14)
+
+
+@each
+def test_parameters_may_come_in_any_way_torch_takes(name, options):
+    """A generator in a group among them: one that a check uses up leaves an optimizer without parameters."""
+    expected = walk(make(name, plain := tensors(), options), plain)
+    for arrange in (
+        lambda params: [{"params": (p for p in params)}],
+        lambda params: [{"params": p} for p in params],
+        lambda params: ((f"layer{i}", p) for i, p in enumerate(params)),
+    ):
+        params = tensors()
+        found = walk(make(name, arrange(params), options), params)
+        assert_equal(found, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", lbt.optim.names())
+def test_what_cannot_be_parameters(name):
+    with pytest.raises(ValueError, match="empty parameter list"):
+        build(name, [], lr=LR)
+    with pytest.raises(TypeError, match=r"can only optimize Tensors, but one of the params is .*Linear"):
+        build(name, torch.nn.Sequential(torch.nn.Linear(2, 2)), lr=LR)  # forgotten: .parameters()
+
+
+@each
 def test_none_gradients_and_frozen_layers(name, options):
     params, fewer = tensors(), tensors()[1:]
     optimizer, smaller = make(name, params, options), make(name, fewer, options)
@@ -297,6 +346,21 @@ def test_zero_gradients_and_weights(name, options):
 
 
 @each
+def test_a_training_that_diverges_does_so_without_an_error(name, options):
+    """A loop finds it by the loss; an exception from within a step would look like a fault of the program."""
+    params = tensors()
+    optimizer = make(name, params, uncoupled(name, options))
+    for bad in (float("inf"), float("nan")):
+
+        def spoil(params, bad=bad):
+            params[1].grad[0, 0] = bad
+
+        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # Triton's interpreter, in NumPy
+            walk(optimizer, params, 2, change=spoil)
+    assert all(torch.isfinite(p).all() for p in (params[0], *params[2:]))  # each layer for itself
+
+
+@each
 def test_tensor_lr_equals_float_lr(name, options):
     floats, boxed = tensors(), tensors()
     a = walk(make(name, floats, options), floats)
@@ -320,10 +384,10 @@ def test_memory_layout_does_not_matter(name, options, where):
     expected = walk(make(name, plain, options), plain)
     odd = tensors()
     if where == "param":
-        odd = [torch.nn.Parameter(torch.stack([p.data, p.data], -1)[..., 0]) for p in odd]
+        odd = [strided(p) for p in odd]
         assert not odd[1].is_contiguous()
     if where == "channels_last":
-        odd[0] = torch.nn.Parameter(odd[0].data.to(memory_format=torch.channels_last))
+        odd[0] = channels_last(odd[0])
     optimizer = make(name, odd, options)
     ours = isinstance(optimizer, LayerwiseOptimizer)
     if where == "gradient" and not ours and any(group.get("fused") for group in optimizer.param_groups):
@@ -339,13 +403,56 @@ def test_memory_layout_does_not_matter(name, options, where):
     assert_equal(walk(optimizer, odd, change=change), expected, rtol=1e-9, atol=1e-12)
 
 
+def strided(param):
+    """The same parameter with every other element of memory."""
+    return torch.nn.Parameter(torch.stack([param.data, param.data], -1)[..., 0])
+
+
+def channels_last(param):
+    return torch.nn.Parameter(param.data.to(memory_format=torch.channels_last))
+
+
+@each
+@pytest.mark.parametrize("other", [strided, channels_last])
+def test_a_state_goes_into_another_memory_layout(name, options, other):
+    structure = {key: options[key] for key in ("decay_1d", "base") if key in options}
+    params = tensors()
+    optimizer = make(name, params, options)
+    walk(optimizer, params, 3)
+    others = [other(p.detach()) if p.ndim == 4 else torch.nn.Parameter(p.detach().clone()) for p in params]
+    loaded = make(name, others, structure, lr=9.0)
+    loaded.load_state_dict(saved(optimizer))
+
+    def change(params):
+        if other is channels_last:  # as autograd lays them
+            params[0].grad = params[0].grad.to(memory_format=torch.channels_last)
+
+    assert_equal(walk(optimizer, params, 3, 3), walk(loaded, others, 3, 3, change), rtol=1e-9, atol=1e-12)
+
+
+@each
+def test_a_group_that_comes_later(name, options):
+    found = []
+    for layout in (lambda p: p, strided):
+        params = tensors()
+        params[0] = layout(params[0])
+        optimizer = make(name, params[2:], options)
+        walk(optimizer, params[2:], 2)
+        optimizer.add_param_group({"params": params[:1], "weight_decay": 0.2})
+        optimizer.add_param_group({"params": params[1:2]})
+        found.append(walk(optimizer, params, 3, 2))
+        assert not any(torch.equal(p, q) for p, q in zip(params[:2], tensors(), strict=False))
+        with pytest.raises(ValueError, match="complex64"):
+            optimizer.add_param_group({"params": torch.zeros(2, dtype=torch.complex64)})
+    assert_equal(*found, rtol=1e-9, atol=1e-12)
+
+
 @each
 def test_mixed_dtypes(name, options):
     kinds = (torch.float64, torch.float32, torch.bfloat16)
     mixed = [tensors(kind)[i % 4] for i, kind in enumerate(kinds * 3)]
     alone = [[p.detach().clone().requires_grad_() for p in mixed if p.dtype == kind] for kind in kinds]
-    coupling = {"grad_clip": None, "rho": 0.0}  # a norm over all parameters
-    options = options | {k: v for k, v in coupling.items() if k in inspect.signature(lbt.optim.get(name)).parameters}
+    options = uncoupled(name, options)
     start = [p.detach().clone() for p in mixed]
     walk(make(name, mixed, options), mixed, 1)
     for kind, params in zip(kinds, alone, strict=True):
@@ -441,8 +548,9 @@ def test_counters_of_a_resumed_run_matter(name):
         pytest.skip("keeps no counter in its groups")
     state = saved(optimizer)
     assert all(int(group["step"]) == 3 for group in state["param_groups"])
-    for group in state["param_groups"]:
-        group["step"] = torch.tensor(0.0)
+    for holder in (*state["param_groups"], *state["state"].values()):
+        if "step" in holder:
+            holder["step"] = holder["step"] * 0
     others = [torch.nn.Parameter(p.detach().clone()) for p in params]
     other = make(name, others, {})
     other.load_state_dict(state)

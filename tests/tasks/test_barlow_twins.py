@@ -236,7 +236,7 @@ def test_mistakes_are_one_line(tmp_path, override, message):
 def test_weights_and_biases_may_have_rates_of_their_own(tmp_path):
     config = tiny_config(tmp_path, "optimizer=lars", "lr=0.2", "lr_scaling=none", "bias_lr_factor=0.024")
     model = tiny(10)
-    optimizer = build.optimizer(config, model.parameters(), steps_per_epoch=3)
+    optimizer = build.optimizer(config, model.parameters(), steps=[3] * config.epochs)
     rates = {id(one): group["lr"] for group in optimizer.param_groups for one in group["params"]}
     assert rates.keys() == {id(one) for one in model.parameters()}
     for one in model.parameters():
@@ -250,10 +250,10 @@ def test_the_official_preset_has_the_authors_settings():
     widths = [layer.out_features for layer in module.projector if isinstance(layer, nn.Linear)]
     assert widths == [8192, 8192, 8192] and module.projector[0].in_features == 2048
     assert all(block.bn3.weight.abs().max() == 0 for block in module.backbone.layer1)
-    optimizer = build.optimizer(config, module.parameters(), steps_per_epoch=25)
+    optimizer = build.optimizer(config, module.parameters(), steps=[25] * 1000)
     rates = {one.ndim > 1: group["lr"] for group in optimizer.param_groups for one in group["params"]}
     assert rates == {True: pytest.approx(0.2 * 2048 / 256), False: pytest.approx(0.0048 * 2048 / 256)}
     assert {group["weight_decay"] for group in optimizer.param_groups} == {1e-6}
     assert config.task["off_diagonal"] == 0.0051 and config.epochs == 1000
-    factor = build.schedule(config, total_steps=25000, steps_per_epoch=25)
+    factor = build.schedule(config, steps=[25] * 1000)
     assert factor(249) == 1 and factor(24999) == pytest.approx(0.001)
