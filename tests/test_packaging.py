@@ -8,6 +8,7 @@ import tomllib
 import zipfile
 
 import pytest
+import torch
 from conftest import REPOSITORY
 
 
@@ -77,6 +78,12 @@ def test_the_readmes_own_optimizer_trains(tmp_path):
     assert [name for name, _ in blocks] == ["lbt/optim/signum.py", "configs/optimizer/signum.yaml"]
     for name, content in blocks:
         (tmp_path / name).write_text(content)
+    made: dict = {}
+    exec(blocks[0][1], made)
+    weight = torch.zeros(3, requires_grad=True)
+    weight.grad = torch.tensor([5.0, -0.1, 2.0])
+    made["OPTIMIZERS"]["signum"]([weight], lr=0.5).step()
+    assert weight.tolist() == [-0.5, 0.5, -0.5]  # what its docstring says
     command = [sys.executable, "-m", "lbt", "train", "optimizer=signum", "data=digits", "batch=512", "epochs=1"]
     said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert said.returncode == 0, said.stderr

@@ -45,7 +45,8 @@ class TVLARS(LARS):
     Args:
         params: Tensors, or groups of them, which may override each argument below.
         lr: Target learning rate.
-        alpha, lam, delay_steps, floor: See `phi`; ``lam`` is per step, the delay in steps.
+        alpha, lam, delay_steps, floor: See `phi`; ``lam`` is per step, the delay in steps. Each group counts its own
+            steps: one that is added later begins with t = 0.
         phi_scope: "all": phi scales lr, wherever lr stands. "adapted": phi scales the trust ratio (so it is inside
             the momentum buffer), and biases and norms keep the raw lr (released code).
         momentum, weight_decay, eta, eps, denominator, momentum_placement, exclude_1d, norm_clamp, maximize, fused: See
