@@ -26,10 +26,11 @@ INTRODUCTION = """# Agreement of the optimizers with independent implementations
 
 Each row: the weights after {steps} steps of our optimizer and of the oracle, float64, under the same gradients and a
 learning rate that changes in every step. The error is the largest difference of an element, relative to the tensor's
-largest element: over the tensors (shapes {shapes} unless noted), over weight
-decay 0 and 0.05 (unless the rule has none in common with the oracle), and over both of our code paths (fused on CPU,
-and foreach). Machine precision is 2.2e-16. "NumPy" is the rewrite from the paper's formula in
-tests/optim/reference.py. lion, adan and the schedule-free rules are pytorch_optimizer's; its SOAP has no oracle here.
+largest element: over the tensors (shapes {shapes} unless noted; one is zero at the
+start, two have a gradient of zero in one step), over weight decay 0 and 0.05 (unless the rule has none in common with
+the oracle), and over both of our code paths (fused on CPU, and foreach). Machine precision is 2.2e-16. "NumPy" is the
+rewrite from the paper's formula in tests/optim/reference.py. lion, adan and the schedule-free rules are
+pytorch_optimizer's; its SOAP has no oracle here.
 
 Left out, because they are other rules under the same name: pytorch_optimizer's LARS (first step unscaled) and Lamb
 (bias correction outside the ratio), and optax's `adan`, which weights the gradient difference by `1 - b2` where the

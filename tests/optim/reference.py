@@ -6,10 +6,13 @@ SHAPES = ((4, 3, 3, 3), (5, 7), (6,), (1,))
 
 
 def problem(steps=16, seed=0, shapes=SHAPES):
-    """Initial weights, gradients of each step, and a changing learning rate."""
+    """Initial weights, gradients of each step, and a changing learning rate; now and then a norm is zero."""
     rng = np.random.default_rng(seed)
     weights = [rng.normal(size=shape) for shape in shapes]
     gradients = [[rng.normal(size=shape) * rng.uniform(0.1, 3) for shape in shapes] for _ in range(steps)]
+    weights[min(1, len(shapes) - 1)][:] = 0
+    for t, tensor in ((steps // 4, 0), (steps // 3, -1)):
+        gradients[t][tensor][:] = 0
     rates = [0.5 * (1 + np.cos(np.pi * t / steps)) * (t + 1) / steps + 0.05 for t in range(steps)]
     return weights, gradients, rates
 
