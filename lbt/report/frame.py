@@ -53,7 +53,7 @@ def _load(results_dir: str | Path) -> Frame:
         try:
             record = records.read(path)
             problem = contradiction(record)
-        except (records.RecordError, OSError, UnicodeDecodeError, KeyError, TypeError) as error:
+        except (records.RecordError, OSError, KeyError, TypeError) as error:
             problems.append(str(error) if str(path) in str(error) else f"{path}: {error!r}")
             continue
         if problem:
