@@ -11,6 +11,7 @@ one's factor. A warm-up that fills the training exactly (W = T) ends at the peak
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 Schedule = Callable[[int], float]
 
@@ -163,6 +164,26 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "warmup_polynomial": warmup_polynomial,
     "warmup_step": warmup_step,
 }
+
+
+def phi(t: Any, alpha: float = 1.0, lam: float = 1e-3, delay_steps: int | None = 0, floor: float = 0.0) -> Any:
+    """TVLARS's factor (Do et al. 2024, eq. 8), ``1 / (alpha + exp(lam * (t - delay_steps))) + floor``.
+
+    It falls from about 1/alpha to ``floor``. The optimizer counts t itself, and does not scale every rate by it.
+
+    Args:
+        t: steps already taken (the first update has t = 0); a number, or a tensor of any shape.
+        alpha: bounds phi by ``1 / alpha + floor``.
+        lam: decay rate per step.
+        delay_steps: d_e, in steps. None is the released code's form: no delay, and t counted from 1.
+        floor: the paper's gamma_min.
+
+    Returns:
+        A float for a number, a tensor for a tensor. A large t gives ``floor``, not an overflow.
+    """
+    exponent = lam * (t + 1 if delay_steps is None else t - delay_steps)
+    growth = exponent.exp() if hasattr(exponent, "exp") else math.exp(min(exponent, 709.0))  # a tensor has one
+    return 1.0 / (alpha + growth) + floor
 
 
 def _warmup_then(decay: Callable[[float], float], total: int, warmup: int, warmup_power: float, end: float) -> Schedule:

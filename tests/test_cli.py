@@ -38,6 +38,17 @@ finally:
     assert all(verb in said for verb in ("train", "tables", "status"))
 
 
+def test_figures_are_drawn_without_loading_torch(tmp_path):
+    code = """
+import sys
+from lbt.cli import main
+assert main(["plots", "fig1_schedules", "fig5_phi", "--results-dir", sys.argv[1]]) == 0
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"fig1_schedules", "fig5_phi"}
+
+
 def test_train_help_shows_groups_settings_and_examples(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["train", "--help"])

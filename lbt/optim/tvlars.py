@@ -2,36 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lbt.optim.lars import LARS
 from lbt.optim.layerwise import check, check_number
+from lbt.schedules import phi
 
 SCOPES = ("all", "adapted")
-
-
-def phi(
-    t: float | Tensor, alpha: float = 1.0, lam: float = 1e-3, delay_steps: int | None = 0, floor: float = 0.0
-) -> Any:
-    """Eq. 8, ``1 / (alpha + exp(lam * (t - delay_steps))) + floor``: falls from about 1/alpha to ``floor``.
-
-    Args:
-        t: Steps already taken (the first update has t = 0); a number, or a tensor of any shape.
-        alpha: Bounds phi by ``1 / alpha + floor``.
-        lam: Decay rate per step.
-        delay_steps: d_e, in steps. None is the released code's form: no delay, and t counted from 1.
-        floor: The paper's gamma_min.
-
-    Returns:
-        A float for a number, a tensor for a tensor. A large t gives ``floor``, not an overflow.
-    """
-    exponent = lam * (t + 1 if delay_steps is None else t - delay_steps)
-    growth = torch.exp(exponent) if isinstance(exponent, Tensor) else math.exp(min(exponent, 709.0))
-    return 1.0 / (alpha + growth) + floor
 
 
 class TVLARS(LARS):

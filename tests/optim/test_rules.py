@@ -14,7 +14,7 @@ from lbt.errors import UserError
 from lbt.optim import CLARS, LAMB, LARC, LARS, SAM, SM3, TVLARS, Shampoo, more
 from lbt.optim.muon import orthogonalise
 from lbt.optim.shampoo import from_blocks, inverse_root, to_blocks
-from lbt.optim.tvlars import phi
+from lbt.schedules import phi
 
 sys.path.insert(0, str(Path(__file__).parent))
 import reference

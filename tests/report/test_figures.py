@@ -9,12 +9,12 @@ from support import configure
 
 from lbt import runtime
 from lbt.cli import main
-from lbt.optim.tvlars import phi
 from lbt.report import figures
 from lbt.report.frame import load
 from lbt.report.plots import KINDS, norms
 from lbt.report.plots.points import points
 from lbt.report.plots.style import Spec, context
+from lbt.schedules import phi
 
 
 def spec(name):

@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 
 from lbt.report.frame import Frame
 from lbt.report.plots.style import Spec, finish, line_style, panels
-from lbt.schedules import warmup_cosine
+from lbt.schedules import phi, warmup_cosine
 
 IMAGES = 50_000  # of CIFAR-10's training set
 BASE_BATCH = 256
@@ -16,8 +16,6 @@ BASE_BATCH = 256
 
 def draw_rates(spec: Spec, frame: Frame) -> Figure:
     """Draws the rate as a share of the target over the epochs: warm-up and cosine, and phi under both protocols."""
-    from lbt.optim.tvlars import phi  # torch takes seconds to import
-
     wanted = spec.options
     figure, grid = panels(1, len(wanted["batches"]), width=3.0, height=2.6)
     for axes, batch in zip(grid[0], wanted["batches"], strict=True):
@@ -44,8 +42,6 @@ def draw_rates(spec: Spec, frame: Frame) -> Figure:
 
 def draw_phi(spec: Spec, frame: Frame) -> Figure:
     """Draws phi_t over the epochs for several lambdas: a panel for each batch and protocol."""
-    from lbt.optim.tvlars import phi
-
     wanted = spec.options
     figure, grid = panels(2, len(wanted["batches"]), width=3.4, height=2.3)
     for column, batch in enumerate(wanted["batches"]):
