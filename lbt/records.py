@@ -67,23 +67,23 @@ def read(path: str | Path) -> RunRecord:
     """
     path = Path(path)
     content = path.read_bytes()
-    record = None
-    for number, line in enumerate(_json_lines(path, content), 1):
+    lines = _json_lines(path, content)
+    if not lines:
+        raise RecordError(f"{path}: empty")
+    run = lines[0]
+    if run.get("kind") != "run" or run.get("schema") != SCHEMA or not {"id", "config", "provenance"} <= run.keys():
+        raise RecordError(f"{path}: line 1 is not the start of a record of schema {SCHEMA}")
+    record = RunRecord(path, run)
+    for epoch, line in enumerate(lines[1:], 1):
         kind = line.get("kind")
-        if record is None:
-            if kind != "run" or line.get("schema") != SCHEMA or not {"id", "config", "provenance"} <= line.keys():
-                raise RecordError(f"{path}: line {number} is not the start of a record of schema {SCHEMA}")
-            record = RunRecord(path, line)
-        elif record.end is not None:
-            raise RecordError(f"{path}: line {number} follows the record's end")
-        elif kind == "epoch" and line.get("epoch") == len(record.epochs) + 1:
+        if record.end is not None:
+            raise RecordError(f"{path}: line {epoch + 1} follows the record's end")
+        if kind == "epoch" and line.get("epoch") == epoch:
             record.epochs.append(line)
         elif kind == "end" and line.get("status") in STATUSES:
             record.end = line
         else:
-            raise RecordError(f"{path}: line {number} is out of place")
-    if record is None:
-        raise RecordError(f"{path}: empty")
+            raise RecordError(f"{path}: line {epoch + 1} is out of place")
     _verify(record, content)
     return record
 
