@@ -263,10 +263,13 @@ def identity_of(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_off(value: Any) -> Any:
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         # JSON knows texts as keys only: {30: 2048} comes back from a record as {"30": 2048}.
-        cleaned = {int(key) if str(key).isdecimal() else key: _without_off(item) for key, item in value.items()}
-        return {key: item for key, item in cleaned.items() if item}
+        return {
+            int(key) if str(key).isdecimal() else key: kept
+            for key, item in value.items()
+            if item and (kept := _without_off(item))
+        }
     if isinstance(value, list | tuple):
         return [_without_off(item) for item in value]
     if isinstance(value, int | float) and not isinstance(value, bool):

@@ -46,7 +46,7 @@ def grid() -> Iterator[tuple[str, tuple[str, ...]]]:
         yield "fig8_init", (*place, "optimizer=tvlars", f"model.init={init}")
     for batch in BATCHES:
         yield "fig2_warmup", (f"batch={batch}", "optimizer=lars", "schedule=warmup_polynomial", "warmup=0")
-    for batch, schedule in itertools.product(BATCHES, ("warmup_cosine", "warmup_polynomial")):
+    for batch, schedule in itertools.product(BATCHES, ("warmup_cosine", "nowa")):
         yield "fig3_norms", (f"batch={batch}", "optimizer=lars", "ema=0.5", f"schedule={schedule}")
 
 

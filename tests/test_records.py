@@ -77,6 +77,21 @@ def test_a_damaged_record_is_named(path, edit, message):
     assert str(path) in str(caught.value)
 
 
+def test_a_line_cut_off_within_a_letter_is_passed_over(path):
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:3]) + '{"kind": "end", "note": "\u00e9'.encode()[:-1])
+    assert len(records.read(path).epochs) == 2
+    assert records.read(path).end is None
+
+
+@pytest.mark.parametrize("line", [b'{"note": "\xff"}', b'{"train_loss": NaN}'])
+def test_a_line_of_other_bytes_or_numbers_than_json_has_is_named(path, line):
+    lines = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join([lines[0], line, *lines[2:], b""]))
+    with pytest.raises(records.RecordError, match="line 2 is not JSON"):
+        records.read(path)
+
+
 def test_resuming_replaces_what_the_killed_run_wrote_after_its_checkpoint(path):
     kept = path.read_text().splitlines()[:2]
     writer = records.RecordWriter(path, kept)

@@ -15,7 +15,7 @@ _COLUMNS = (
     "protocol.name", "precision", "device", "torch", "commit",
 )  # fmt: skip
 _MAY_DIFFER = ("seed", "data.root")
-_STANDING = ("data", "model", "task", "epochs")  # groups of settings that all cells of one section share
+_STANDING = ("data.", "model.", "task.", "epochs")  # what settings begin with that all cells of one section share
 
 
 @dataclass(frozen=True)
@@ -114,13 +114,12 @@ def make_cells(runs: pd.DataFrame, keys: Sequence[str], metric: str) -> list[Cel
         return []
     groups: dict[tuple, list[int]] = {}
     kept = runs[[column for column in _COLUMNS if column in runs]]  # a run has some 80, and taking rows copies them
-    known = zip(*(runs[column] for column in ("settings", "origin", "fingerprint", "epochs")), strict=True)
+    known = zip(*(runs[column].tolist() for column in ("settings", "origin", "fingerprint", "epochs")), strict=True)
     places = zip(*(_values(runs, key) for key in keys), strict=True)
-    for position, ((settings, origin, fingerprint, epochs), place) in enumerate(zip(known, places, strict=True)):
-        standing = Standing(_standing(settings, keys), origin, fingerprint, int(epochs))
-        groups.setdefault((standing, place), []).append(position)
+    for position, ((settings, *origin), place) in enumerate(zip(known, places, strict=True)):
+        groups.setdefault(((_standing(settings, keys), *origin), place), []).append(position)
     cells = [
-        Cell(dict(zip(keys, place, strict=True)), standing, kept.iloc[positions], metric)
+        Cell(dict(zip(keys, place, strict=True)), Standing(*standing), kept.iloc[positions], metric)
         for (standing, place), positions in groups.items()
     ]
     return sorted(cells, key=_order)
@@ -130,7 +129,7 @@ def _values(runs: pd.DataFrame, key: str) -> list:
     """Returns a setting's values, None where a run has none."""
     if key not in runs:
         return [None] * len(runs)
-    return [None if missing else value for value, missing in zip(runs[key], runs[key].isna(), strict=True)]
+    return [None if missing else value for value, missing in zip(runs[key].tolist(), runs[key].isna(), strict=True)]
 
 
 def _order(cell: Cell) -> tuple:
@@ -143,7 +142,7 @@ def _standing(settings: dict[str, Any], keys: Sequence[str]) -> str:
     shared = {
         key: value
         for key, value in settings.items()
-        if key.split(".")[0] in _STANDING and key not in keys and key != "data.root"
+        if key.startswith(_STANDING) and key not in keys and key != "data.root"
     }
     return json.dumps(shared, sort_keys=True, default=str)
 

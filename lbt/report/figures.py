@@ -9,7 +9,7 @@ from lbt.config import CONFIG_DIR
 from lbt.errors import UserError, did_you_mean
 from lbt.records import replace_file
 from lbt.report import overview
-from lbt.report.tables import load_or_refuse
+from lbt.report.frame import load_or_refuse
 
 FIGURES = CONFIG_DIR / "figure"
 

@@ -1,6 +1,7 @@
 """Records as one table: a row per run, a column per setting."""
 
 import gc
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -12,6 +13,7 @@ import pandas as pd
 
 from lbt import records
 from lbt.config import NOT_IDENTITY
+from lbt.errors import UserError
 from lbt.report.sound import contradiction
 
 
@@ -46,6 +48,20 @@ def load(results_dir: str | Path) -> Frame:
             gc.enable()
 
 
+def load_or_refuse(results_dir: str | Path) -> Frame:
+    """Returns the records, having named on stderr those that are left out.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if not Path(results_dir).is_dir():
+        raise UserError(f"{results_dir}: no such folder; lbt train writes one, --results-dir names another")
+    frame = load(results_dir)
+    for problem in frame.problems:
+        print(f"left out: {problem}", file=sys.stderr)
+    return frame
+
+
 def _load(results_dir: str | Path) -> Frame:
     rows: dict[str, dict[str, Any]] = {}
     problems, contradicted = [], set()
@@ -53,7 +69,7 @@ def _load(results_dir: str | Path) -> Frame:
         try:
             record = records.read(path)
             problem = contradiction(record)
-        except (records.RecordError, OSError, UnicodeDecodeError, KeyError, TypeError) as error:
+        except (records.RecordError, OSError, KeyError, TypeError) as error:
             problems.append(str(error) if str(path) in str(error) else f"{path}: {error!r}")
             continue
         if problem:

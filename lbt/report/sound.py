@@ -25,8 +25,9 @@ def contradiction(record: RunRecord) -> str | None:
         if line["step"] <= before:
             return f"epoch {line['epoch']} ends at step {line['step']}, not after step {before}"
         before = line["step"]
-        for key in ("test_accuracy", "val_accuracy"):
-            if not 0 <= (line.get(key) or 0) <= 100:
+    for key in ("test_accuracy", "val_accuracy"):
+        for line in record.epochs:
+            if key in line and not 0 <= (line[key] or 0) <= 100:
                 return f"epoch {line['epoch']}: {key} is {line[key]}, not between 0 and 100 %"
     return _of_end(record)
 

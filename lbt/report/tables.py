@@ -1,6 +1,5 @@
 """Tables from records: what a YAML file of `configs/table` describes, written as Markdown, LaTeX and CSV."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from lbt.errors import UserError, did_you_mean
 from lbt.records import replace_file
 from lbt.report import layout, overview
 from lbt.report.claims_table import ClaimsTable
-from lbt.report.frame import Frame, load
+from lbt.report.frame import Frame, load_or_refuse
 from lbt.report.table import Table
 
 TABLES = CONFIG_DIR / "table"
@@ -55,17 +54,3 @@ def write_tables(wanted: Sequence[str], results_dir: str | Path) -> int:
             print(text)
     overview.write(results_dir)
     return 0
-
-
-def load_or_refuse(results_dir: str | Path) -> Frame:
-    """Returns the records, having named on stderr those that are left out.
-
-    Raises:
-        UserError: there is no such folder.
-    """
-    if not Path(results_dir).is_dir():
-        raise UserError(f"{results_dir}: no such folder; lbt train writes one, --results-dir names another")
-    frame = load(results_dir)
-    for problem in frame.problems:
-        print(f"left out: {problem}", file=sys.stderr)
-    return frame

@@ -117,8 +117,8 @@ def encode(figure: Figure, spec: Spec, command: str) -> dict[str, bytes]:
     """Returns the figure's files by their endings; the SVG holds title, description and the command that made it."""
     said = {"Title": spec.title, "Description": " ".join(spec.shows.split()), "Source": command}
     files = {}
-    figure.draw_without_rendering()  # lays it out, once for both files
-    figure.set_layout_engine("none")
+    figure.get_layout_engine().execute(figure)  # once for both files
+    figure.set_layout_engine(None)  # "none" would keep a placeholder, for which each file is drawn twice
     for ending, metadata in {"svg": {"Date": None, "Creator": None, **said}, "png": {"Software": None}}.items():
         buffer = BytesIO()
         figure.savefig(buffer, format=ending, metadata=metadata, dpi=150)
