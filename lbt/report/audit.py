@@ -15,6 +15,7 @@ from lbt.report.frame import flatten, load
 from lbt.report.switched import BASE, CONFIDENCE, Comparison, comparisons
 
 SWITCHES = CONFIG_DIR / "audit"
+PLACE, PLACED = ("optimizer", "batch", "peak rate", "epochs"), ("---", "---:", "---:", "---:")  # of `Comparison.place`
 
 INTRODUCTION = f"""\
 # The TVLARS paper and its released code: one difference at a time
@@ -26,9 +27,9 @@ from `protocol=paper`. Each has an `audit=` switch (`configs/audit`); `protocol=
 
 A difference is the mean accuracy on the test set with the switch minus that without, in percentage points, over the
 seeds that trained to the end, with Welch's {CONFIDENCE:.0%} interval; one seed on a side has no interval. Runs that
-diverged are counted, not averaged. Of intervals without an effect, one in twenty excludes 0 by chance.
-The audited runs are short: the effect on a training of 100 epochs may differ. Where their lambda is not 0.001, lambda
-times the number of updates is that of 100 epochs with 0.001. Made by `lbt audit`.
+diverged are counted, not averaged. The peak rate is that without the switch. Of intervals without an effect, one in
+twenty excludes 0 by chance. The audited runs are short: the effect on a training of 100 epochs may differ. Where their
+lambda is not 0.001, lambda times the number of updates is that of 100 epochs with 0.001. Made by `lbt audit`.
 """
 
 
@@ -96,8 +97,8 @@ def _overview(names: Sequence[str], compared: dict[str, list[Comparison]]) -> li
         cells += [[f"{about['row']}. {about['title']}", *line.place(), line.said()] for line in lines]
     if not cells:
         return []
-    header = ["difference of the released code", "optimizer", "batch", "epochs", f"effect, points [{CONFIDENCE:.0%}]"]
-    return ["## At a glance", "", *_table(header, ["---", "---", "---:", "---:", "---"], cells), ""]
+    header = ["difference of the released code", *PLACE, f"effect, points [{CONFIDENCE:.0%}]"]
+    return ["## At a glance", "", *_table(header, ["---", *PLACED, "---"], cells), ""]
 
 
 def _table(header: list[str], aligned: list[str], rows: Sequence[list[str]]) -> list[str]:
@@ -126,8 +127,8 @@ def _row(name: str, lines: Sequence[Comparison]) -> list[str]:
     if not measured:
         return texts
     several = len({line.fingerprint for line in measured if line.fingerprint}) > 1
-    header = ["optimizer", "batch", "epochs", "without", "with", f"difference, points [{CONFIDENCE:.0%}]"]
-    aligned = ["---", "---:", "---:", "---:", "---:", "---"]
+    header = [*PLACE, "without", "with", f"difference, points [{CONFIDENCE:.0%}]"]
+    aligned = [*PLACED, "---:", "---:", "---"]
     rows = [
         [*line.place(), line.base.text(), line.switched.text(), line.said(), *([line.fingerprint] if several else [])]
         for line in measured

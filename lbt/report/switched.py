@@ -84,19 +84,21 @@ class Comparison:
 
     Attributes:
         epochs: length of its runs.
+        rate: peak learning rate of those without the switch.
     """
 
     experiment: str
     optimizer: str
     batch: int
     epochs: int
+    rate: float
     fingerprint: str
     base: Side
     switched: Side
 
     def place(self) -> list[str]:
         """Returns the cells that say where it was measured."""
-        return [self.optimizer, f"{self.batch:,}", f"{self.epochs}"]
+        return [self.optimizer, f"{self.batch:,}", f"{self.rate:g}", f"{self.epochs}"]
 
     def said(self) -> str:
         """Returns what the two sides differ in."""
@@ -128,10 +130,11 @@ def comparisons(runs: pd.DataFrame) -> dict[str, list[Comparison]]:
                 for mark in fingerprints
             ]
             both = [one for one in both if one[1].runs or one[2].runs] or [("", Side(), Side())]
-            lines = [Comparison(experiment, optimizer, batch, configs[0].epochs, *one) for one in both]
+            length, rate = configs[0].epochs, sides[BASE, optimizer, batch][0].peak_lr
+            lines = [Comparison(experiment, optimizer, batch, length, rate, *one) for one in both]
             found.setdefault(switch, []).extend(lines)
     return {
-        switch: sorted(lines, key=lambda line: (line.optimizer, line.batch, line.epochs))
+        switch: sorted(lines, key=lambda line: (line.optimizer, line.batch, line.rate, line.epochs))
         for switch, lines in found.items()
     }
 

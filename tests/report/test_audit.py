@@ -66,17 +66,17 @@ def test_a_planted_effect_is_found_with_its_sign(tmp_path):
     make_all(tmp_path, [80.1, 81.4, 82.2], "batch=1024", "audit=row03_floor")
     text = markdown(tmp_path)
     assert lines(text, "2. ")[0] == (
-        "| tvlars | 1,024 | 20 | 81.00 ± 1.00 (n=3) | 86.00 ± 1.00 (n=3) | +5.00 [+2.73, +7.27]: higher |"
+        "| tvlars | 1,024 | 12 | 20 | 81.00 ± 1.00 (n=3) | 86.00 ± 1.00 (n=3) | +5.00 [+2.73, +7.27]: higher |"
     )
     assert lines(text, "5. ")[0].endswith("| -5.00 [-7.27, -2.73]: lower |")
     assert lines(text, "3. ")[0].endswith(": no effect shown |")
-    assert lines(text, "2. ")[1] == "| tvlars | 16,384 | 20 | - | - | not measured yet |"
+    assert lines(text, "2. ")[1] == "| tvlars | 16,384 | 1088 | 20 | - | - | not measured yet |"
     assert "Not measured yet: `lbt train -m +experiment=tvlars_audit`" in section(text, "1. ")
     assert "12 runs of 20 epochs, resnet18 on data a (pixels aaaaaaaaaaaaaaaa); lambda of TVLARS 0.001; bf16" in text
     assert lines(text, "At a glance") == [
-        "| 2. Alpha | tvlars | 1,024 | 20 | +5.00 [+2.73, +7.27]: higher |",
-        f"| 3. Floor | tvlars | 1,024 | 20 | {lines(text, '3. ')[0].split(' | ')[5]}",
-        "| 5. Clamped norms | tvlars | 1,024 | 20 | -5.00 [-7.27, -2.73]: lower |",
+        "| 2. Alpha | tvlars | 1,024 | 12 | 20 | +5.00 [+2.73, +7.27]: higher |",
+        f"| 3. Floor | tvlars | 1,024 | 12 | 20 | {lines(text, '3. ')[0].split(' | ')[6]}",
+        "| 5. Clamped norms | tvlars | 1,024 | 12 | 20 | -5.00 [-7.27, -2.73]: lower |",
     ]
 
 
@@ -98,7 +98,7 @@ def test_diverged_runs_are_counted_and_not_averaged(tmp_path):
     make_all(tmp_path, [70.0, 71.0], "batch=16384", "audit=row07_scaling")
     make(tmp_path, 10.0, "tvlars_audit", "batch=16384", "audit=row07_scaling", seed=2, status="diverged")
     assert lines(markdown(tmp_path), "7. Where batch/256 enters: TVLARS")[1] == (
-        "| tvlars | 16,384 | 20 | 3 diverged | 70.50 ± 0.71 (n=2, 1 diverged) "
+        "| tvlars | 16,384 | 1088 | 20 | 3 diverged | 70.50 ± 0.71 (n=2, 1 diverged) "
         "| no means to compare; diverged: 3 of 3 without, 1 of 3 with |"
     )
 
@@ -112,7 +112,10 @@ def test_each_optimizer_is_compared_with_itself_and_where_the_switch_acts(tmp_pa
     make_all(tmp_path, [40.0, 41.0], "batch=1024", experiment="tvlars_audit_nowa")
     make_all(tmp_path, [20.0, 21.0], "batch=1024", "audit=row10_nowa", experiment="tvlars_audit_nowa")
     text = markdown(tmp_path)
-    assert [line.split(" | ")[:2] for line in lines(text, "8. ")] == [["| lamb", "1,024"], ["| lamb", "16,384"]]
+    assert [line.split(" | ")[:3] for line in lines(text, "8. ")] == [
+        ["| lamb", "1,024", "12"],
+        ["| lamb", "16,384", "1088"],
+    ]
     assert "+20.00" in lines(text, "8. ")[0]
     optimizers = [line.split(" | ")[0] for line in lines(text, "6. ")]
     assert optimizers == ["| lars", "| lars"] and "+6.00" in lines(text, "6. ")[0]
@@ -125,7 +128,7 @@ def test_runs_on_other_pixels_or_of_another_length_are_never_compared(tmp_path):
     make_all(tmp_path, [80.0, 81.0], "batch=1024", "epochs=100")
     make_all(tmp_path, [90.0, 91.0], "batch=1024", "audit=row02_alpha")
     found = [line for line in lines(markdown(tmp_path), "2. ") if "1,024" in line]
-    assert [line.split(" | ")[3:] for line in found] == [
+    assert [line.split(" | ")[4:] for line in found] == [
         ["-", "90.50 ± 0.71 (n=2)", "not measured yet", f"{PIXELS} |"],
         ["80.50 ± 0.71 (n=2)", "-", "not measured yet", f"{'b' * 16} |"],
     ]
@@ -137,7 +140,7 @@ def test_short_runs_are_told_apart_from_longer_ones(tmp_path):
     make_all(tmp_path, [50.0, 51.0, 52.0], experiment="tvlars_audit_short")
     make_all(tmp_path, [40.0, 41.0, 42.0], "audit=row02_alpha", experiment="tvlars_audit_short")
     text = markdown(tmp_path)
-    effects = {tuple(line.split(" | ")[1:3]): line.split(" | ")[5].split()[0] for line in lines(text, "2. ")}
+    effects = {tuple(line.split(" | ")[1:4:2]): line.split(" | ")[6].split()[0] for line in lines(text, "2. ")}
     assert effects == {("512", "2"): "-10.00", ("1,024", "20"): "+5.00", ("16,384", "20"): "not"}
     assert "- 6 runs of 2 epochs" in text and "- 6 runs of 20 epochs" in text and "lambda of TVLARS 0.05" in text
     assert (
