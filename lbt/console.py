@@ -22,8 +22,8 @@ class _Rate(ProgressColumn):
 class Reporter:
     """Shows nothing; what the training loop calls, for a subclass to show."""
 
-    def start(self, config: Config, name: str, images: Any, steps_per_epoch: int, step: int) -> None:
-        """A run begins, or goes on after `step` updates."""
+    def start(self, config: Config, name: str, images: Any, updates: Sequence[int], step: int) -> None:
+        """A run of so many updates in each epoch begins, or goes on after `step` of them."""
 
     def step(self, epoch: int, step: int, images: int, seconds: float) -> None:
         """An update was made; `images` were seen in `seconds` of this epoch."""
@@ -54,12 +54,12 @@ class ConsoleReporter(Reporter):
         self._shown = 0.0
         self._epochs = 0
 
-    def start(self, config: Config, name: str, images: Any, steps_per_epoch: int, step: int) -> None:
+    def start(self, config: Config, name: str, images: Any, updates: Sequence[int], step: int) -> None:
         """Shows the configuration and opens the bar."""
         self._epochs = config.epochs
-        self._print(_summary(config, name, images, steps_per_epoch))
+        self._print(_summary(config, name, images, updates))
         if step:
-            self._print(f"resuming after {step} of {config.epochs * steps_per_epoch} updates")
+            self._print(f"resuming after {step} of {sum(updates)} updates")
         if self.console.is_terminal:
             columns = (
                 TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
@@ -70,7 +70,7 @@ class ConsoleReporter(Reporter):
             )
             self._progress = Progress(*columns, console=self.console, transient=True)
             fields = {"epoch": 1, "epochs": config.epochs, "scores": "", "rate": 0.0}
-            self._bar = self._progress.add_task("", total=config.epochs * steps_per_epoch, completed=step, **fields)
+            self._bar = self._progress.add_task("", total=sum(updates), completed=step, **fields)
             self._progress.start()
 
     def step(self, epoch: int, step: int, images: int, seconds: float) -> None:
@@ -121,14 +121,15 @@ def scores(line: Mapping[str, Any]) -> str:
     return "  ".join(parts)
 
 
-def _summary(config: Config, name: str, images: Any, steps_per_epoch: int) -> str:
+def _summary(config: Config, name: str, images: Any, updates: Sequence[int]) -> str:
     micro = f" in micro-batches of {config.micro_batch}" if config.micro_batch else ""
+    length = " to ".join(map(str, dict.fromkeys((updates[0], updates[-1]))))  # shorter at the end where the batch grows
     scaled = "" if config.lr_scaling == "none" else f" ({config.lr:g}, {config.lr_scaling} scaling)"
     return (
         f"run {name}: {config.optimizer['name']}, batch {config.batch}{micro}, peak lr {config.peak_lr:g}{scaled}, "
         f"schedule {config.schedule['name']}, protocol {config.protocol['name']}\n"
         f"  {config.model['name']} on {images.origin}, {len(images.train_labels):,} images, {config.epochs} epochs "
-        f"of {steps_per_epoch} updates, seed {config.seed}, {config.precision} on {config.device}"
+        f"of {length} updates, seed {config.seed}, {config.precision} on {config.device}"
     )
 
 

@@ -29,10 +29,10 @@ class RunReporter(ConsoleReporter):
         super().__init__(Console(force_terminal=False))
         self._run = ""
 
-    def start(self, config: Config, name: str, images: Any, steps_per_epoch: int, step: int) -> None:
+    def start(self, config: Config, name: str, images: Any, updates: Sequence[int], step: int) -> None:
         """Begins a run's lines."""
         self._run = name
-        super().start(config, name, images, steps_per_epoch, step)
+        super().start(config, name, images, updates, step)
 
     def not_executed(self, outcome: Outcome) -> None:
         """Says that there was nothing to do."""

@@ -67,7 +67,7 @@ class Training:
         self.average = build.average(config, self.model)
         batches = build.batches(config)
         self.batch_of = [batches(epoch) for epoch in range(config.epochs)]
-        steps = [self.data.steps(batch) for batch in self.batch_of]
+        self.steps_of = steps = [self.data.steps(batch) for batch in self.batch_of]  # updates of each epoch
         self.optimizer = build.optimizer(config, self.model.parameters(), steps=steps)
         for group in self.optimizer.param_groups:
             group["initial_lr"] = group["lr"]
@@ -89,7 +89,7 @@ class Training:
     def execute(self, interrupt: Interrupt, reporter: Reporter) -> Outcome:
         """Trains to the end, to divergence, out of memory, or until interrupted, and records it."""
         self._begin()
-        reporter.start(self.config, self.name, self.images, self.data.steps_per_epoch, self.step)
+        reporter.start(self.config, self.name, self.images, self.steps_of, self.step)
         error = None
         with closing(Mirror(self.config, self.name)) as mirror, closing(reporter):
             try:

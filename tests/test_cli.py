@@ -209,6 +209,11 @@ def test_status_shows_every_state(tmp_path, capsys):
     assert "2/4" in said
 
 
+def test_a_growing_batchs_length_is_said_as_it_is(tmp_path, capsys):
+    assert main(["train", *TINY, "epochs=4", "schedule.batch={1:22,3:44}"]) == 0
+    assert "4 epochs of 3 to 1 updates" in capsys.readouterr().out
+
+
 def test_status_says_what_else_a_grid_varies(tmp_path, capsys):
     assert main(["status", *TINY, "seed=0,1", "optimizer=tvlars", "optimizer.lam=0.5,0.25", "data.val=0.5"]) == 0
     rows = [line for line in capsys.readouterr().out.splitlines() if "missing" in line and "│" in line]
