@@ -1,11 +1,9 @@
-"""The typed configuration of one run: schema, defaults that depend on other settings, validation and the run id."""
+"""The typed configuration of one run: schema, defaults that depend on other settings, validation."""
 
-import hashlib
-import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -93,13 +91,6 @@ class Config:
     def peak_lr(self) -> float:
         """Learning rate the schedule's factor multiplies: `lr` scaled for the batch."""
         return self.lr * scaling_factor(self.lr_scaling, self.batch)
-
-
-# Settings that say where or how a run is executed or shown, or that reach it through another setting.
-NOT_IDENTITY = {
-    "device", "deterministic", "results_dir", "experiment", "study", "time_budget", "wandb", "warmup", "lr_rank",
-    "sweep", "cuda_graph", "compile",
-}  # fmt: skip
 
 
 def scaling_factor(rule: str, batch: int) -> float:
@@ -243,60 +234,3 @@ def _check(config: Config, raw_table: Mapping | None) -> None:
     if config.lr_rank is not None:
         ranked = raw_table and math.isclose(config.lr, table_lr(raw_table, config.batch, config.lr_rank))
         require(bool(ranked), f"lr_rank={config.lr_rank}: has no effect, lr is set to {config.lr:g}")
-
-
-def identity(config: Config) -> dict[str, Any]:
-    """Returns the settings that define the run: the same identity on the same data gives the same numbers.
-
-    Values that mean "off" (None, False, 0, empty) are left out, so that a setting added later with an "off" default
-    does not change the id of runs recorded before it.
-    """
-    return identity_of(asdict(config))
-
-
-def identity_of(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the identity of the run with these settings, as a `Config` or a record (`to_json`) holds them."""
-    settings = {key: value for key, value in settings.items() if key not in NOT_IDENTITY and key != "peak_lr"}
-    settings["data"] = {key: value for key, value in settings["data"].items() if key != "root"}
-    settings["protocol"] = {"name": settings["protocol"]["name"]}
-    return _without_off(settings)
-
-
-def _without_off(value: Any) -> Any:
-    if isinstance(value, dict):
-        # JSON knows texts as keys only: {30: 2048} comes back from a record as {"30": 2048}.
-        return {
-            int(key) if str(key).isdecimal() else key: kept
-            for key, item in value.items()
-            if item and (kept := _without_off(item))
-        }
-    if isinstance(value, list | tuple):
-        return [_without_off(item) for item in value]
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)  # 1 and 1.0 are one value
-    return value
-
-
-def run_id(identity_of_run: Mapping[str, Any], fingerprint: str) -> str:
-    """Returns the id of a run: 16 hex digits of a SHA-256 over its identity and its data's fingerprint."""
-    text = json.dumps([identity_of_run, fingerprint], sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def to_json(config: Config) -> dict[str, Any]:
-    """Returns the configuration as a record holds it: without places on a disk and the protocol's own switches."""
-    settings = asdict(config)
-    settings.pop("results_dir")
-    settings.pop("sweep")
-    settings["data"].pop("root")
-    settings["protocol"] = {"name": config.protocol["name"]}
-    settings["peak_lr"] = config.peak_lr
-    return settings
-
-
-def from_json(settings: Mapping[str, Any]) -> Config:
-    """Returns the configuration a record holds."""
-    settings = {key: value for key, value in settings.items() if key != "peak_lr"}
-    settings["data"] = DataConfig(**settings["data"])
-    settings["wandb"] = WandbConfig(**settings["wandb"])
-    return Config(**bind(Config, settings, ""))

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from lbt import checkpoint
-from lbt.config import Config, to_json
+from lbt.config import Config
 from lbt.errors import UserError
+from lbt.identity import to_json
 
 
 class Mirror:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lbt import records
-from lbt.config import Config, from_json, identity
+from lbt.config import Config
+from lbt.identity import from_json, identity
 
 
 def key(config: Config) -> str:

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lbt.config import identity
+from lbt.identity import identity
 
 VALUES = ("seed", "lr", "lr_scaling", "schedule", "epochs")  # settings that reach an update through tensors alone
+HOST = ("params", "lr", "initial_lr")  # of a parameter group: what the host fills in before a replay
 SHARED = ("model", "executor", "optimizer", "sums", "sets")  # attributes of a training that hold such tensors
 
 
@@ -22,7 +23,7 @@ def kind(training: Any) -> str:
     """Returns what a captured update depends on besides the values of its tensors; equal kinds can share one."""
     settings = {key: value for key, value in identity(training.config).items() if key not in VALUES}
     numbers = [  # a delay in epochs is another one in steps where a schedule has batches grow
-        {key: repr(value) for key, value in group.items() if key not in ("params", "lr", "initial_lr")}
+        {key: repr(value) for key, value in group.items() if key not in HOST and not isinstance(value, Tensor)}
         for group in training.optimizer.param_groups
     ]
     machine = str(training.device), training.config.deterministic, training.executor.compiled is not None

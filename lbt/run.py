@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from filelock import FileLock, Timeout
 
 from lbt import build, checkpoint, recorded, records, runtime
-from lbt.config import Config, identity, run_id
+from lbt.config import Config
 from lbt.console import Reporter
 from lbt.errors import UserError
+from lbt.identity import identity, run_id
 from lbt.interrupt import Interrupt
 from lbt.mirror import require
 from lbt.outcome import Outcome

@@ -11,12 +11,13 @@ import torch
 
 from lbt import build, checkpoint, records, runtime
 from lbt.compiled import CompiledModel, pays
-from lbt.config import Config, to_json
+from lbt.config import Config
 from lbt.console import Reporter
 from lbt.data import ImageSet, feed
 from lbt.diagnostics import LayerNorms
 from lbt.errors import UserError
 from lbt.graph import GraphedUpdate
+from lbt.identity import to_json
 from lbt.interrupt import Interrupt
 from lbt.mirror import Mirror
 from lbt.outcome import Outcome

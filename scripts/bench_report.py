@@ -22,7 +22,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from lbt import records, runtime, sweep
-from lbt.config import Config, identity, resolve, run_id, to_json
+from lbt.config import Config, resolve
+from lbt.identity import identity, run_id, to_json
 
 BATCHES = (512, 1024, 2048, 4096, 8192, 16384)
 PROTOCOLS = ("paper", "released")

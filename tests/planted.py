@@ -6,7 +6,8 @@ from dataclasses import replace
 from support import configure
 
 from lbt import records, runtime
-from lbt.config import Config, identity, run_id, to_json
+from lbt.config import Config
+from lbt.identity import identity, run_id, to_json
 
 PROVENANCE = {
     "lbt": "0.1.0", "commit": "0123456789abcdef", "dirty": False, "torch": "2.11.0", "device_name": "a machine",

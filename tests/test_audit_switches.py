@@ -9,9 +9,10 @@ from support import configure, run_tiny, tiny_config
 
 from lbt import build, records, sweep
 from lbt.app import choices
-from lbt.config import CONFIG_DIR, identity
+from lbt.config import CONFIG_DIR
 from lbt.data import load
 from lbt.errors import UserError
+from lbt.identity import identity
 from lbt.report.frame import flatten
 
 ROWS = [name for name in choices("audit") if name != "none"]

@@ -8,8 +8,9 @@ import pytest
 from support import configure
 
 from lbt import build, optim, records, runtime
-from lbt.config import CONFIG_DIR, Config, from_json, identity, run_id, scaling_factor, seconds, table_lr, to_json
+from lbt.config import CONFIG_DIR, Config, scaling_factor, seconds, table_lr
 from lbt.errors import UserError
+from lbt.identity import from_json, identity, run_id, to_json
 from lbt.models import MODELS
 from lbt.schedules import SCHEDULES
 from lbt.tasks import TASKS

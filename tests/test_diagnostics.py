@@ -5,9 +5,9 @@ import torch
 from support import StopAfter, configure, run_tiny, tiny_config
 
 from lbt import build, records
-from lbt.config import identity
 from lbt.diagnostics import LayerNorms
 from lbt.errors import UserError
+from lbt.identity import identity
 from lbt.train import Training
 
 

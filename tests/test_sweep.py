@@ -7,7 +7,8 @@ from support import TINY, run_tiny, tiny_config
 
 from lbt import recorded, records, sweep
 from lbt.cli import main
-from lbt.config import identity, resolve
+from lbt.config import resolve
+from lbt.identity import identity
 from lbt.run import finished
 
 

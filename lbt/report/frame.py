@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from lbt import records
-from lbt.config import NOT_IDENTITY
 from lbt.errors import UserError
+from lbt.identity import NOT_IDENTITY
 from lbt.report.sound import contradiction
 
 

@@ -4,7 +4,7 @@ The checksum in a record's last line is compared where it is read (`lbt.records`
 record, also of those from before there was one.
 """
 
-from lbt.config import identity_of, run_id
+from lbt.identity import identity_of, run_id
 from lbt.records import FINAL, RunRecord
 
 

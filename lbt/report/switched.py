@@ -9,7 +9,8 @@ from functools import cache
 import pandas as pd
 
 from lbt import sweep
-from lbt.config import CONFIG_DIR, Config, identity, run_id
+from lbt.config import CONFIG_DIR, Config
+from lbt.identity import identity, run_id
 from lbt.report.claims import Difference
 
 EXPERIMENTS = "tvlars_audit*"  # whose grids compare `audit=none` with one row at a time

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lbt import records
-from lbt.config import Config, from_json, identity
+from lbt.config import Config
 from lbt.errors import UserError
+from lbt.identity import from_json, identity
 from lbt.sweep import CellSweeper, Compose, GridSweeperConf
 from lbt.tuning import FEWEST_SEEDS, chosen, space
 

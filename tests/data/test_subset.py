@@ -3,9 +3,9 @@ import torch
 from support import configure, run_tiny
 
 from lbt import build, records
-from lbt.config import identity
 from lbt.data import load, split_validation, take_subset
 from lbt.errors import UserError
+from lbt.identity import identity
 
 
 def test_a_subset_keeps_the_classes_proportions_the_order_and_the_test_set():

@@ -8,7 +8,8 @@ from scipy import stats
 
 from lbt import records, runtime, sweep
 from lbt.cli import main
-from lbt.config import CONFIG_DIR, identity, resolve, run_id, to_json
+from lbt.config import CONFIG_DIR, resolve
+from lbt.identity import identity, run_id, to_json
 from lbt.report.audit import markdown
 from lbt.report.switched import effect
 

@@ -10,8 +10,8 @@ from support import configure
 
 from lbt import records, runtime
 from lbt.cli import main
-from lbt.config import identity, run_id, to_json
 from lbt.errors import UserError
+from lbt.identity import identity, run_id, to_json
 from lbt.report.frame import load
 from lbt.report.reality import selection, study
 from lbt.report.reality.figures import draw, rate, steps_to_target

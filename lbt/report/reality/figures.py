@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lbt.config import from_json
+from lbt.identity import from_json
 from lbt.records import replace_file
 from lbt.report.reality.results import Results, curves, reach
 from lbt.report.reality.study import Final
