@@ -50,6 +50,11 @@ def results(tmp_path_factory):
             place = (f"batch={batch}", "optimizer=tvlars", f"model.init={init}")
             record(folder, 78.0, *place, folder="fig8_init")
     record(folder, None, "batch=512", "optimizer=lamb", status="diverged")
+    tiny = ("data=tiny_imagenet", "model=resnet34", "batch=1024")
+    record(folder, 40.0, *tiny, "optimizer=tvlars")
+    record(folder, 41.0, *tiny, "optimizer=tvlars", "lr_rank=2")
+    record(folder, 30.0, *tiny, "optimizer=tvlars", "optimizer.lam=0.01", folder="fig6_lambda")
+    record(folder, 35.0, *tiny, "optimizer=lars", "ema=0.5", folder="fig3_norms", lines=norm_lines())
     return folder
 
 
