@@ -79,7 +79,8 @@ def _missing(group: str, folder: Path, verb: str) -> list[str]:
         about = OmegaConf.to_container(OmegaConf.load(path))
         wanted = about.get("select", {}).get("experiment", [])
         names = [name for name in ([wanted] if isinstance(wanted, str) else wanted) if "*" not in name]
-        commands = [*(f"lbt train -m +experiment={name}" for name in names), f"{verb} {path.stem}"]
+        trained_by = [f"lbt train -m +experiment={name}" for name in names]
+        commands = [*([about["trained_by"]] if "trained_by" in about else trained_by), f"{verb} {path.stem}"]
         lines.append(f"- {about['title']}: {', '.join(f'`{command}`' for command in commands)}")
     return lines
 

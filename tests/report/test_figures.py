@@ -86,7 +86,7 @@ def test_a_figure_without_a_record_is_not_drawn_and_says_so(tmp_path, capsys):
     assert "\n## Not run yet\n" in page
     for name in figures.names():
         assert f"`lbt plots {name}`" in page
-    for experiment in re.findall(r"`lbt train -m \+experiment=([^`]+)`", page):
+    for experiment in re.findall(r"`lbt train -m \+experiment=([^` ]+)", page):
         assert (CONFIG_DIR / "experiment" / f"{experiment}.yaml").exists()
 
 

@@ -47,6 +47,7 @@ class Spec:
         metric: the figure of a run's summary, in %.
         published: as in a table, drawn with open markers.
         options: settings of the kind.
+        trained_by: the command that makes its runs; None: that of the experiments in `select`.
     """
 
     title: str
@@ -64,6 +65,7 @@ class Spec:
     metric: str = "test_accuracy"
     published: Mapping[str, Any] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    trained_by: str | None = None
 
     def label(self, value: Any) -> str:
         """Returns what the figure calls a setting or a value."""
