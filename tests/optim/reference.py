@@ -181,7 +181,8 @@ def shampoo(weights, gradients, rates, *, momentum=0.9, nesterov=False, betas=(0
                                 roots[i, y, x, "left"] @ piece @ roots[i, y, x, "right"]
                             )
                 if t >= start:
-                    factor = 1 if graft == "none" else np.linalg.norm(update) / np.linalg.norm(whitened)
+                    size = np.linalg.norm(whitened)
+                    factor = 1 if graft == "none" or not size else np.linalg.norm(update) / size
                     update = factor * whitened.reshape(w.shape)
                 update = update + weight_decay * w
             buffers[i] = momentum * buffers[i] + update
