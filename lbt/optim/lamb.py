@@ -176,14 +176,14 @@ def foreach_update(
 def triton_update(plan: Plan, clip: Tensor | None, group: dict[str, Any]) -> Tensor | None:
     """The same by the kernels of `lbt.optim.fused`; gives the trust ratios of the plan's adapted tensors."""
     hyper = launch.lamb_constants(plan, group)
-    corrections = (hyper[5], hyper[5])
+    corrections = (hyper[-1], hyper[-1])
     if group["bias_correction"]:
         step, (beta1, beta2) = group["step"].to(plan.device), group["betas"]
         corrections = (1 / (1 - beta1**step), (1 - beta2**step).rsqrt())
     sums = launch.lamb_moments(plan, hyper, corrections, clip, group)
     ratios = None
     if not group["unit_ratio"]:
-        ratios = lamb_ratios(*launch.finish(plan, sums, plan.adapted), group)
+        ratios = launch.trust_ratios(plan, hyper, sums)
     launch.lamb(plan, hyper, corrections, ratios, group["lr"])
     return ratios
 

@@ -42,12 +42,8 @@ def lars_ratios(
         gradient = sum_norms(grads, params, sign * wd)
     else:
         gradient = norms(grads)
-    return ratios_of_norms(weight, gradient if spread is None else gradient * spread, group)
-
-
-def ratios_of_norms(weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
-    """The same from vectors of norms, shape ``[n]``; for "joint" the second is ``||g + wd * w||``."""
-    wd = group["weight_decay"]
+    if spread is not None:
+        gradient = gradient * spread
     if group["norm_clamp"] is not None:
         weight, gradient = weight.clamp(max=group["norm_clamp"]), gradient.clamp(max=group["norm_clamp"])
     added = {"sum": wd * weight, "joint": 0.0, "bare": wd}[group["denominator"]]
@@ -188,8 +184,7 @@ def triton_update(plan: Plan, lr: float | Tensor, of_ratio: float | Tensor, grou
     """The same by the kernels of `lbt.optim.fused`; gives the trust ratios of the plan's adapted tensors."""
     hyper = launch.lars_constants(plan, group)
     joint = group["denominator"] == "joint" and group["weight_decay"] != 0
-    weight, gradient = launch.lars_norms(plan, hyper, joint)
-    ratios = ratios_of_norms(weight, gradient, group)
+    ratios = launch.trust_ratios(plan, hyper, launch.lars_sums(plan, hyper, joint))
     launch.lars(plan, hyper, ratios * of_ratio, lr, group)
     return ratios
 

@@ -2,15 +2,19 @@
 
 Shared arguments: ``table`` (int64 ``[rows, n]``) has the addresses of the tensors, a row each for parameters,
 gradients and states; ``owner`` (``[chunks]``) the tensor of a chunk; ``first`` (``[n + 1]``) the first chunk of a
-tensor, ``numel`` (``[n]``) its size; ``hyper`` (float64) the constants of the rule. The first ``adapted`` tensors have
-a trust ratio. ``TYPE`` is what is stored, ``ACC`` what is computed in. There are no atomics: a step is reproducible bit
-for bit.
+tensor, ``numel`` (``[n]``) its size; ``hyper`` (float64) the constants of the trust ratio, which the first ``adapted``
+tensors have, and from `RULE` on those of the rule. ``TYPE`` is what is stored, ``ACC`` what is computed in. There are
+no atomics: a step is reproducible bit for bit.
 """
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
+
+from lbt.optim.fused.plan import TRUST
+
+RULE = tl.constexpr(TRUST)
 
 
 @triton.jit
@@ -57,7 +61,7 @@ def _square_chunk(
         x = _read(w, at, size, WHOLE, ACC)
         tl.store(sums + tl.program_id(0), tl.sum(x * x))
         if JOINT:
-            y += tl.load(hyper + 2).to(ACC) * x
+            y += tl.load(hyper + RULE + 2).to(ACC) * x
     tl.store(sums + chunks + tl.program_id(0), tl.sum(y * y))
 
 
@@ -66,7 +70,7 @@ def square(
     table, owner, first, numel, hyper, sums, n, chunks, WEIGHTS: tl.constexpr, JOINT: tl.constexpr,
     CHUNK: tl.constexpr, TYPE: tl.constexpr, ACC: tl.constexpr, ALIGNED: tl.constexpr,
 ):  # fmt: skip
-    """Sums of squares by chunk, ``sums[0]`` of the weights, ``sums[1]`` of the gradients (plus ``hyper[2] * w``)."""
+    """Sums of squares by chunk, ``sums[0]`` of the weights, ``sums[1]`` of gradients (``JOINT``: with decay)."""
     tensor, start, size = _find(owner, first, numel, CHUNK)
     w = _address(table, 0, n, tensor, start, TYPE, ALIGNED)
     g = _address(table, 1, n, tensor, start, TYPE, ALIGNED)
@@ -77,15 +81,35 @@ def square(
 
 
 @triton.jit
-def finish(sums, first, norms, n, chunks, BLOCK: tl.constexpr, ACC: tl.constexpr):
-    """Norms by tensor, ``norms[row]`` (``[n]``) from ``sums[row]`` (``[chunks]``), in a fixed order."""
-    tensor, row = tl.program_id(0), tl.program_id(1)
-    begin, end = tl.load(first + tensor), tl.load(first + tensor + 1)
+def _norm(sums, begin, end, BLOCK: tl.constexpr, ACC: tl.constexpr):
     total = tl.zeros([BLOCK], ACC)
     for start in range(begin, end, BLOCK):
         at = start + tl.arange(0, BLOCK)
-        total += tl.load(sums + row * chunks + at, mask=at < end, other=0.0)
-    tl.store(norms + row * n + tensor, tl.sqrt(tl.sum(total)))
+        total += tl.load(sums + at, mask=at < end, other=0.0)
+    return tl.sqrt(tl.sum(total))
+
+
+@triton.jit
+def norms(sums, first, found, BLOCK: tl.constexpr, ACC: tl.constexpr):
+    """Norms ``found`` (``[n]``) of tensors from ``sums`` (``[chunks]``), added in a fixed order."""
+    tensor = tl.program_id(0)
+    begin, end = tl.load(first + tensor), tl.load(first + tensor + 1)
+    tl.store(found + tensor, _norm(sums, begin, end, BLOCK, ACC))
+
+
+@triton.jit
+def trust(sums, first, hyper, ratios, chunks, BLOCK: tl.constexpr, ACC: tl.constexpr):
+    """Trust ratios (``[adapted]``) from the sums of squares of weights and updates, ``sums`` (``[2, chunks]``)."""
+    tensor = tl.program_id(0)
+    begin, end = tl.load(first + tensor), tl.load(first + tensor + 1)
+    weight = _norm(sums, begin, end, BLOCK, ACC)
+    other = _norm(sums + chunks, begin, end, BLOCK, ACC)
+    eta, of_weight, added = tl.load(hyper).to(ACC), tl.load(hyper + 1).to(ACC), tl.load(hyper + 2).to(ACC)
+    clamp, clamp_other, clip = tl.load(hyper + 3).to(ACC), tl.load(hyper + 4).to(ACC), tl.load(hyper + 5).to(ACC)
+    weight = tl.where(weight > clamp, clamp, weight)  # NaN stays, as in torch.clamp
+    other = tl.where(other > clamp_other, clamp_other, other)
+    ratio = tl.where((weight > 0) & (other > 0), eta * weight / (other + of_weight * weight + added), 1.0)
+    tl.store(ratios + tensor, tl.where(ratio > clip, clip, ratio))
 
 
 @triton.jit
@@ -124,8 +148,8 @@ def lars(
     b = w
     if MOMENTUM:
         b = _address(table, 2, n, tensor, start, TYPE, ALIGNED)
-    mu = tl.load(hyper).to(ACC)
-    decay = tl.where(tensor < adapted, tl.load(hyper + 1).to(ACC), 0.0)
+    mu = tl.load(hyper + RULE).to(ACC)
+    decay = tl.where(tensor < adapted, tl.load(hyper + RULE + 1).to(ACC), 0.0)
     scale = tl.load(scales + tensor, mask=tensor < adapted, other=1.0).to(ACC)
     lr = tl.load(rate).to(ACC)
     if INSIDE:
@@ -150,12 +174,13 @@ def _moments_chunk(
     x = _read(w, at, size, WHOLE, ACC)
     grad = sign * _read(g, at, size, WHOLE, ACC)
     mean = _read(m, at, size, WHOLE, ACC)
-    mean += tl.load(hyper).to(ACC) * (grad - mean)
-    square = tl.load(hyper + 1).to(ACC) * _read(v, at, size, WHOLE, ACC) + tl.load(hyper + 2).to(ACC) * grad * grad
+    mean += tl.load(hyper + RULE).to(ACC) * (grad - mean)
+    old, new = tl.load(hyper + RULE + 1).to(ACC), tl.load(hyper + RULE + 2).to(ACC)
+    square = old * _read(v, at, size, WHOLE, ACC) + new * grad * grad
     mean, square = mean.to(TYPE), square.to(TYPE)  # `lamb` takes the direction from what is stored
     _write(m, at, mean, size, WHOLE)
     _write(v, at, square, size, WHOLE)
-    eps = tl.load(hyper + 3).to(ACC)
+    eps = tl.load(hyper + RULE + 3).to(ACC)
     u = _direction(x, mean.to(ACC), square.to(ACC), eps, decay, first_by, second_by)
     if not WHOLE:
         u = tl.where(at < size, u, 0.0)  # 0 / (0 + eps) for eps = 0
@@ -177,7 +202,7 @@ def moments(
     sign = tl.full([], -1.0 if MAXIMIZE else 1.0, ACC)
     if CLIP:
         sign *= tl.load(clip).to(ACC)
-    decay = tl.where(tensor < decayed, tl.load(hyper + 4).to(ACC), 0.0)
+    decay = tl.where(tensor < decayed, tl.load(hyper + RULE + 4).to(ACC), 0.0)
     by1, by2 = tl.load(first_by).to(ACC), tl.load(second_by).to(ACC)
     if size == CHUNK:
         _moments_chunk(w, g, m, v, sums, chunks, hyper, sign, decay, by1, by2, size, True, CHUNK, TYPE, ACC)
@@ -205,8 +230,8 @@ def lamb(
     w = _address(table, 0, n, tensor, start, TYPE, ALIGNED)
     m = _address(table, 2, n, tensor, start, TYPE, ALIGNED)
     v = _address(table, 3, n, tensor, start, TYPE, ALIGNED)
-    eps = tl.load(hyper + 3).to(ACC)
-    decay = tl.where(tensor < decayed, tl.load(hyper + 4).to(ACC), 0.0)
+    eps = tl.load(hyper + RULE + 3).to(ACC)
+    decay = tl.where(tensor < decayed, tl.load(hyper + RULE + 4).to(ACC), 0.0)
     by1, by2 = tl.load(first_by).to(ACC), tl.load(second_by).to(ACC)
     lr = tl.load(rate).to(ACC) * tl.load(scales + tensor, mask=tensor < adapted, other=1.0).to(ACC)
     if size == CHUNK:

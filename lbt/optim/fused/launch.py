@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ def _start(name: str, plan: Plan, grid: tuple[int, ...], *arguments: Any, **cons
 
     if 0 not in grid:
         types = {dtype: getattr(kernels.tl, str(dtype).removeprefix("torch.")) for dtype in (plan.dtype, plan.acc)}
-        if name != "finish":
+        if name not in ("norms", "trust"):
             arguments = (plan.table, plan.owner, plan.first, plan.numel, *arguments)
             constants |= {"CHUNK": plan.chunk, "TYPE": types[plan.dtype], "ALIGNED": plan.aligned}
         with plan.here():
@@ -36,33 +37,48 @@ def scalar(plan: Plan, value: float | Tensor) -> Tensor:
     return torch.full((), float(value), dtype=plan.acc, device=plan.device)
 
 
-def finish(plan: Plan, sums: Tensor, count: int) -> Tensor:
-    """Norms ``[rows, count]`` of the first tensors from sums of squares by chunk, ``[rows, chunks]``."""
-    norms = plan.empty(len(sums), count)
-    _start("finish", plan, (count, len(sums)), sums, plan.first, norms, count, sums.shape[1], BLOCK=BLOCK)
-    return norms
-
-
 def gradient_norms(plan: Plan) -> Tensor:
     """Norms of all gradients, shape ``[n]``."""
-    sums = plan.empty(2, plan.chunks)
-    n = len(plan.params)
+    sums, n = plan.empty(2, plan.chunks), len(plan.params)
     _start("square", plan, (plan.chunks,), plan.numel, sums, n, plan.chunks, WEIGHTS=False, JOINT=False)
-    return finish(plan, sums[1:], n)[0]
+    found = plan.empty(n)
+    _start("norms", plan, (n,), sums[1], plan.first, found, BLOCK=BLOCK)
+    return found
+
+
+def trust_ratios(plan: Plan, hyper: Tensor, sums: Tensor) -> Tensor:
+    """Trust ratios ``[adapted]`` from the sums of squares by chunk, ``[2, chunks]``, of weights and updates."""
+    ratios = plan.empty(plan.adapted)
+    _start("trust", plan, (plan.adapted,), sums, plan.first, hyper, ratios, sums.shape[1], BLOCK=BLOCK)
+    return ratios
+
+
+def _constants(plan: Plan, trust: dict[str, float | None], rule: list[float]) -> Tensor:
+    """``hyper``: those of the trust ratio ``eta * ||w|| / (||u|| + of_weight * ||w|| + added)``, then the rule's own.
+
+    ``weight``, ``other`` and ``ratio`` are upper bounds of the norms and of the ratio, or None.
+    """
+    numbers = {"eta": 1.0, "of_weight": 0.0, "added": 0.0, "weight": None, "other": None, "ratio": None} | trust
+    return plan.hyper([math.inf if number is None else number for number in numbers.values()] + rule)
 
 
 def lars_constants(plan: Plan, group: dict[str, Any]) -> Tensor:
     """What LARS's kernels read as ``hyper``: momentum, decay, and what of the weights a joint norm contains."""
-    decay = group["weight_decay"]
-    return plan.hyper([group["momentum"], decay, -decay if group["maximize"] else decay])
+    decay, clamp = group["weight_decay"], group["norm_clamp"]
+    trust = {"eta": group["eta"], "added": group["eps"], "weight": clamp, "other": clamp}
+    if group["denominator"] == "sum":
+        trust["of_weight"] = decay
+    elif group["denominator"] == "bare":
+        trust["added"] += decay
+    return _constants(plan, trust, [group["momentum"], decay, -decay if group["maximize"] else decay])
 
 
-def lars_norms(plan: Plan, hyper: Tensor, joint: bool) -> Tensor:
-    """Norms ``[2, adapted]`` of weights, and of gradients or, ``joint``, of gradients plus decayed weights."""
-    sums, n = plan.empty(2, plan.adapted_chunks), len(plan.params)
-    grid = (plan.adapted_chunks,)
-    _start("square", plan, grid, hyper, sums, n, plan.adapted_chunks, WEIGHTS=True, JOINT=joint)
-    return finish(plan, sums, plan.adapted)
+def lars_sums(plan: Plan, hyper: Tensor, joint: bool) -> Tensor:
+    """Sums of squares by chunk, ``[2, chunks]``, of weights and gradients, ``joint``: with decay."""
+    chunks = plan.adapted_chunks
+    sums = plan.empty(2, chunks)
+    _start("square", plan, (chunks,), hyper, sums, len(plan.params), chunks, WEIGHTS=True, JOINT=joint)
+    return sums
 
 
 def lars(plan: Plan, hyper: Tensor, scales: Tensor | None, lr: float | Tensor, group: dict[str, Any]) -> None:
@@ -77,8 +93,8 @@ def lars(plan: Plan, hyper: Tensor, scales: Tensor | None, lr: float | Tensor, g
 
 def lamb_constants(plan: Plan, group: dict[str, Any]) -> Tensor:
     """What LAMB's kernels read as ``hyper``; the last is the correction where there is none."""
-    beta1, beta2 = group["betas"]
-    return plan.hyper([1 - beta1, beta2, 1 - beta2, group["eps"], group["weight_decay"], 1.0])
+    (beta1, beta2), trust = group["betas"], {"weight": group["norm_clamp"], "ratio": group["ratio_clip"]}
+    return _constants(plan, trust, [1 - beta1, beta2, 1 - beta2, group["eps"], group["weight_decay"], 1.0])
 
 
 def lamb_moments(

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+TRUST = 6  # constants of the trust ratio, which precede those of the rule
 CHUNK = 4096  # elements handled by one program; a power of two
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 LOOKED_AT = (Tensor.data_ptr, Tensor.stride, attrgetter("dtype"))
@@ -100,12 +101,14 @@ class Plan:
         sent = send(torch.cat([owner, first, numel]).tolist(), torch.int64, self.device)
         self.owner, self.first, self.numel = sent.split(sizes)
         self._addresses = Mirror(torch.int64, self.device)
+        self.table: Tensor | None = None
         self.hyper = Mirror(torch.float64, self.device)
 
     def locate(self, addresses: Sequence[int]) -> None:
         """Take note of this step's addresses, row after row."""
-        self.aligned = reduce(or_, addresses, 0) % 16 == 0
-        self.table = self._addresses(addresses)
+        table = self._addresses(addresses)
+        if table is not self.table:
+            self.table, self.aligned = table, reduce(or_, addresses, 0) % 16 == 0
 
     def empty(self, *shape: int) -> Tensor:
         """Scratch memory in the accumulation's precision."""
