@@ -108,7 +108,8 @@ def trust(sums, first, hyper, ratios, chunks, BLOCK: tl.constexpr, ACC: tl.const
     clamp, clamp_other, clip = tl.load(hyper + 3).to(ACC), tl.load(hyper + 4).to(ACC), tl.load(hyper + 5).to(ACC)
     weight = tl.where(weight > clamp, clamp, weight)  # NaN stays, as in torch.clamp
     other = tl.where(other > clamp_other, clamp_other, other)
-    ratio = tl.where((weight > 0) & (other > 0), eta * weight / (other + of_weight * weight + added), 1.0)
+    valid = (weight > 0) & (other > 0)
+    ratio = tl.where(valid, eta * weight / tl.where(valid, other + of_weight * weight + added, 1.0), 1.0)
     tl.store(ratios + tensor, tl.where(ratio > clip, clip, ratio))
 
 
