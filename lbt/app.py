@@ -77,7 +77,12 @@ def job(composed: DictConfig) -> object:
         sweep.errors.append(error)
         return error
     if result.status == "interrupted":
-        raise SystemExit(interrupt.exit_code)  # a sweep stops, too
+        try:
+            interrupt.hand_on()
+        except Exception as error:  # the launcher does not requeue the job
+            print(f"lbt: {one_line(error)}", file=sys.stderr)
+        else:
+            raise SystemExit(interrupt.exit_code)  # a sweep stops, too
     sweep.outcomes.append(result)
     return result
 
@@ -85,7 +90,7 @@ def job(composed: DictConfig) -> object:
 def _close(outcomes: Sequence) -> int:
     if len(outcomes) > 1:
         Console().print(sweep_table(outcomes))
-    return 1 if any(outcome.status in ("failed", "oom") for outcome in outcomes) else 0
+    return 1 if any(outcome.status in ("failed", "oom", "interrupted") for outcome in outcomes) else 0
 
 
 def one_line(error: Exception) -> str:

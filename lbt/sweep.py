@@ -91,11 +91,19 @@ class GridSweeper(Sweeper):
         return launch(execute, [job.config for job in left], parallel)
 
     def _launch(self, overrides: list) -> list[Any]:
-        """Hands the jobs to Hydra's launcher; it may use other processes: what the jobs return is what counts."""
+        """Hands the jobs to Hydra's launcher; it may use other processes: what the jobs return is what counts.
+
+        Raises:
+            UserError: the launcher failed: it could not start jobs, or lost one.
+        """
         size = self.max_batch_size or len(overrides) or 1
         returns = []
         for first in range(0, len(overrides), size):
-            returns += self.launcher.launch(overrides[first : first + size], initial_job_idx=first)
+            try:
+                returns += self.launcher.launch(overrides[first : first + size], initial_job_idx=first)
+            except Exception as error:
+                said = " ".join(str(error).split())
+                raise UserError(f"{type(self.launcher).__name__}: {said}; the same command goes on") from error
         return [returned.return_value for returned in returns]
 
 

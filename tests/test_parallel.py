@@ -147,3 +147,14 @@ def test_another_launcher_has_its_own_processes():
         sweeper.launcher = object()
         with pytest.raises(UserError, match=r"sweep\.parallel=2: object has processes of its own"):
             sweeper.sweep(words)
+
+
+def test_a_launcher_that_loses_a_job_is_one_line():
+    class Launcher:
+        def launch(self, overrides, initial_job_idx):
+            raise RuntimeError("Job 7\nwas lost")
+
+    sweeper = sweep.GridSweeper(None, None)
+    sweeper.launcher = Launcher()
+    with pytest.raises(UserError, match=r"^Launcher: Job 7 was lost; the same command goes on$"):
+        sweeper._launch([["seed=0"]])

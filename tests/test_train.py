@@ -242,6 +242,33 @@ sys.exit(main(["train", *TINY, "epochs=100000", "results_dir={tmp_path}"]))
     assert checkpoint.path_of(tmp_path, record.run["id"]).exists()
 
 
+@pytest.mark.parametrize(("requeues", "code"), [("sys.exit(7)", 7), ("raise RuntimeError('not requeued')", 1)])
+def test_a_launchers_signal_is_handed_on_once_the_run_can_be_resumed(tmp_path, requeues, code):
+    """As submitit has it: a handler for SIGUSR2 that requeues the job and exits, or raises if it may not."""
+    command = f"""
+import signal
+from lbt import checkpoint, records
+from support import TINY
+from lbt.cli import main
+
+def requeue(number, frame):
+    (path,) = records.paths("{tmp_path}")
+    record = records.read(path)
+    print(number, record.status, checkpoint.path_of("{tmp_path}", record.run["id"]).exists())
+    {requeues}
+
+signal.signal(signal.SIGUSR2, requeue)
+sys.exit(main(["train", *TINY, "epochs=100000", "results_dir={tmp_path}"]))
+"""
+    process = subprocess.Popen(script(command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for_epoch(process, tmp_path)
+    process.send_signal(signal.SIGUSR2)
+    said, error = process.communicate(timeout=60)
+    assert process.returncode == code, error
+    assert "Traceback" not in error and ("lbt: not requeued" in error) == (code == 1)
+    assert said.splitlines()[-1] == f"{int(signal.SIGUSR2)} interrupted True"
+
+
 def wait_for_epoch(process, results_dir):
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
