@@ -13,7 +13,7 @@ class Mirror:
     """Sends a run's lines to Weights & Biases; does nothing, and imports nothing, where `wandb.mode=disabled`.
 
     Raises:
-        UserError: it is switched on and not installed.
+        UserError: it is switched on and not installed, or refuses: no key is configured, say.
     """
 
     def __init__(self, config: Config, name: str):
@@ -23,17 +23,21 @@ class Mirror:
         wandb = require()
         folder = checkpoint.folder(config.results_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        self._run = wandb.init(
-            mode=config.wandb.mode,
-            project=config.wandb.project,
-            entity=config.wandb.entity,
-            id=name,
-            resume="allow" if config.wandb.mode == "online" else None,
-            group=config.experiment,
-            config=to_json(config),
-            dir=str(folder),
-            reinit="finish_previous",
-        )
+        try:
+            self._run = wandb.init(
+                mode=config.wandb.mode,
+                project=config.wandb.project,
+                entity=config.wandb.entity,
+                id=name,
+                resume="allow" if config.wandb.mode == "online" else None,
+                group=config.experiment,
+                config=to_json(config),
+                dir=str(folder),
+                reinit="finish_previous",
+                settings=wandb.Settings(quiet=True),
+            )
+        except wandb.Error as error:
+            raise UserError(f"wandb.mode={config.wandb.mode}: {' '.join(str(error).split())}") from error
 
     def epoch(self, line: Mapping[str, Any]) -> None:
         """Sends an epoch's figures; its lists of norms stay in the record."""
@@ -49,7 +53,7 @@ class Mirror:
     def close(self) -> None:
         """Ends the mirror's run; without it the runs of one process would merge into one."""
         if self._run is not None:
-            self._run.finish(quiet=True)
+            self._run.finish()
 
 
 def require() -> Any:

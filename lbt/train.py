@@ -89,10 +89,10 @@ class Training:
 
     def execute(self, interrupt: Interrupt, reporter: Reporter) -> Outcome:
         """Trains to the end, to divergence, out of memory, or until interrupted, and records it."""
-        self._begin()
-        reporter.start(self.config, self.name, self.images, self.steps_of, self.step)
         error = None
         with closing(Mirror(self.config, self.name)) as mirror, closing(reporter):
+            self._begin()
+            reporter.start(self.config, self.name, self.images, self.steps_of, self.step)
             try:
                 with interrupt:
                     status, extra = self._loop(interrupt, reporter, mirror), {}

@@ -1,5 +1,8 @@
 """What several test files use: configurations from overrides, and runs of a model small enough for hundreds."""
 
+import os
+import sys
+
 import torch
 from torch import nn
 
@@ -73,3 +76,8 @@ def run_tiny(results_dir, *overrides: str, interrupt: Interrupt | None = None) -
     """Executes a run of a few milliseconds."""
     torch.manual_seed(12345)  # whatever the process did before must not matter
     return run(tiny_config(results_dir, *overrides), interrupt=interrupt)
+
+
+def script(code):
+    """Returns the command that executes `code` with this folder's support module."""
+    return [sys.executable, "-c", f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})\n{code}"]

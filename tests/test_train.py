@@ -1,14 +1,11 @@
-import json
 import math
-import os
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
 import torch
-from support import StopAfter, run_tiny, tiny_config
+from support import StopAfter, run_tiny, script, tiny_config
 
 from lbt import build, checkpoint, records, runtime
 from lbt.data import resident
@@ -219,11 +216,6 @@ def test_auto_precision_is_recorded_as_what_was_used(tmp_path, monkeypatch, prec
     assert outcome.id == run_tiny(tmp_path, f"precision={precision}").id
 
 
-def script(code):
-    """Returns the command that executes `code` with this folder's support module."""
-    return [sys.executable, "-c", f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})\n{code}"]
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_leave_a_resumable_run(tmp_path, number, code):
     command = f"""
@@ -324,38 +316,6 @@ from support import run_tiny
 assert run_tiny({str(tmp_path)!r}).status == "done"
 """
     subprocess.run(script(command), check=True)
-
-
-def test_wandb_missing_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(UserError, match=r"pip install 'lbt\[wandb\]'"):
-        run_tiny(tmp_path / "results", "wandb.mode=offline")
-    assert not (tmp_path / "results").exists()
-
-
-def test_wandb_mirrors_each_run_by_itself(tmp_path, monkeypatch):
-    calls = []
-
-    class Run:
-        def __init__(self, **settings):
-            calls.append(("init", settings["id"], settings["mode"]))
-            self.summary = {}
-
-        def log(self, line, step):
-            calls.append(("log", step, line["test_accuracy"]))
-
-        def finish(self, quiet):
-            calls.append(("finish", self.summary["status"]))
-
-    monkeypatch.setitem(sys.modules, "wandb", type(sys)("wandb"))
-    monkeypatch.setattr(sys.modules["wandb"], "init", lambda **settings: Run(**settings), raising=False)
-    for seed in (0, 1):
-        outcome = run_tiny(tmp_path, "wandb.mode=offline", f"seed={seed}")
-        epochs = records.read(outcome.path).epochs
-        wanted = [("log", line["epoch"], line["test_accuracy"]) for line in epochs]
-        assert calls == [("init", outcome.id, "offline"), *wanted, ("finish", "done")]
-        calls.clear()
-    assert json.loads(outcome.path.read_text().splitlines()[0])["config"]["wandb"]["mode"] == "offline"
 
 
 class SeesMicroBatches(torch.optim.SGD):
