@@ -100,8 +100,8 @@ def one_line(error: Exception) -> str:
         key = unknown[1].split("@")[0]
         if key == "experiment":
             return "experiment: add an experiment with a plus sign, +experiment=<name>"
-        if key.startswith("optimizer.base"):  # open: each optimizer's arguments
-            return f"{key}: not set; +optimizer.base.<name>=... adds an argument, ~optimizer.base.<name> drops it"
+        if key.startswith("optimizer.base."):
+            return f"{key}: not an argument of what is inside, which optimizer@optimizer.base=<optimizer> chooses"
         return f"{key}: no such setting{did_you_mean(key, _known_keys(key))}"
     if missing := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
         group, choice = missing[1], missing[2]

@@ -1,7 +1,7 @@
 """From the names and settings of a configuration to the objects they stand for."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -129,8 +129,25 @@ def schedule(config: Config, *, steps: Sequence[int]) -> Callable[[int], float]:
     return _construct("schedule", builder, sum(steps), steps_per_epoch=steps[0], **arguments)
 
 
+def _optimizer_settings(where: str, settings: Mapping, steps: Sequence[int]) -> tuple[Callable, dict[str, Any]]:
+    """Returns what makes an optimizer, and the arguments that its settings mean."""
+    factory = pick(where, settings["name"], {known: optim.get(known) for known in optim.names()})
+    arguments = {}
+    for key, value in settings.items():
+        if isinstance(value, dict) and "name" in value:
+            arguments[key] = {"name": value["name"]} | _optimizer_settings(f"{where}.{key}", value, steps)[1]
+        elif key.endswith("_epochs"):
+            updates = None if value is None else round(_in_first_epochs(value, steps) * steps[0])
+            arguments[f"{key.removesuffix('_epochs')}_steps"] = updates
+        elif key != "name":
+            arguments[key] = value
+    return factory, bind(factory, arguments, where)
+
+
 def optimizer(config: Config, parameters: Any, *, steps: Sequence[int]) -> torch.optim.Optimizer:
     """Returns the optimizer at its peak learning rate; an argument `<x>_epochs` reaches it as `<x>_steps`.
+
+    An argument with a `name` is an optimizer, too: what SAM is around, checked in the same way.
 
     With `bias_lr_factor`, biases and norm layers are a second parameter group, with a rate of their own.
 
@@ -139,16 +156,7 @@ def optimizer(config: Config, parameters: Any, *, steps: Sequence[int]) -> torch
         parameters: of the model.
         steps: updates of each epoch.
     """
-    name = config.optimizer["name"]
-    factory = pick("optimizer", name, {known: optim.get(known) for known in optim.names()})
-    arguments = {}
-    for key, value in config.optimizer.items():
-        if key.endswith("_epochs"):
-            updates = None if value is None else round(_in_first_epochs(value, steps) * steps[0])
-            arguments[f"{key.removesuffix('_epochs')}_steps"] = updates
-        elif key != "name":
-            arguments[key] = value
-    bound = bind(factory, arguments, "optimizer")
+    factory, bound = _optimizer_settings("optimizer", config.optimizer, steps)
     if config.bias_lr_factor is not None:
         tensors = list(parameters)
         slow = {"params": [one for one in tensors if one.ndim <= 1], "lr": config.peak_lr * config.bias_lr_factor}

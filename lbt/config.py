@@ -165,6 +165,8 @@ def resolve(composed: DictConfig) -> Config:
     for key in ("batch", "epochs", "seed"):
         if OmegaConf.is_missing(composed, key) or not isinstance(composed[key], int) or isinstance(composed[key], bool):
             raise UserError(f"{key}={composed[key]}: expected a whole number")
+    if isinstance(base := composed.optimizer.get("base"), str):
+        raise UserError(f"optimizer.base={base}: an optimizer inside is chosen by optimizer@optimizer.base={base}")
     try:
         raw = OmegaConf.to_container(composed, resolve=True)
     except OmegaConfBaseException as error:
@@ -172,8 +174,11 @@ def resolve(composed: DictConfig) -> Config:
         raise UserError(message.removeprefix("UserError raised while resolving interpolation: ")) from None
     raw.pop("hydra", None)
     raw.pop("audit", None)  # what a switch is about; what it does reaches the run through the other groups
-    for group in ("lr", "lr_scaling"):  # an optimizer's own defaults, read by interpolation
-        raw["optimizer"].pop(group, None)
+    optimizer = raw["optimizer"]
+    while isinstance(optimizer, dict):
+        for default in ("lr", "lr_scaling"):  # an optimizer's own, read by interpolation
+            optimizer.pop(default, None)
+        optimizer = optimizer.get("base")  # the one inside
     raw["data"] = _data_config(raw["data"])
     raw["wandb"] = WandbConfig(**bind(WandbConfig, raw["wandb"], "wandb"))
     raw["sweep"] = SweepConfig(**bind(SweepConfig, raw["sweep"], "sweep"))

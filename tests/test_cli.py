@@ -78,7 +78,11 @@ MISTAKES = [
     (["model.bn_eps=inf"], "model.bn_eps=inf: expected a number"),
     (["schedule.batch=2048"], "schedule.batch=2048: expected epochs and batch sizes, {30:2048,60:8192}, or null"),
     (["schedule=warmup_step", "schedule.milestones=[inf]"], "schedule.milestones[0]=inf: expected a number"),
-    (["optimizer=sam", "optimizer.base.eta=1"], "optimizer.base.eta: not set; +optimizer.base.<name>=... adds"),
+    (["optimizer=sam", "optimizer.base.eta=1"], "optimizer.base.eta: not an argument of what is inside, which"),
+    (["optimizer=sam", "optimizer.base=lars"], "chosen by optimizer@optimizer.base=lars"),
+    (["optimizer=sam", "optimizer@optimizer.base=lrs"], 'there is no optimizer "lrs"; did you mean "lars"?'),
+    (["optimizer=sam", "optimizer.base.momentum=high"], "optimizer.base.momentum=high: expected a number"),
+    (["optimizer=sam", "optimizer@optimizer.base=sam"], "Invalid base name: 'sam' (must be one of adam, "),
 ]
 
 

@@ -5,6 +5,7 @@ import math
 import re
 
 import pytest
+import torch
 from support import configure
 
 from lbt import build, optim, records, runtime
@@ -26,6 +27,18 @@ def choices(group):
 @pytest.mark.parametrize("optimizer", choices("optimizer"))
 def test_every_optimizer_composes_and_builds_under_every_protocol(optimizer, protocol):
     build.validate(configure(f"optimizer={optimizer}", f"protocol={protocol}"))
+
+
+@pytest.mark.parametrize("inside", [name for name in choices("optimizer") if name != "sam"])
+def test_sam_is_around_any_optimizer_with_its_rate_schedule_and_settings(inside):
+    alone = configure(f"optimizer={inside}", "batch=4096")
+    config = configure("optimizer=sam", f"optimizer@optimizer.base={inside}", "batch=4096")
+    assert config.optimizer["base"] == alone.optimizer
+    assert (config.peak_lr, config.schedule) == (alone.peak_lr, alone.schedule)
+    parameters = [torch.nn.Parameter(torch.ones(3, 2)), torch.nn.Parameter(torch.ones(2))]
+    sam, other = (build.optimizer(c, parameters, steps=[7] * c.epochs) for c in (config, alone))
+    for group, wanted in zip(sam.inner.param_groups, other.param_groups, strict=True):
+        assert {key: group[key] for key in wanted if key != "step"} == {k: v for k, v in wanted.items() if k != "step"}
 
 
 @pytest.mark.parametrize(
