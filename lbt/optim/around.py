@@ -28,12 +28,14 @@ class Around(Optimizer):
         """Add a group, to the optimizer inside too.
 
         Raises:
-            ValueError: For complex or sparse parameters.
+            ValueError: For a bad learning rate or decay, and for complex or sparse parameters.
         """
         if getattr(self, "state", None) is self.inner.state:  # else the constructor takes over what is inside
+            known = len(self.param_groups)
             self.inner.add_param_group(*groups_of([param_group]))
-            for name, value in self.defaults.items():
-                self.param_groups[-1].setdefault(name, value)
+            for group in self.param_groups[known:]:
+                for name, value in self.defaults.items():
+                    group.setdefault(name, value)
         else:
             super().add_param_group(param_group)
 

@@ -62,6 +62,11 @@ class CLARS(LARS):
         self._seen: dict[Tensor, Tensor] = {}  # parameter -> its gradient so far, `sum_i share_i * g_i`
         self._sums: dict[Tensor, Tensor] = {}  # parameter -> `sum_i share_i * ||g_i||`, 0-dim
 
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear the gradients and, with them, what was observed of a batch that was broken off."""
+        super().zero_grad(set_to_none)
+        self._forget()
+
     @torch.no_grad()
     def observe_micro_batch(self, share: float) -> None:
         """Take note of a micro-batch whose backward pass has just added ``share * g_i`` to the gradients.

@@ -23,8 +23,9 @@ class _Chosen(Optimizer):
     """
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group; raises ValueError for complex or sparse parameters."""
-        super().add_param_group(*groups_of([param_group]))
+        """Add a group, as two where ``decay_1d`` is off; raises ValueError for bad arguments or parameters."""
+        for group in _groups([param_group], self.defaults.get("decay_1d", True)):
+            super().add_param_group(group)
         self._choose()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -71,10 +72,12 @@ class _AdamW(_Chosen, AdamW):
 
 
 def groups_of(params: Any) -> list[dict[str, Any]]:
-    """Parameter groups with their tensors in lists, so that a generator is read once and not used up by a check."""
+    """Parameter groups, checked, their tensors in lists: a generator is read once and not used up by the check."""
     items = [params] if isinstance(params, Tensor) else list(params)
     groups = []
     for group in items if not items or isinstance(items[0], dict) else [{"params": items}]:
+        for name in {"lr", "weight_decay"} & group.keys():
+            check_number(name, group[name])
         members = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
         check_params([m[1] if isinstance(m, tuple) else m for m in members])
         groups.append({**group, "params": members})
@@ -103,7 +106,9 @@ def _build(kind: type[Optimizer], params: Any, lr: Any, decay_1d: bool, **option
     tensors = [m[1] if isinstance(m, tuple) else m for group in groups for m in group["params"]]
     if not issubclass(kind, SGD) and {tensor.device.type for tensor in tensors} == {"cuda"}:
         options["capturable"] = True
-    return kind(groups, lr=lr, **options)
+    optimizer = kind(groups, lr=lr, **options)
+    optimizer.defaults["decay_1d"] = decay_1d  # for groups added later
+    return optimizer
 
 
 def sgd(

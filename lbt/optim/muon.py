@@ -93,7 +93,8 @@ class Muon(LayerwiseOptimizer):
         for name in ("lr", "weight_decay", "rest_lr", "eps"):
             check_number(name, group[name])
         check_number("momentum", group["momentum"], high=1.0)
-        check("ns_steps", group["ns_steps"], group["ns_steps"] in range(1, 100), "a whole number from 1 to 99")
+        steps = group["ns_steps"]
+        check("ns_steps", steps, isinstance(steps, int) and 1 <= steps < 100, "a whole number from 1 to 99")
         check("ns_precision", group["ns_precision"], group["ns_precision"] in PRECISIONS, "bf16 or full")
         check("scale", group["scale"], group["scale"] in SCALES, " or ".join(SCALES))
         check_betas(group["betas"])

@@ -219,6 +219,23 @@ def test_sam_shares_groups_and_state_with_its_base():
     assert loaded.state is loaded.inner.state
 
 
+def test_clars_forgets_a_batch_that_was_broken_off():
+    weights = []
+    for broken in (False, True):
+        p = torch.nn.Parameter(torch.tensor([[3.0, 4.0]]))
+        optimizer = CLARS([p], 0.1)
+        if broken:  # out of memory, say, after the first half; then everything anew in smaller parts
+            p.grad = torch.tensor([[9.0, 0.0]])
+            optimizer.observe_micro_batch(0.5)
+        optimizer.zero_grad()
+        for grad in ([1.0, 0.0], [1.0, 2.0]):
+            p.grad = torch.tensor([grad])
+            optimizer.observe_micro_batch(0.5)
+        optimizer.step()
+        weights.append(p)
+    assert torch.equal(*weights)
+
+
 def test_sam_checks_groups_that_come_with_and_after_it():
     def one(**settings):
         return {"params": [torch.nn.Parameter(torch.ones(2, 2))], **settings}

@@ -202,7 +202,7 @@ WRONG = {
     "floor": [-0.1],
     "rho": [-0.1],
     "base": [{"name": "larz"}, {}, {"name": "sam"}, {"name": "lars", "etta": 1.0}],
-    "ns_steps": [0, 100],
+    "ns_steps": [0, 100, 5.0],
     "ns_precision": ["fp8"],
     "scale": ["none"],
     "rest_lr": [-1.0],
@@ -445,6 +445,22 @@ def test_a_group_that_comes_later(name, options):
         with pytest.raises(ValueError, match="complex64"):
             optimizer.add_param_group({"params": torch.zeros(2, dtype=torch.complex64)})
     assert_equal(*found, rtol=1e-9, atol=1e-12)
+
+
+@each
+def test_a_later_group_is_checked_and_treated_as_an_early_one(name, options):
+    early, late = tensors(), tensors()
+    one = make(name, [{"params": early[:2]}, {"params": early[2:]}], options)
+    other = make(name, late[:2], options)
+    for twin in (other, copy.deepcopy(other)):
+        groups = len(twin.param_groups)
+        for argument in ("lr", "weight_decay"):
+            if argument in inspect.signature(lbt.optim.get(name)).parameters:
+                with pytest.raises(ValueError, match=f"^Invalid {argument}: -1"):
+                    twin.add_param_group({"params": [torch.nn.Parameter(torch.ones(2))], argument: -1.0})
+        assert len(twin.param_groups) == groups
+    other.add_param_group({"params": late[2:]})
+    assert_equal(walk(one, early), walk(other, late))
 
 
 @each
