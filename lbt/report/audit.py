@@ -123,7 +123,7 @@ def _row(name: str, lines: Sequence[Comparison]) -> list[str]:
     left = sorted({line.experiment for line in lines} - begun)
     if left or not lines:
         commands = ", ".join(f"`lbt train -m +experiment={experiment}`" for experiment in left)
-        texts += [f"- Not measured yet: {commands or 'no experiment has it'}."]
+        texts += [f"- {'Still to run' if measured else 'Not measured yet'}: {commands or 'no experiment has it'}."]
     if not measured:
         return texts
     several = len({line.fingerprint for line in measured if line.fingerprint}) > 1

@@ -120,7 +120,7 @@ def test_each_optimizer_is_compared_with_itself_and_where_the_switch_acts(tmp_pa
     assert "+20.00" in lines(text, "8. ")[0]
     optimizers = [line.split(" | ")[0] for line in lines(text, "6. ")]
     assert optimizers == ["| lars", "| lars"] and "+6.00" in lines(text, "6. ")[0]
-    assert "Not measured yet: `lbt train -m +experiment=tvlars_audit`" in section(text, "6. ")
+    assert "Still to run: `lbt train -m +experiment=tvlars_audit`" in section(text, "6. ")
     assert "| 40.50" in lines(text, "10. ")[0] and "-20.00" in lines(text, "10. ")[0]
 
 
