@@ -79,5 +79,5 @@ sys.exit(main(["train", *TINY, "wandb.mode=online", f"results_dir={sys.argv[1]}"
     options = {"env": elsewhere | {"HOME": str(tmp_path)}, "stdin": subprocess.DEVNULL, "capture_output": True}
     done = subprocess.run([*start, str(tmp_path / "results")], text=True, **options)
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("lbt: wandb.mode=online: No API key configured")
+    assert done.stderr.splitlines()[-1].startswith("lbt: wandb.mode=online: ")
     assert not (tmp_path / "results" / "runs").exists()
