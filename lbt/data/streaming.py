@@ -5,6 +5,7 @@ those of `ResidentData`, so that both train alike where they decode alike.
 """
 
 import hashlib
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from lbt.data.imageset import ImageSet
 from lbt.data.resident import ResidentData
 from lbt.data.sources import source
 from lbt.errors import UserError
+from lbt.interrupt import SIGNALS
 
 PREFETCH = 2  # batches that each decoding process, one a core but one, is ahead
 
@@ -77,11 +79,18 @@ class Files:
         """
         pinned = torch.device(self.device).type == "cuda"
         workers = {"num_workers": max(1, cores() - 1), "prefetch_factor": PREFETCH, "pin_memory": pinned}
+        workers["worker_init_fn"] = _leave_signals_to_the_training
         loader = DataLoader(self, batch_sampler=batches, collate_fn=_as_it_is, **workers)
         for images in loader:
             if isinstance(images, str):
                 raise UserError(images)
             yield images.to(self.device, non_blocking=True)
+
+
+def _leave_signals_to_the_training(_worker: int) -> None:
+    """Lets a worker go on when Ctrl-C or a scheduler signals every process of the job: the training stops by itself."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _as_it_is(batch: Tensor | str) -> Tensor | str:

@@ -1,3 +1,7 @@
+import multiprocessing
+import os
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -101,3 +105,14 @@ def test_mistakes_are_told(folder):
     Image.new("RGB", (8, 8)).save(folder / "val" / "cow" / "00.png")
     with pytest.raises(UserError, match=r"val/cow is a class that .*train lacks"):
         load("image_stream", folder)
+
+
+def test_a_signal_to_all_processes_of_a_job_does_not_end_the_decoding(folder):
+    batches = load("image_stream", folder, resolution=8).train_images.split(1)
+    count = len(next(batches))
+    workers = multiprocessing.active_children()
+    count += sum(len(next(batches)) for _ in workers)  # each of them has begun
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGTERM)
+        os.kill(worker.pid, signal.SIGINT)
+    assert workers and count + sum(map(len, batches)) == 44
