@@ -43,7 +43,8 @@ def knn_accuracy(
     train, test = F.normalize(train, dim=1), F.normalize(test, dim=1)
     correct = torch.zeros((), dtype=torch.int64, device=test.device)
     for part, labels in zip(test.split(CHUNK), test_labels.split(CHUNK), strict=True):
-        near, which = (part @ train.T).topk(min(k, len(train)), dim=1)
+        with torch.autocast(test.device.type, enabled=False):  # in bfloat16 all cosines near 1 are one number
+            near, which = (part @ train.T).topk(min(k, len(train)), dim=1)
         votes = torch.zeros(len(part), classes, device=test.device)
         # Weights relative to the nearest neighbour's: the same winner, and no overflow at a small temperature.
         votes.scatter_add_(1, train_labels[which], ((near - near[:, :1]).float() / temperature).exp())
