@@ -101,6 +101,8 @@ def test_mistakes_are_told(folder):
         load("image_stream", folder / "nowhere")
     with pytest.raises(UserError, match=r"data\.val=0\.5: image_stream is not held in memory"):
         build.images(configure("data=image_stream", f"data.root={folder}", "data.val=0.5"))
+    with pytest.raises(UserError, match=r"data\.subset=10: image_stream is not held in memory"):
+        build.images(configure("data=image_stream", f"data.root={folder}", "data.subset=10"))
     (folder / "val" / "cow").mkdir()
     Image.new("RGB", (8, 8)).save(folder / "val" / "cow" / "00.png")
     with pytest.raises(UserError, match=r"val/cow is a class that .*train lacks"):
