@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2.functional import center_crop, resize
 
-from lbt.data.folders import cores, labelled, listing
+from lbt.data.folders import UNREADABLE, cores, decode_one, labelled, listing
 from lbt.data.imageset import ImageSet
 from lbt.data.resident import ResidentData
 from lbt.data.sources import source
@@ -58,7 +58,7 @@ class Files:
             path = self.base / self.names[index]
             try:
                 out[place] = _decoded(path.read_bytes(), self.resolution)
-            except (OSError, RuntimeError, ValueError) as error:
+            except UNREADABLE as error:
                 reason = str(error).split("\n")[0]
                 return f"{path} cannot be read as an image ({reason}): replace the file"
         return out
@@ -98,10 +98,17 @@ def _as_it_is(batch: Tensor | str) -> Tensor | str:
 
 
 def _decoded(data: bytes, resolution: int) -> Tensor:
-    """Decodes one image to uint8 [3, resolution, resolution], turned as EXIF says."""
-    image = decode_image(
-        torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB, apply_exif_orientation=True
-    )
+    """Decodes one image to uint8 [3, resolution, resolution], turned as EXIF says; by Pillow if torchvision cannot."""
+    try:
+        image = decode_image(
+            torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB, apply_exif_orientation=True
+        )
+    except RuntimeError:
+        return torch.from_numpy(decode_one(data, resolution, resize=True)).permute(2, 0, 1)
+    if image.ndim == 4:  # an animation: its first picture
+        image = image[0]
+    if image.dtype == torch.uint16:  # a PNG of 16 bits: its upper 8
+        image = (image.int() >> 8).byte()
     if image.shape[1:] == (resolution, resolution):
         return image
     return center_crop(resize(image, [resolution], antialias=True), [resolution, resolution])

@@ -71,6 +71,26 @@ def test_other_sizes_are_scaled_and_cut_to_the_centre(tmp_path):
     assert (decoded[0, 0, :, 1:9] == 255).all() and (decoded[0, 1:] == 0).all()
 
 
+@pytest.mark.parametrize(
+    ("kind", "suffix"),
+    [(kind, suffix) for kind in ("colour", "grey") for suffix in ("png", "bmp", "tiff", "ppm", "webp", "gif")]
+    + [("16 bits", suffix) for suffix in ("png", "tiff", "pgm")]
+    + [("animated", "gif")],
+)
+def test_files_of_any_kind_are_read_as_in_memory(tmp_path, kind, suffix):
+    random = np.random.RandomState(0)
+    shape, kept_as = ((8, 8, 3) if kind == "colour" else (8, 8)), (np.uint16 if kind == "16 bits" else np.uint8)
+    picture = Image.fromarray(random.randint(0, np.iinfo(kept_as).max, shape, dtype=kept_as))
+    options = {"lossless": True} if suffix == "webp" else {}
+    if kind == "animated":
+        options = {"save_all": True, "append_images": [picture.rotate(90)]}
+    for split in ("train", "val"):
+        (tmp_path / split / "one").mkdir(parents=True)
+        picture.save(tmp_path / split / "one" / f"1.{suffix}", **options)
+    (streamed,) = load("image_stream", tmp_path, resolution=8).train_images.split(1)
+    assert torch.equal(streamed, load("image_folder", tmp_path, resolution=8).train_images)
+
+
 def test_every_image_comes_once_an_epoch_with_its_label(folder):
     images = load("image_stream", folder, resolution=8)
     options = {"batch": 16, "last_batch": "keep", "augment": "none", "seed": 0}
