@@ -73,6 +73,11 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(SUFFIXES)
 
 
+def scored_split(root: Path) -> str:
+    """Names the folder that is scored: `test` if it has class folders (ImageNet's does not), else `val`, if any."""
+    return "val" if (root / "val").is_dir() and not any((root / "test").glob("[!.]*/")) else "test"
+
+
 def labelled(names: Sequence[str], split: str, below: str = "") -> list[tuple[str, str]]:
     """Returns (name, class) of the images `<split>/<class>/[<below>/]<file>` among `names`, ordered by class, name."""
     depth = 4 if below else 3

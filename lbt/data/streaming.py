@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2.functional import center_crop, resize
 
-from lbt.data.folders import UNREADABLE, cores, decode_one, labelled, listing
+from lbt.data.folders import UNREADABLE, cores, decode_one, labelled, listing, scored_split
 from lbt.data.imageset import ImageSet
 from lbt.data.resident import ResidentData
 from lbt.data.sources import source
@@ -143,7 +143,7 @@ def image_stream(root: Path, resolution: int = 224) -> ImageSet:
     Raises:
         UserError: a folder is absent or empty, or the second split has a class that train has not.
     """
-    second = "test" if (root / "test").is_dir() else "val"
+    second = scored_split(root)
     names = listing(root, "train", second).names
     splits = [labelled(names, split) for split in ("train", second)]
     classes = sorted({cls for _, cls in splits[0]})

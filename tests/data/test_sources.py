@@ -359,6 +359,17 @@ def test_an_image_without_a_range_is_named(tmp_path, kind):
     assert "1.tiff cannot be read as an image (its pixels are 32-bit numbers" in error_line("image_folder", tmp_path)
 
 
+@pytest.mark.parametrize("name", ["image_folder", "image_stream"])
+def test_imagenets_test_folder_without_labels_is_passed_over(tmp_path, name):
+    save(tmp_path / "test" / "ILSVRC2012_test_1.JPEG", noise(0, 8, 8, 3))
+    for split in ("train", "val"):
+        save(tmp_path / split / "n01440764" / "1.JPEG", noise(1, 8, 8, 3))
+    assert len(load(name, tmp_path, resolution=8).test_labels) == 1
+    save(tmp_path / "test" / "n01440764" / "1.JPEG", noise(1, 8, 8, 3))
+    save(tmp_path / "test" / "n01440764" / "2.JPEG", noise(1, 8, 8, 3))
+    assert len(load(name, tmp_path, resolution=8).test_labels) == 2
+
+
 def test_image_folder_mistakes(tmp_path):
     assert f"{tmp_path / 'train'}/<class>/ has no images" in error_line("image_folder", tmp_path)
     save(tmp_path / "train" / "a" / "1.png", noise(0, 8, 8, 3))
