@@ -131,17 +131,23 @@ class Profile:
 def profile(config: Config, *, images: int | None = None, epochs: int = 1) -> Profile:
     """Runs one epoch untimed and `epochs` timed ones through the run's own loop; nothing is left on the disk.
 
+    The batch does not grow, and scores are those of a training as long as the run's: what is taken after its last epoch
+    alone (a linear probe) is not timed unless that epoch is.
+
     Args:
         config: resolved configuration.
         images: length of an epoch; the test set is shortened in proportion. None: all on a GPU, few on a CPU.
         epochs: timed ones.
     """
-    config = replace(runtime.settle(config), epochs=max(config.epochs, epochs + 1), cuda_graph=False)
+    schedule = {key: value for key, value in config.schedule.items() if key != "batch"}
+    length = max(config.epochs, epochs + 1)
+    config = replace(runtime.settle(config), epochs=length, schedule=schedule, cuda_graph=False)
     build.validate(config)
     data = _shortened(config, build.images(config), images)
     with tempfile.TemporaryDirectory() as folder:
         config = replace(config, results_dir=folder)
         training = Training(config, data, "profile")
+        _score_as_of(training, length)
         training._begin()
         pixels, labels = next(training.data.batches())
         cost = traffic.count(lambda: training._update(pixels, labels))
@@ -154,8 +160,7 @@ def profile(config: Config, *, images: int | None = None, epochs: int = 1) -> Pr
         timed = training.epoch - 1  # fewer than asked for where the training diverges
     dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
     peaks = traffic.ceilings(training.device, dtype)
-    length = len(data.train_labels)
-    return Profile(config, clock.seconds(), wall, timed, length, cost, update, enqueue, peaks)
+    return Profile(config, clock.seconds(), wall, timed, len(data.train_labels), cost, update, enqueue, peaks)
 
 
 def _shortened(config: Config, data: ImageSet, images: int | None) -> ImageSet:
@@ -166,6 +171,12 @@ def _shortened(config: Config, data: ImageSet, images: int | None) -> ImageSet:
     tested = max(1, round(len(data.test_labels) * images / length))
     train = {"train_images": data.train_images[:images], "train_labels": data.train_labels[:images]}
     return replace(data, **train, test_images=data.test_images[:tested], test_labels=data.test_labels[:tested])
+
+
+def _score_as_of(training: Training, epochs: int) -> None:
+    """Has a training's scores be taken as in one of `epochs` epochs, however many it is let go on for."""
+    evaluate = training.executor.evaluate
+    training.executor.evaluate = lambda *arguments, **keywords: evaluate(*arguments, **keywords | {"epochs": epochs})
 
 
 def trained(training: Training, count: int) -> None:
@@ -181,6 +192,8 @@ def _one_update(training: Training, pixels: torch.Tensor, labels: torch.Tensor) 
     for _ in range(3):
         whole = traffic.seconds(lambda: handed.append(_elapsed(training._update, pixels, labels)), training.device)
         times.append((whole, handed.pop()))
+        if training.norms is not None:
+            training.norms.read(with_names=False)  # there is room for those of an epoch
     return median(whole for whole, _ in times), median(handed for _, handed in times)
 
 

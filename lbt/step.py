@@ -171,7 +171,8 @@ class Executor:
         try:
             with torch.no_grad():
                 for part in images.split(EVALUATION_BATCH):
-                    self.forward(part)
+                    if len(part) > 1 or len(images) == 1:  # a lone last one has no variance where maps are 1x1
+                        self.forward(part)
             yield
         finally:
             for layer, (buffers, momentum) in zip(layers, kept, strict=True):

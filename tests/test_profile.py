@@ -1,4 +1,5 @@
 import itertools
+import time
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from lbt import profile, traffic
 from lbt.cli import main
 from lbt.profile import REGIONS, Clock
 from lbt.profile import profile as measure
+from lbt.tasks.probe import LinearProbe
 
 
 def test_time_belongs_to_the_innermost_region_and_adds_up(monkeypatch):
@@ -46,6 +48,19 @@ def test_a_slow_part_is_named_as_the_limit(tmp_path, monkeypatch):
 
     monkeypatch.setitem(resident.AUGMENTATIONS, "crop_flip_rotate", slow)
     assert measure(tiny_config(tmp_path)).limit().startswith("augmentation: ")
+
+
+def test_a_probe_after_the_last_epoch_is_not_part_of_an_earlier_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(LinearProbe, "scores", lambda *_: time.sleep(1) or {"loss": 0.0})
+    twins = ["task=barlow_twins", "data.augment=barlow_twins", "task.projector=[8,8]"]
+    assert measure(tiny_config(tmp_path, *twins)).seconds["evaluation"] < 1
+    assert measure(tiny_config(tmp_path, *twins, "epochs=2")).seconds["evaluation"] > 1
+
+
+@pytest.mark.parametrize("more", [["layer_norms=1"], ["layer_norms=2"], ["schedule.batch={1:4096}", "data.size=5000"]])
+def test_what_goes_with_a_run_can_be_profiled(tmp_path, more):
+    found = measure(tiny_config(tmp_path, *more))
+    assert sum(found.shares().values()) == pytest.approx(100)
 
 
 def test_flops_and_bytes_of_a_linear_layer_are_the_formulas():

@@ -7,10 +7,11 @@ import pytest
 import torch
 from support import StopAfter, run_tiny, script, tiny_config
 
-from lbt import build, checkpoint, records, runtime
+from lbt import build, checkpoint, records, runtime, step
 from lbt.data import resident
 from lbt.errors import UserError
 from lbt.step import Executor
+from lbt.tasks import Classification
 from lbt.train import Training
 
 OPTIMIZERS = ["tvlars", "lamb", "nesterov", "adamw"]
@@ -395,6 +396,16 @@ def test_weights_that_were_not_trained_on_are_scored_with_batch_norm_statistics_
     assert plain._scores(1) != pytest.approx(wanted, rel=1e-3)
     torch.testing.assert_close(made.model[1].running_var, before, rtol=0, atol=0)
     assert made.model[1].momentum == 0.1
+
+
+def test_batch_norm_statistics_do_not_stumble_over_a_lone_last_image(monkeypatch):
+    monkeypatch.setattr(step, "EVALUATION_BATCH", 4)
+    model = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.BatchNorm2d(3))
+    images = torch.randint(0, 256, (9, 3, 2, 2), dtype=torch.uint8)
+    made = Executor(model, Classification(), precision="fp32", micro_batch=None)
+    with made.statistics_of(images):
+        expected = (made.input(images[:4]).mean((0, 2, 3)) + made.input(images[4:8]).mean((0, 2, 3))) / 2
+        torch.testing.assert_close(model[1].running_mean, expected)
 
 
 def test_gradients_computed_anew_leave_batch_norms_statistics_alone(tmp_path):

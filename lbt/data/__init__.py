@@ -1,6 +1,6 @@
 """Data sets as uint8 tensors (`load`), their validation split, and batched augmentation on the device."""
 
-from lbt.data.augment import AUGMENTATIONS, IMAGENET_MEAN, IMAGENET_STD, crop_flip_rotate, normalise, warp
+from lbt.data.augment import AUGMENTATIONS, IMAGENET_MEAN, IMAGENET_STD, crop_flip_rotate, normalise, views_of, warp
 from lbt.data.imageset import ImageSet, fingerprint, scored_part, split_validation, take_subset
 from lbt.data.sources import SOURCES, load
 from lbt.data.streaming import feed
@@ -22,5 +22,6 @@ __all__ = [
     "split_validation",
     "take_subset",
     "two_views",
+    "views_of",
     "warp",
 ]

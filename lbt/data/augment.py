@@ -141,6 +141,12 @@ def none(images: Tensor, generator: torch.Generator) -> Tensor:
     return images
 
 
+def views_of(augment: Callable[[Tensor, torch.Generator], Tensor]) -> int:
+    """Returns how many images an augmentation makes of one."""
+    drawn = augment(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.Generator())
+    return 1 if drawn.ndim == 4 else drawn.shape[1]
+
+
 AUGMENTATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
     "none": none,
     "crop_flip": partial(crop_flip_rotate, degrees=0.0),

@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from lbt.data.imageset import ImageSet, fingerprint
 
-FORMAT = 1  # raise it when a reader or this file's layout changes what is stored
+FORMAT = 2  # raise it when a reader or this file's layout changes what is stored
 log = logging.getLogger(__name__)
 
 

@@ -17,6 +17,7 @@ from lbt.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 CHUNK = 256  # images a task of the decoding threads
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)  # what Pillow raises
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,11 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(SUFFIXES)
 
 
+def scored_split(root: Path) -> str:
+    """Names the folder that is scored: `test` if it has class folders (ImageNet's does not), else `val`, if any."""
+    return "val" if (root / "val").is_dir() and not any((root / "test").glob("[!.]*/")) else "test"
+
+
 def labelled(names: Sequence[str], split: str, below: str = "") -> list[tuple[str, str]]:
     """Returns (name, class) of the images `<split>/<class>/[<below>/]<file>` among `names`, ordered by class, name."""
     depth = 4 if below else 3
@@ -107,8 +113,8 @@ def decode(
     def work(start: int) -> None:
         for index in range(start, min(start + CHUNK, len(names))):
             try:
-                pixels = _pixels(read(names[index]), resolution, resize)
-            except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+                pixels = decode_one(read(names[index]), resolution, resize)
+            except UNREADABLE as error:
                 reason = " ".join(str(error).split())
                 raise UserError(
                     f"{os.path.join(base, names[index])} cannot be read as an image ({reason}): replace the file"
@@ -124,17 +130,26 @@ def decode(
     return torch.from_numpy(out)
 
 
-def _pixels(data: bytes, resolution: int, resize: bool) -> np.ndarray:
+def decode_one(data: bytes, resolution: int, resize: bool) -> np.ndarray:
     """Decodes one image to uint8 [resolution, resolution, 3]."""
     size = (resolution, resolution)
     with Image.open(BytesIO(data)) as image:
         if not resize and image.size != size:
             raise ValueError(f"it is {image.width}x{image.height} pixels instead of {resolution}x{resolution}")
         image.load()
-        rgb = image if image.mode == "RGB" else image.convert("RGB")
+        rgb = _rgb(image)
         if resize:
             rgb = ImageOps.fit(ImageOps.exif_transpose(rgb), size, method=Image.Resampling.BILINEAR)
         return np.asarray(rgb)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Converts to 8 bits a channel; of 16 bits the upper 8 are kept, where Pillow cuts greys off at 255."""
+    if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+        raise ValueError("its pixels are 32-bit numbers, which have no white")
+    if image.mode.startswith("I"):
+        image = image.convert("I").point(lambda grey: grey / 256)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def cores() -> int:

@@ -169,8 +169,11 @@ def take_subset(images: ImageSet, count: int, seed: int) -> ImageSet:
         A data set in the full one's order, whose `origin` names the part.
 
     Raises:
-        UserError: the training set is not larger, or a class would be left without an image.
+        UserError: the images are not held in memory, the training set is not larger, or a class would be left without
+            an image.
     """
+    if not isinstance(images.train_images, Tensor):
+        raise UserError(f"data.subset={count}: {images.name} is not held in memory; make a folder of so many images")
     labels = images.train_labels
     mask = held_out(labels, count, seed) if 0 < count < len(labels) else torch.zeros_like(labels, dtype=torch.bool)
     if len(labels[mask].unique()) < len(labels.unique()):

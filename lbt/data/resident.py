@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from lbt.data.augment import AUGMENTATIONS
+from lbt.data.augment import AUGMENTATIONS, views_of
 from lbt.errors import UserError
 from lbt.registry import pick
 
@@ -48,9 +48,7 @@ class ResidentData:
     @property
     def views(self) -> int:
         """Images that the augmentation makes of one."""
-        any_image = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
-        drawn = self._augment(any_image, torch.Generator())
-        return 1 if drawn.ndim == 4 else drawn.shape[1]
+        return views_of(self._augment)
 
     @property
     def steps_per_epoch(self) -> int:

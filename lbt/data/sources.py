@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lbt.data.cache import cached, home, writable
 from lbt.data.download import download, verify
-from lbt.data.folders import Listing, decode, labelled, listing
+from lbt.data.folders import Listing, decode, labelled, listing, scored_split
 from lbt.data.imageset import ImageSet, held_out, image_set
 from lbt.errors import UserError, did_you_mean
 
@@ -233,7 +233,7 @@ def image_folder(root: Path, resolution: int = 32) -> ImageSet:
     Raises:
         UserError: a folder is absent or empty, or test has a class that train has not.
     """
-    second = "test" if (root / "test").is_dir() or not (root / "val").is_dir() else "val"
+    second = scored_split(root)
     found = listing(root, "train", second)
     train, test = labelled(found.names, "train"), labelled(found.names, second)
     for split, pairs in (("train", train), (second, test)):

@@ -5,6 +5,7 @@ those of `ResidentData`, so that both train alike where they decode alike.
 """
 
 import hashlib
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,11 +16,12 @@ from torch.utils.data import DataLoader
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2.functional import center_crop, resize
 
-from lbt.data.folders import cores, labelled, listing
+from lbt.data.folders import UNREADABLE, cores, decode_one, labelled, listing, scored_split
 from lbt.data.imageset import ImageSet
 from lbt.data.resident import ResidentData
 from lbt.data.sources import source
 from lbt.errors import UserError
+from lbt.interrupt import SIGNALS
 
 PREFETCH = 2  # batches that each decoding process, one a core but one, is ahead
 
@@ -56,7 +58,7 @@ class Files:
             path = self.base / self.names[index]
             try:
                 out[place] = _decoded(path.read_bytes(), self.resolution)
-            except (OSError, RuntimeError, ValueError) as error:
+            except UNREADABLE as error:
                 reason = str(error).split("\n")[0]
                 return f"{path} cannot be read as an image ({reason}): replace the file"
         return out
@@ -77,6 +79,7 @@ class Files:
         """
         pinned = torch.device(self.device).type == "cuda"
         workers = {"num_workers": max(1, cores() - 1), "prefetch_factor": PREFETCH, "pin_memory": pinned}
+        workers["worker_init_fn"] = _leave_signals_to_the_training
         loader = DataLoader(self, batch_sampler=batches, collate_fn=_as_it_is, **workers)
         for images in loader:
             if isinstance(images, str):
@@ -84,15 +87,28 @@ class Files:
             yield images.to(self.device, non_blocking=True)
 
 
+def _leave_signals_to_the_training(_worker: int) -> None:
+    """Lets a worker go on when Ctrl-C or a scheduler signals every process of the job: the training stops by itself."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _as_it_is(batch: Tensor | str) -> Tensor | str:
     return batch
 
 
 def _decoded(data: bytes, resolution: int) -> Tensor:
-    """Decodes one image to uint8 [3, resolution, resolution], turned as EXIF says."""
-    image = decode_image(
-        torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB, apply_exif_orientation=True
-    )
+    """Decodes one image to uint8 [3, resolution, resolution], turned as EXIF says; by Pillow if torchvision cannot."""
+    try:
+        image = decode_image(
+            torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB, apply_exif_orientation=True
+        )
+    except RuntimeError:
+        return torch.from_numpy(decode_one(data, resolution, resize=True)).permute(2, 0, 1)
+    if image.ndim == 4:  # an animation: its first picture
+        image = image[0]
+    if image.dtype == torch.uint16:  # a PNG of 16 bits: its upper 8
+        image = (image.int() >> 8).byte()
     if image.shape[1:] == (resolution, resolution):
         return image
     return center_crop(resize(image, [resolution], antialias=True), [resolution, resolution])
@@ -127,7 +143,7 @@ def image_stream(root: Path, resolution: int = 224) -> ImageSet:
     Raises:
         UserError: a folder is absent or empty, or the second split has a class that train has not.
     """
-    second = "test" if (root / "test").is_dir() else "val"
+    second = scored_split(root)
     names = listing(root, "train", second).names
     splits = [labelled(names, split) for split in ("train", second)]
     classes = sorted({cls for _, cls in splits[0]})

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lbt.data import AUGMENTATIONS
+from lbt.data import AUGMENTATIONS, views_of
 from lbt.registry import bind, pick
 
 CHUNK = 2000  # test images compared with all training images at once
@@ -43,7 +43,8 @@ def knn_accuracy(
     train, test = F.normalize(train, dim=1), F.normalize(test, dim=1)
     correct = torch.zeros((), dtype=torch.int64, device=test.device)
     for part, labels in zip(test.split(CHUNK), test_labels.split(CHUNK), strict=True):
-        near, which = (part @ train.T).topk(min(k, len(train)), dim=1)
+        with torch.autocast(test.device.type, enabled=False):  # in bfloat16 all cosines near 1 are one number
+            near, which = (part @ train.T).topk(min(k, len(train)), dim=1)
         votes = torch.zeros(len(part), classes, device=test.device)
         # Weights relative to the nearest neighbour's: the same winner, and no overflow at a small temperature.
         votes.scatter_add_(1, train_labels[which], ((near - near[:, :1]).float() / temperature).exp())
@@ -73,7 +74,7 @@ class LinearProbe:
         seed: of initialisation, order and augmentation.
 
     Raises:
-        ValueError: a number out of range.
+        ValueError: a number out of range, or an augmentation that gives several views.
 
     Source: settings of arXiv 2309.14053 (100 epochs, batch 256, lr 0.3); momentum, decay and initialisation of the
     Barlow Twins authors' evaluation.
@@ -102,10 +103,17 @@ class LinearProbe:
         self.epochs, self.batch, self.lr, self.mode, self.seed = epochs, batch, lr, mode, seed
         self.momentum, self.weight_decay, self.period_steps = momentum, weight_decay, period_steps
         self.standardise = standardise
-        self.augment = pick("task.probe.augment", augment, AUGMENTATIONS)
-        self.test_augment = pick("task.probe.test_augment", test_augment, AUGMENTATIONS)
+        self.augment = self._one_view("augment", augment)
+        self.test_augment = self._one_view("test_augment", test_augment)
         self._cached = augment == "none" and mode == "eval"
         self._as_tested = test_augment == "none" and mode == "eval"
+
+    @staticmethod
+    def _one_view(setting: str, name: str) -> Callable[[Tensor, torch.Generator], Tensor]:
+        augment = pick(f"task.probe.{setting}", name, AUGMENTATIONS)
+        if views_of(augment) > 1:
+            raise ValueError(f"probe.{setting}={name}: expected an augmentation that gives one view of an image")
+        return augment
 
     @classmethod
     def of(cls, settings: dict) -> LinearProbe:

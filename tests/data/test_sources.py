@@ -343,6 +343,33 @@ def test_image_folder_turns_as_exif_says(tmp_path, shape):
     assert images.test_images[0, :, 0].min() > 240
 
 
+@pytest.mark.parametrize("suffix", ["png", "tiff", "pgm"])
+def test_greys_of_16_bits_keep_the_upper_8(tmp_path, suffix):
+    grey = (np.arange(16 * 16, dtype=np.uint16) * 257 - 1).clip(0).reshape(16, 16)
+    save(tmp_path / "train" / "a" / f"1.{suffix}", grey)
+    save(tmp_path / "test" / "a" / f"1.{suffix}", grey)
+    images = load("image_folder", tmp_path, resolution=16)
+    assert torch.equal(images.train_images[0], torch.from_numpy((grey >> 8).astype(np.uint8)).expand(3, 16, 16))
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_an_image_without_a_range_is_named(tmp_path, kind):
+    save(tmp_path / "train" / "a" / "1.tiff", np.ones((8, 8), kind))
+    save(tmp_path / "test" / "a" / "1.tiff", np.ones((8, 8), kind))
+    assert "1.tiff cannot be read as an image (its pixels are 32-bit numbers" in error_line("image_folder", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["image_folder", "image_stream"])
+def test_imagenets_test_folder_without_labels_is_passed_over(tmp_path, name):
+    save(tmp_path / "test" / "ILSVRC2012_test_1.JPEG", noise(0, 8, 8, 3))
+    for split in ("train", "val"):
+        save(tmp_path / split / "n01440764" / "1.JPEG", noise(1, 8, 8, 3))
+    assert len(load(name, tmp_path, resolution=8).test_labels) == 1
+    save(tmp_path / "test" / "n01440764" / "1.JPEG", noise(1, 8, 8, 3))
+    save(tmp_path / "test" / "n01440764" / "2.JPEG", noise(1, 8, 8, 3))
+    assert len(load(name, tmp_path, resolution=8).test_labels) == 2
+
+
 def test_image_folder_mistakes(tmp_path):
     assert f"{tmp_path / 'train'}/<class>/ has no images" in error_line("image_folder", tmp_path)
     save(tmp_path / "train" / "a" / "1.png", noise(0, 8, 8, 3))
@@ -418,8 +445,8 @@ def test_tiny_imagenet_absent(tiny, tmp_path):
 @pytest.fixture
 def decoded(monkeypatch):
     """Counts the images that are decoded."""
-    seen, original = [], folders._pixels
-    monkeypatch.setattr(folders, "_pixels", lambda *args: seen.append(1) or original(*args))
+    seen, original = [], folders.decode_one
+    monkeypatch.setattr(folders, "decode_one", lambda *args: seen.append(1) or original(*args))
     return seen
 
 
@@ -523,13 +550,13 @@ def test_a_read_only_root_is_cached_at_home(folder, home, decoded, monkeypatch):
 RACE = """
 import sys, time
 from lbt.data import folders, load
-original = folders._pixels
+original = folders.decode_one
 def counted(*args):
     with open(sys.argv[2], "a") as file:
         file.write("x")
     time.sleep(0.02)
     return original(*args)
-folders._pixels = counted
+folders.decode_one = counted
 print("ready", flush=True)
 sys.stdin.readline()
 print(load("image_folder", sys.argv[1]).fingerprint)

@@ -1,3 +1,7 @@
+import multiprocessing
+import os
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -67,6 +71,26 @@ def test_other_sizes_are_scaled_and_cut_to_the_centre(tmp_path):
     assert (decoded[0, 0, :, 1:9] == 255).all() and (decoded[0, 1:] == 0).all()
 
 
+@pytest.mark.parametrize(
+    ("kind", "suffix"),
+    [(kind, suffix) for kind in ("colour", "grey") for suffix in ("png", "bmp", "tiff", "ppm", "webp", "gif")]
+    + [("16 bits", suffix) for suffix in ("png", "tiff", "pgm")]
+    + [("animated", "gif")],
+)
+def test_files_of_any_kind_are_read_as_in_memory(tmp_path, kind, suffix):
+    random = np.random.RandomState(0)
+    shape, kept_as = ((8, 8, 3) if kind == "colour" else (8, 8)), (np.uint16 if kind == "16 bits" else np.uint8)
+    picture = Image.fromarray(random.randint(0, np.iinfo(kept_as).max, shape, dtype=kept_as))
+    options = {"lossless": True} if suffix == "webp" else {}
+    if kind == "animated":
+        options = {"save_all": True, "append_images": [picture.rotate(90)]}
+    for split in ("train", "val"):
+        (tmp_path / split / "one").mkdir(parents=True)
+        picture.save(tmp_path / split / "one" / f"1.{suffix}", **options)
+    (streamed,) = load("image_stream", tmp_path, resolution=8).train_images.split(1)
+    assert torch.equal(streamed, load("image_folder", tmp_path, resolution=8).train_images)
+
+
 def test_every_image_comes_once_an_epoch_with_its_label(folder):
     images = load("image_stream", folder, resolution=8)
     options = {"batch": 16, "last_batch": "keep", "augment": "none", "seed": 0}
@@ -97,7 +121,20 @@ def test_mistakes_are_told(folder):
         load("image_stream", folder / "nowhere")
     with pytest.raises(UserError, match=r"data\.val=0\.5: image_stream is not held in memory"):
         build.images(configure("data=image_stream", f"data.root={folder}", "data.val=0.5"))
+    with pytest.raises(UserError, match=r"data\.subset=10: image_stream is not held in memory"):
+        build.images(configure("data=image_stream", f"data.root={folder}", "data.subset=10"))
     (folder / "val" / "cow").mkdir()
     Image.new("RGB", (8, 8)).save(folder / "val" / "cow" / "00.png")
     with pytest.raises(UserError, match=r"val/cow is a class that .*train lacks"):
         load("image_stream", folder)
+
+
+def test_a_signal_to_all_processes_of_a_job_does_not_end_the_decoding(folder):
+    batches = load("image_stream", folder, resolution=8).train_images.split(1)
+    count = len(next(batches))
+    workers = multiprocessing.active_children()
+    count += sum(len(next(batches)) for _ in workers)  # each of them has begun
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGTERM)
+        os.kill(worker.pid, signal.SIGINT)
+    assert workers and count + sum(map(len, batches)) == 44

@@ -226,6 +226,8 @@ def test_one_view_is_refused_before_anything_is_written(tmp_path):
         ("+task.probe.epoch=3", 'task.probe.epoch: no such setting.*"epochs"'),
         ("task.probe.mode=trian", 'task.probe.mode=trian: no such choice.*"train"'),
         ("task.probe.augment=crop", "task.probe.augment=crop"),
+        ("task.probe.augment=barlow_twins", "probe.augment=barlow_twins: expected .* one view"),
+        ("task.probe.test_augment=barlow_twins", "probe.test_augment=barlow_twins: expected .* one view"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, override, message):

@@ -34,6 +34,14 @@ def test_knn_survives_a_small_temperature():
     assert knn_accuracy(*clouds(50, 1, spread=0.1), *clouds(50, 2, spread=0.1), temperature=1e-4, classes=4) == 100
 
 
+def test_knn_compares_in_full_precision_whatever_the_run_computes_in():
+    (train, train_labels), (test, test_labels) = clouds(200, 1), clouds(150, 2)
+    train, test = train + 30, test + 30  # as features behind a ReLU, all of them point nearly the same way
+    wanted = knn_accuracy(train, train_labels, test, test_labels, classes=4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert knn_accuracy(train, train_labels, test, test_labels, classes=4) == wanted > 50
+
+
 class Network(nn.Module):
     """Two channels' means as features, after a batch norm."""
 
