@@ -4,6 +4,7 @@ import json
 import math
 import time
 import traceback
+from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
@@ -156,7 +157,7 @@ class Training:
             self.record.append(line)
             mirror.epoch(line)
             reporter.epoch(line)
-            if not math.isfinite(line["train_loss"]):
+            if not math.isfinite(line["train_loss"]) or (self.epoch == self.config.epochs and not _finite(line)):
                 return "diverged"
             if time.monotonic() - self._saved > CHECKPOINT_SECONDS and self.epoch < self.config.epochs:
                 self._save()
@@ -260,6 +261,11 @@ class Training:
     def _save(self) -> None:
         checkpoint.save(self.checkpoint_path, checkpoint.state_of(self))
         self._saved = time.monotonic()
+
+
+def _finite(line: Mapping[str, Any]) -> bool:
+    """Says whether all of an epoch's losses are finite: an epoch's last update spoils the scored ones alone."""
+    return all(math.isfinite(value) for key, value in line.items() if key.endswith("_loss"))
 
 
 def _one_line(error: Exception) -> str:

@@ -104,6 +104,13 @@ def test_seeds_differ(tmp_path):
     assert figures(run_tiny(tmp_path, "seed=0").path) != figures(run_tiny(tmp_path, "seed=1").path)
 
 
+def test_divergence_in_the_very_last_update_is_divergence(tmp_path):
+    outcome = run_tiny(tmp_path, "epochs=1", "batch=44", "optimizer=sgd", "lr=1e38", "schedule=constant")
+    (epoch,) = records.read(outcome.path).epochs
+    assert math.isfinite(epoch["train_loss"]) and epoch["test_loss"] is None
+    assert outcome.status == "diverged"
+
+
 def test_divergence_ends_the_run_in_its_epoch_and_is_final(tmp_path):
     outcome = run_tiny(tmp_path, "optimizer=sgd", "lr=1e30", "schedule=constant")
     record = records.read(outcome.path)
