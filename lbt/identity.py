@@ -15,12 +15,14 @@ NOT_IDENTITY = {
     "sweep", "cuda_graph", "compile",
 }  # fmt: skip
 
+NULL_IS_OFF = {"bias_lr_factor", "delay_epochs"}  # of these 0 is a value like others, and something else than null
+
 
 def identity(config: Config) -> dict[str, Any]:
     """Returns the settings that define the run: the same identity on the same data gives the same numbers.
 
-    Values that mean "off" (None, False, 0, empty) are left out, so that a setting added later with an "off" default
-    does not change the id of runs recorded before it.
+    Values that mean "off" (None, False, empty, and 0 except in `NULL_IS_OFF`) are left out, so that a setting added
+    later with an "off" default does not change the id of runs recorded before it.
     """
     return identity_of(asdict(config))
 
@@ -39,7 +41,7 @@ def _without_off(value: Any) -> Any:
         return {
             int(key) if str(key).isdecimal() else key: kept
             for key, item in value.items()
-            if item and (kept := _without_off(item))
+            if (kept := _without_off(item)) or (key in NULL_IS_OFF and kept is not None)
         }
     if isinstance(value, list | tuple):
         return [_without_off(item) for item in value]

@@ -152,10 +152,17 @@ def test_identity_ignores_where_and_how_a_run_is_executed():
     "override",
     ["seed=1", "batch=1024", "lr=1.5", "optimizer.eta=0.002", "micro_batch=64", "precision=fp32", "model.stem=cifar",
      "data.val=0.1", "data.last_batch=drop", "task.label_smoothing=0.1", "protocol=released", "epochs=99",
-     "schedule.warmup=3"],
+     "schedule.warmup=3", "bias_lr_factor=0"],
 )  # fmt: skip
 def test_identity_contains_what_decides_the_numbers(override):
     assert identity(configure("precision=bf16")) != identity(configure("precision=bf16", override))
+
+
+def test_no_delay_and_a_delay_of_0_epochs_are_two_runs():
+    # The released code's phi, which null stands for, counts from the next step.
+    null, zero = (configure("optimizer=tvlars", f"optimizer.delay_epochs={value}") for value in ("null", "0"))
+    assert identity(null) != identity(zero)
+    assert identity(from_json(json.loads(json.dumps(to_json(zero))))) == identity(zero)
 
 
 def test_a_setting_added_later_with_an_off_default_keeps_the_id():
