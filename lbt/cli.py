@@ -119,9 +119,11 @@ def _audit(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
+    from lbt.app import mistakes_in_one_line
     from lbt.status import show
 
-    return show(options.overrides)
+    with mistakes_in_one_line():
+        return show(options.overrides)
 
 
 def _profile(options: argparse.Namespace) -> int:

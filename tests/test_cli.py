@@ -82,6 +82,12 @@ MISTAKES = [
     (["optimizer=sam", "optimizer.base=lars"], "chosen by optimizer@optimizer.base=lars"),
     (["optimizer=sam", "optimizer@optimizer.base=lrs"], 'there is no optimizer "lrs"; did you mean "lars"?'),
     (["optimizer=sam", "optimizer.base.momentum=high"], "optimizer.base.momentum=high: expected a number"),
+    (["~optimizer.momentum"], "~optimizer.momentum: a setting cannot be taken away; set it to what means off"),
+    (["-m", "~data"], "~data: a setting cannot be taken away"),
+    (["wandb=null"], "wandb=None: expected settings, wandb.<name>=<value>"),
+    (["optimizer.name=[a]"], "optimizer=['a']: there is no optimizer"),
+    (["optimizer=tvlars", "optimizer.delay_epochs=abc"], "optimizer.delay_epochs=abc: expected a number or null"),
+    (["seed=99999999999999999999"], "seed=99999999999999999999: expected 0 or more, below 2^63"),
     (["optimizer=sam", "optimizer@optimizer.base=sam"], "Invalid base name: 'sam' (must be one of adam, "),
 ]
 
@@ -123,7 +129,7 @@ def test_lbt_debug_shows_the_traceback(monkeypatch):
         main(["train", "batch=0"])
 
 
-@pytest.mark.parametrize("words", [["tabels"], [], ["tables", "quickstat"], ["status"]])
+@pytest.mark.parametrize("words", [["tabels"], [], ["tables", "quickstat"], ["status"], ["status", "optimzer=a"]])
 def test_other_verbs_refuse_mistakes(words, capfd):
     try:
         code = main(words)
