@@ -219,6 +219,15 @@ def test_status_shows_every_state(tmp_path, capsys):
     assert "2/4" in said
 
 
+def test_status_takes_the_copy_that_got_furthest(tmp_path, capsys):
+    run = run_tiny("results")
+    copy = tmp_path / "results" / "runs" / "copied" / run.path.name
+    copy.parent.mkdir()
+    copy.write_text("".join(f"{line}\n" for line in run.path.read_text().splitlines()[:3]))
+    assert main(["status", *TINY]) == 0
+    assert "1 runs: 1 done" in capsys.readouterr().out
+
+
 def test_a_growing_batchs_length_is_said_as_it_is(tmp_path, capsys):
     assert main(["train", *TINY, "epochs=4", "schedule.batch={1:22,3:44}"]) == 0
     assert "4 epochs of 3 to 1 updates" in capsys.readouterr().out

@@ -111,6 +111,16 @@ def test_copies_of_one_run_count_once_and_contradicting_ones_not_at_all(tmp_path
     assert frame.runs.empty and "differs" in frame.problems[0]
 
 
+@pytest.mark.parametrize("status", [None, "failed", "interrupted"])
+@pytest.mark.parametrize("folder", ["a_copy", "the_last"])
+def test_a_finished_run_counts_whatever_was_left_behind_where_it_was_broken_off(tmp_path, status, folder):
+    make(tmp_path, 90.0, "optimizer=lars", "batch=64")
+    make(tmp_path, 50.0, "optimizer=lars", "batch=64", status=status, folder=folder)
+    frame = load(tmp_path)
+    assert list(frame.runs["status"]) == ["done"] and not frame.problems
+    assert "90.00 (n=1)" in text_of(quickstart(tmp_path))
+
+
 def test_published_values_stand_beside_ours_in_their_own_columns(tmp_path):
     make(
         tmp_path,

@@ -46,6 +46,27 @@ def test_a_finished_run_is_not_executed_again(tmp_path):
     assert first.path.read_bytes() == before
 
 
+@pytest.mark.parametrize("left", ["interrupted", "damaged", "another run's"])
+def test_a_run_finished_elsewhere_is_not_executed_again_whatever_another_copy_says(tmp_path, left):
+    first = run_tiny(tmp_path, "seed=1") if left == "another run's" else run_tiny(tmp_path, interrupt=StopAfter(5))
+    finished = run_tiny(tmp_path / "elsewhere")
+    copies = [tmp_path / "runs" / folder / finished.path.name for folder in ("adhoc", "copied")]
+    copies[1].parent.mkdir()
+    content = first.path.read_bytes()
+    copies[0].write_bytes(b"no record\n" * 2 if left == "damaged" else content)
+    copies[1].write_bytes(finished.path.read_bytes())
+    again = run_tiny(tmp_path)
+    assert again.recorded_before and (again.path, again.summary) == (copies[1], finished.summary)
+
+
+def test_a_record_under_another_runs_name_does_not_stand_for_it(tmp_path):
+    first, other = run_tiny(tmp_path), run_tiny(tmp_path, "seed=1")
+    summary = first.summary["train_loss"]
+    first.path.write_bytes(other.path.read_bytes())
+    again = run_tiny(tmp_path)
+    assert not again.recorded_before and again.summary["train_loss"] == summary
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_resumed_at_any_step_equals_uninterrupted(tmp_path, optimizer):
     whole = run_tiny(tmp_path / "whole", f"optimizer={optimizer}")

@@ -36,8 +36,8 @@ class Frame:
 def load(results_dir: str | Path) -> Frame:
     """Returns all records below `results_dir`.
 
-    Left out and named are damaged records, those that contradict themselves (`lbt.report.sound`), and those of one id
-    with different figures.
+    Left out and named are damaged records, those that contradict themselves (`lbt.report.sound`), and finished ones of
+    one id with different figures.
     """
     collecting = gc.isenabled()
     gc.disable()  # nothing here refers to itself, and the collector would walk through all rows again and again
@@ -69,15 +69,17 @@ def _load(results_dir: str | Path) -> Frame:
         try:
             record = records.read(path)
             problem = contradiction(record)
-        except (records.RecordError, OSError, KeyError, TypeError) as error:
+            row = {} if problem else _row(record)
+        except (records.RecordError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
             problems.append(str(error) if str(path) in str(error) else f"{path}: {error!r}")
             continue
         if problem:
             problems.append(f"{path}: {problem}")
             continue
-        row = _row(record)
         known = rows.setdefault(row["id"], row)
-        if _figures(known) != _figures(row):
+        if known["status"] not in records.FINAL:
+            rows[row["id"]] = row  # left behind where the run was broken off, and finished elsewhere
+        elif row["status"] in records.FINAL and _figures(known) != _figures(row):
             contradicted.add(row["id"])
             problems.append(f"{path}: differs from {known['path']}, which has the same id; both are left out")
     kept = [row for run_id, row in sorted(rows.items()) if run_id not in contradicted]
