@@ -23,9 +23,10 @@ class Frame:
 
     Attributes:
         runs: a row per run: the settings under their dotted names (`optimizer.name`, `batch`), and `id`, `path`,
-            `experiment`, `status`, `epochs_done`, `fingerprint`, `origin`, `commit`, `torch`, `device`,
-            `steps_per_epoch`, `warmed_up` (whether the schedule has a warm-up), `settings` (each setting that decides
-            the numbers), `summary` and `curve` (test accuracy after each epoch in %, NaN where there is none).
+            `experiment`, `folders` (the experiments of all its copies), `status`, `epochs_done`, `fingerprint`,
+            `origin`, `commit`, `torch`, `device`, `steps_per_epoch`, `warmed_up` (whether the schedule has a warm-up),
+            `settings` (each setting that decides the numbers), `summary` and `curve` (test accuracy after each epoch in
+            %, NaN where there is none).
         problems: a line for each record that is left out, and why.
     """
 
@@ -77,6 +78,7 @@ def _load(results_dir: str | Path) -> Frame:
             problems.append(f"{path}: {problem}")
             continue
         known = rows.setdefault(row["id"], row)
+        row["folders"] = known["folders"] = known["folders"] | row["folders"]
         if known["status"] not in records.FINAL:
             rows[row["id"]] = row  # left behind where the run was broken off, and finished elsewhere
         elif row["status"] in records.FINAL and _figures(known) != _figures(row):
@@ -94,6 +96,7 @@ def _row(record: records.RunRecord) -> dict[str, Any]:
         "id": record.run["id"],
         "path": str(record.path),
         "experiment": record.path.parent.name,
+        "folders": frozenset({record.path.parent.name}),
         "status": record.status,
         "epochs_done": len(record.epochs),
         "fingerprint": made_by["data_fingerprint"],
@@ -130,12 +133,14 @@ def select(runs: pd.DataFrame, wanted: Mapping[str, Any]) -> pd.DataFrame:
     Args:
         runs: of a `Frame`.
         wanted: setting -> value; a list means any of them, null that the setting is absent or off by null, and a text
-            may hold shell patterns (`fig*`).
+            may hold shell patterns (`fig*`). A run is of every experiment in whose folder a copy of it lies.
     """
     chosen = np.ones(len(runs), dtype=bool)
     for key, values in wanted.items():
         values = values if isinstance(values, list) else [values]
-        if key in runs:
+        if key == "experiment" and key in runs:
+            chosen &= [any(fnmatch(name, one) for name in names for one in values) for names in runs["folders"]]
+        elif key in runs:
             chosen &= _any_of(runs[key], values)
         elif None not in values:
             return runs.iloc[:0]
