@@ -113,6 +113,29 @@ def test_a_damaged_checkpoint_starts_the_run_again(tmp_path):
     assert figures(run_tiny(tmp_path / "part").path) == figures(whole.path)
 
 
+@pytest.mark.parametrize("content", [b"hello world\n" * 9, b"", [1], None])
+def test_a_checkpoint_that_is_none_starts_the_run_again(tmp_path, content):
+    whole = run_tiny(tmp_path / "whole")
+    stopped = run_tiny(tmp_path / "part", interrupt=StopAfter(5))
+    path = checkpoint.path_of(tmp_path / "part", stopped.id)
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    assert figures(run_tiny(tmp_path / "part").path) == figures(whole.path)
+
+
+@pytest.mark.parametrize("edit", [lambda state: state.pop("optimizer"), lambda state: state["model"].popitem()])
+def test_a_checkpoint_of_another_version_is_a_mistake_and_kept(tmp_path, edit):
+    stopped = run_tiny(tmp_path, interrupt=StopAfter(5))
+    path = checkpoint.path_of(tmp_path, stopped.id)
+    state = torch.load(path, weights_only=True)
+    edit(state)
+    torch.save(state, path)
+    before = stopped.path.read_bytes()
+    with pytest.raises(UserError, match="does not fit this version of lbt; without it the run starts again") as caught:
+        run_tiny(tmp_path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    assert path.exists() and stopped.path.read_bytes() == before
+
+
 def test_one_run_does_not_depend_on_the_run_before_it(tmp_path):
     alone = run_tiny(tmp_path / "alone", "optimizer=lamb")
     run_tiny(tmp_path / "after", "optimizer=tvlars", "seed=7")
