@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return train(arguments)
         options = _parser().parse_args(arguments)
         return options.run(options)
-    except UserError as error:
+    except (UserError, OSError) as error:  # a disk that is full or must not be written to is the user's to mend, too
         if os.environ.get("LBT_DEBUG") == "1":
             raise
         print(f"lbt: {error}", file=sys.stderr)

@@ -1,11 +1,11 @@
 """How much of a grid exists: `lbt status +experiment=...`."""
 
+import fcntl
 import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.table import Table
 
@@ -76,10 +76,12 @@ def _state(record: records.RunRecord | None, config: Config) -> tuple[str, int]:
 
 
 def _held(lock: Path) -> bool:
-    if not lock.exists():
-        return False
+    """Says whether a process holds a lock; a reader of the folder may ask, too, who could not take the lock himself."""
     try:
-        with FileLock(lock, timeout=0):
-            return False
-    except Timeout:
+        with open(lock) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
+    except OSError:  # there is none, or it tells nothing
+        pass
+    return False

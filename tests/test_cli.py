@@ -115,6 +115,17 @@ def test_a_results_folder_that_cannot_be_is_a_mistake(tmp_path, capfd):
     assert err.startswith(f"lbt: results_dir={tmp_path}/file/results: cannot be written to (") and err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("blocked", "words"), [("runs", ["train", *TINY]), ("tables", ["tables"]), ("figures", ["plots", "fig5_phi"])]
+)
+def test_what_cannot_be_written_is_one_line(tmp_path, capfd, blocked, words):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / blocked).touch()
+    assert main(words) == 2
+    out, err = capfd.readouterr()
+    assert f"results/{blocked}" in err and err.splitlines()[-1].startswith("lbt: ") and "Traceback" not in out + err
+
+
 def test_missing_data_is_a_mistake(tmp_path, capfd):
     (tmp_path / "empty").mkdir()
     assert main(["train", "data=image_folder", f"data.root={tmp_path}/empty"]) == 2
@@ -226,6 +237,24 @@ def test_status_takes_the_copy_that_got_furthest(tmp_path, capsys):
     copy.write_text("".join(f"{line}\n" for line in run.path.read_text().splitlines()[:3]))
     assert main(["status", *TINY]) == 0
     assert "1 runs: 1 done" in capsys.readouterr().out
+
+
+def test_status_of_a_folder_that_can_only_be_read(tmp_path, monkeypatch, capsys):
+    run = run_tiny("results")
+    run.path.write_text(run.path.read_text().splitlines()[0] + "\n")
+    lock, opened = checkpoint.lock_of("results", run.id), os.open
+
+    def refuse(path, flags, *rest, **more):  # whoever runs the tests may be allowed everything
+        if str(path).endswith(".lock") and flags & (os.O_RDWR | os.O_WRONLY):
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, flags, *rest, **more)
+
+    with FileLock(lock):
+        monkeypatch.setattr(os, "open", refuse)
+        assert main(["status", *TINY]) == 0
+    assert main(["status", *TINY]) == 0
+    said = capsys.readouterr().out
+    assert "1 runs: 1 running" in said and "1 runs: 1 interrupted" in said
 
 
 def test_a_growing_batchs_length_is_said_as_it_is(tmp_path, capsys):
