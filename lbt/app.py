@@ -30,6 +30,9 @@ def train(arguments: Sequence[str]) -> int:
     os.environ.setdefault(sweep.STARTED, repr(time.time()))
     sweep.register()
     register_resolvers()
+    for word in arguments:
+        if word.startswith("~"):  # a default would take its place, of which the run's id knows nothing
+            raise UserError(f"{word}: a setting cannot be taken away; set it to what means off: null, false or 0")
     sys.argv = ["lbt", *_without_verb(arguments)]
     sweep.outcomes.clear()
     sweep.errors.clear()

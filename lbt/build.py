@@ -14,7 +14,7 @@ from lbt.config import Config
 from lbt.data import AUGMENTATIONS, SOURCES, ImageSet, load, scored_part, split_validation, take_subset
 from lbt.errors import UserError
 from lbt.models import MODELS
-from lbt.registry import bind, pick
+from lbt.registry import bind, convert, pick
 from lbt.schedules import SCHEDULES
 from lbt.tasks import TASKS
 
@@ -137,7 +137,8 @@ def _optimizer_settings(where: str, settings: Mapping, steps: Sequence[int]) -> 
         if isinstance(value, dict) and "name" in value:
             arguments[key] = {"name": value["name"]} | _optimizer_settings(f"{where}.{key}", value, steps)[1]
         elif key.endswith("_epochs"):
-            updates = None if value is None else round(_in_first_epochs(value, steps) * steps[0])
+            epochs = convert(value, float | None, f"{where}.{key}")
+            updates = None if epochs is None else round(_in_first_epochs(epochs, steps) * steps[0])
             arguments[f"{key.removesuffix('_epochs')}_steps"] = updates
         elif key != "name":
             arguments[key] = value

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from lbt.errors import UserError
 from lbt.records import replace_file
 
 SCHEMA = 1
@@ -41,9 +42,9 @@ def load(path: Path, device: torch.device) -> dict[str, Any] | None:
         return None
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, ValueError, OSError, pickle.UnpicklingError):
+    except (RuntimeError, EOFError, LookupError, ValueError, OSError, pickle.UnpicklingError):
         return None  # a damaged file: the run starts again
-    return state if state.get("schema") == SCHEMA else None
+    return state if isinstance(state, dict) and state.get("schema") == SCHEMA else None
 
 
 def state_of(training: Any) -> dict[str, Any]:
@@ -65,7 +66,21 @@ def state_of(training: Any) -> dict[str, Any]:
 
 
 def restore(training: Any, state: dict[str, Any]) -> None:
-    """Puts a training that has just been made where `state_of` found it; its record is the caller's to open."""
+    """Puts a training that has just been made where `state_of` found it; its record is the caller's to open.
+
+    Raises:
+        UserError: the state is that of other parts: another version of the program wrote it.
+    """
+    try:
+        _restore(training, state)
+    except (LookupError, RuntimeError, TypeError, ValueError) as error:
+        said = " ".join(str(error).split())
+        raise UserError(
+            f"{training.checkpoint_path}: does not fit this version of lbt; without it the run starts again ({said})"
+        ) from error
+
+
+def _restore(training: Any, state: dict[str, Any]) -> None:
     for part, owner in _parts(training):
         owner.load_state_dict(state[part])
     torch.set_rng_state(state["random"].cpu())

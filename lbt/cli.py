@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return train(arguments)
         options = _parser().parse_args(arguments)
         return options.run(options)
-    except UserError as error:
+    except (UserError, OSError) as error:  # a disk that is full or must not be written to is the user's to mend, too
         if os.environ.get("LBT_DEBUG") == "1":
             raise
         print(f"lbt: {error}", file=sys.stderr)
@@ -119,9 +119,11 @@ def _audit(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
+    from lbt.app import mistakes_in_one_line
     from lbt.status import show
 
-    return show(options.overrides)
+    with mistakes_in_one_line():
+        return show(options.overrides)
 
 
 def _profile(options: argparse.Namespace) -> int:

@@ -200,7 +200,7 @@ def _check(config: Config, raw_table: Mapping | None) -> None:
 
     require(config.batch >= 1, f"batch={config.batch}: expected a whole number, 1 or more")
     require(config.epochs >= 1, f"epochs={config.epochs}: expected 1 or more")
-    require(config.seed >= 0, f"seed={config.seed}: expected 0 or more")
+    require(0 <= config.seed < 2**63, f"seed={config.seed}: expected 0 or more, below 2^63")
     require(math.isfinite(config.lr) and config.lr > 0, f"lr={config.lr}: expected a positive number")
     require(
         0 <= config.warmup <= config.epochs,

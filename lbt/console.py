@@ -117,7 +117,7 @@ def scores(line: Mapping[str, Any]) -> str:
             text = "not finite" if value is None else f"{value:.3f}" if abs(value) < 1000 else f"{value:.3g}"
             parts.append(f"{key.replace('_', ' ')} {text}")
         elif key.endswith("_accuracy"):
-            parts.append(f"{key.replace('_', ' ')} {value:.2f} %")
+            parts.append(f"{key.replace('_', ' ')} {'not finite' if value is None else f'{value:.2f} %'}")
     return "  ".join(parts)
 
 
@@ -157,6 +157,7 @@ def sweep_table(outcomes: Sequence[Any]) -> Table:
         config = outcome.config
         status = outcome.status + (" before" if outcome.recorded_before else "")
         row = (outcome.id, config.optimizer["name"], str(config.batch), f"{config.lr:.4g}", str(config.seed), status)
-        accuracies = [f"{value:.2f}" for key, value in outcome.summary.items() if key.endswith("_accuracy")]
+        figures = [value for key, value in outcome.summary.items() if key.endswith("_accuracy")]
+        accuracies = [f"{value:.2f}" for value in figures if value is not None]
         table.add_row(*row, "  ".join(accuracies))
     return table

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lbt import records
 from lbt.config import Config
+from lbt.errors import UserError
 from lbt.identity import from_json, identity
 
 
@@ -24,7 +25,7 @@ def by_key(results_dir: str | Path) -> dict[str, list[records.RunRecord]]:
         try:
             record = records.read(path)
             found.setdefault(key(from_json(record.run["config"])), []).append(record)
-        except (records.RecordError, TypeError, KeyError):
+        except (records.RecordError, UserError, OSError, AttributeError, TypeError, KeyError):
             continue
     return found
 

@@ -52,6 +52,20 @@ def find(results_dir: str | Path, run_id: str) -> Path | None:
     return next(iter(sorted(Path(results_dir).glob(f"runs/*/{run_id}.jsonl"))), None)
 
 
+def read_final(results_dir: str | Path, run_id: str) -> RunRecord | None:
+    """Returns the record of a run that needs no other execution, None where there is none.
+
+    Of several copies, in several experiments' folders, the first that is whole and final counts, and none that is
+    another run's.
+    """
+    for path in sorted(Path(results_dir).glob(f"runs/*/{run_id}.jsonl")):
+        with contextlib.suppress(RecordError, OSError):
+            record = read(path)
+            if record.status in FINAL and record.run["id"] == run_id:
+                return record
+    return None
+
+
 def paths(results_dir: str | Path) -> list[Path]:
     """Returns every record's path below `results_dir`, in a stable order."""
     return sorted(Path(results_dir).glob("runs/*/*.jsonl"))
@@ -73,6 +87,8 @@ def read(path: str | Path) -> RunRecord:
     run = lines[0]
     if run.get("kind") != "run" or run.get("schema") != SCHEMA or not {"id", "config", "provenance"} <= run.keys():
         raise RecordError(f"{path}: line 1 is not the start of a record of schema {SCHEMA}")
+    if not isinstance(run["config"], dict) or not isinstance(run["provenance"], dict):
+        raise RecordError(f"{path}: line 1 has no configuration or provenance")
     record = RunRecord(path, run)
     for epoch, line in enumerate(lines[1:], 1):
         kind = line.get("kind")
@@ -80,7 +96,7 @@ def read(path: str | Path) -> RunRecord:
             raise RecordError(f"{path}: line {epoch + 1} follows the record's end")
         if kind == "epoch" and line.get("epoch") == epoch:
             record.epochs.append(line)
-        elif kind == "end" and line.get("status") in STATUSES:
+        elif kind == "end" and line.get("status") in STATUSES and isinstance(line.get("summary"), dict):
             record.end = line
         else:
             raise RecordError(f"{path}: line {epoch + 1} is out of place")

@@ -11,7 +11,7 @@ from lbt.errors import UserError, did_you_mean
 
 def pick(group: str, name: str, options: Mapping[str, Callable]) -> Callable:
     """Returns `options[name]`; an unknown name is a `UserError` with the nearest right spelling."""
-    if name not in options:
+    if not isinstance(name, str) or name not in options:
         raise UserError(f'{group}={name}: there is no {group} "{name}"{did_you_mean(name, options)}')
     return options[name]
 
@@ -27,6 +27,8 @@ def bind(target: Callable, values: Mapping[str, Any], where: str) -> dict[str, A
     Raises:
         UserError: an argument `target` does not have, or a value its annotation does not allow.
     """
+    if not isinstance(values, Mapping):
+        raise UserError(f"{where}={values}: expected settings, {where}.<name>=<value>")
     function = target.__init__ if inspect.isclass(target) else target
     hints = get_type_hints(function)
     known = {

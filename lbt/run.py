@@ -68,13 +68,7 @@ def finished(config: Config, known: Mapping[str, list[records.RunRecord]]) -> Ou
 
 
 def _finished(config: Config, name: str) -> Outcome | None:
-    path = records.find(config.results_dir, name)
-    if path is None:
+    record = records.read_final(config.results_dir, name)
+    if record is None:  # or damaged: the run is executed again
         return None
-    try:
-        record = records.read(path)
-    except records.RecordError:
-        return None  # damaged: the run is executed again
-    if record.status not in records.FINAL:
-        return None
-    return Outcome(name, record.status, config, path, record.end["summary"], recorded_before=True)
+    return Outcome(name, record.status, config, record.path, record.end["summary"], recorded_before=True)

@@ -1,11 +1,11 @@
 """How much of a grid exists: `lbt status +experiment=...`."""
 
+import fcntl
 import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.table import Table
 
@@ -58,8 +58,13 @@ def find(configs: Sequence[Config]) -> list[tuple[str, int]]:
     whatever data it was made from (an official set, a copy): what its figures stand on is the tables' business.
     """
     known = {results_dir: recorded.by_key(results_dir) for results_dir in {config.results_dir for config in configs}}
-    found = [known[config.results_dir].get(recorded.key(config), [None])[-1] for config in configs]
+    found = [_furthest(known[config.results_dir].get(recorded.key(config), [])) for config in configs]
     return [_state(record, config) for record, config in zip(found, configs, strict=True)]
+
+
+def _furthest(same: Sequence[records.RunRecord]) -> records.RunRecord | None:
+    """Returns the record that counts, of several copies of a run or of runs on different data."""
+    return max(same, key=lambda record: (record.status in records.FINAL, len(record.epochs)), default=None)
 
 
 def _state(record: records.RunRecord | None, config: Config) -> tuple[str, int]:
@@ -71,10 +76,12 @@ def _state(record: records.RunRecord | None, config: Config) -> tuple[str, int]:
 
 
 def _held(lock: Path) -> bool:
-    if not lock.exists():
-        return False
+    """Says whether a process holds a lock; a reader of the folder may ask, too, who could not take the lock himself."""
     try:
-        with FileLock(lock, timeout=0):
-            return False
-    except Timeout:
+        with open(lock) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
+    except OSError:  # there is none, or it tells nothing
+        pass
+    return False

@@ -82,6 +82,12 @@ MISTAKES = [
     (["optimizer=sam", "optimizer.base=lars"], "chosen by optimizer@optimizer.base=lars"),
     (["optimizer=sam", "optimizer@optimizer.base=lrs"], 'there is no optimizer "lrs"; did you mean "lars"?'),
     (["optimizer=sam", "optimizer.base.momentum=high"], "optimizer.base.momentum=high: expected a number"),
+    (["~optimizer.momentum"], "~optimizer.momentum: a setting cannot be taken away; set it to what means off"),
+    (["-m", "~data"], "~data: a setting cannot be taken away"),
+    (["wandb=null"], "wandb=None: expected settings, wandb.<name>=<value>"),
+    (["optimizer.name=[a]"], "optimizer=['a']: there is no optimizer"),
+    (["optimizer=tvlars", "optimizer.delay_epochs=abc"], "optimizer.delay_epochs=abc: expected a number or null"),
+    (["seed=99999999999999999999"], "seed=99999999999999999999: expected 0 or more, below 2^63"),
     (["optimizer=sam", "optimizer@optimizer.base=sam"], "Invalid base name: 'sam' (must be one of adam, "),
 ]
 
@@ -109,6 +115,17 @@ def test_a_results_folder_that_cannot_be_is_a_mistake(tmp_path, capfd):
     assert err.startswith(f"lbt: results_dir={tmp_path}/file/results: cannot be written to (") and err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("blocked", "words"), [("runs", ["train", *TINY]), ("tables", ["tables"]), ("figures", ["plots", "fig5_phi"])]
+)
+def test_what_cannot_be_written_is_one_line(tmp_path, capfd, blocked, words):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / blocked).touch()
+    assert main(words) == 2
+    out, err = capfd.readouterr()
+    assert f"results/{blocked}" in err and err.splitlines()[-1].startswith("lbt: ") and "Traceback" not in out + err
+
+
 def test_missing_data_is_a_mistake(tmp_path, capfd):
     (tmp_path / "empty").mkdir()
     assert main(["train", "data=image_folder", f"data.root={tmp_path}/empty"]) == 2
@@ -123,7 +140,7 @@ def test_lbt_debug_shows_the_traceback(monkeypatch):
         main(["train", "batch=0"])
 
 
-@pytest.mark.parametrize("words", [["tabels"], [], ["tables", "quickstat"], ["status"]])
+@pytest.mark.parametrize("words", [["tabels"], [], ["tables", "quickstat"], ["status"], ["status", "optimzer=a"]])
 def test_other_verbs_refuse_mistakes(words, capfd):
     try:
         code = main(words)
@@ -211,6 +228,33 @@ def test_status_shows_every_state(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "4 runs: 1 done, 1 interrupted, 1 missing, 1 running" in said
     assert "2/4" in said
+
+
+def test_status_takes_the_copy_that_got_furthest(tmp_path, capsys):
+    run = run_tiny("results")
+    copy = tmp_path / "results" / "runs" / "copied" / run.path.name
+    copy.parent.mkdir()
+    copy.write_text("".join(f"{line}\n" for line in run.path.read_text().splitlines()[:3]))
+    assert main(["status", *TINY]) == 0
+    assert "1 runs: 1 done" in capsys.readouterr().out
+
+
+def test_status_of_a_folder_that_can_only_be_read(tmp_path, monkeypatch, capsys):
+    run = run_tiny("results")
+    run.path.write_text(run.path.read_text().splitlines()[0] + "\n")
+    lock, opened = checkpoint.lock_of("results", run.id), os.open
+
+    def refuse(path, flags, *rest, **more):  # whoever runs the tests may be allowed everything
+        if str(path).endswith(".lock") and flags & (os.O_RDWR | os.O_WRONLY):
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, flags, *rest, **more)
+
+    with FileLock(lock):
+        monkeypatch.setattr(os, "open", refuse)
+        assert main(["status", *TINY]) == 0
+    assert main(["status", *TINY]) == 0
+    said = capsys.readouterr().out
+    assert "1 runs: 1 running" in said and "1 runs: 1 interrupted" in said
 
 
 def test_a_growing_batchs_length_is_said_as_it_is(tmp_path, capsys):

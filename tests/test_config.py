@@ -160,8 +160,9 @@ def test_identity_contains_what_decides_the_numbers(override):
 
 @pytest.mark.parametrize("setting", ["bias_lr_factor", "optimizer.delay_epochs"])
 def test_zero_is_not_null_where_null_means_something_else(setting):
-    zero, null = (identity(configure("optimizer=tvlars", f"{setting}={value}")) for value in (0, "null"))
-    assert zero != null
+    zero, null = (configure("optimizer=tvlars", f"{setting}={value}") for value in (0, "null"))
+    assert identity(zero) != identity(null)
+    assert identity(from_json(json.loads(json.dumps(to_json(zero))))) == identity(zero)
 
 
 def test_a_setting_added_later_with_an_off_default_keeps_the_id():

@@ -67,6 +67,8 @@ def test_a_record_cut_off_at_any_byte_is_an_unfinished_run_or_refused(path):
         (lambda lines: [lines[0], lines[1].replace("0", "9"), *lines[2:]], "edited"),
         (lambda lines: [lines[0], lines[1], lines[3]], "edited"),
         (lambda lines: [], "empty"),
+        (lambda lines: [lines[0].replace("{}", "[]", 1), *lines[1:]], "line 1 has no configuration or provenance"),
+        (lambda lines: [*lines[:3], '{"kind": "end", "status": "done"}'], "line 4 is out of place"),
     ],
 )
 def test_a_damaged_record_is_named(path, edit, message):

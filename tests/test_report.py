@@ -11,6 +11,7 @@ import pytest
 from conftest import REPOSITORY
 from planted import make
 
+from lbt import records
 from lbt.cli import main
 from lbt.report import layout
 from lbt.report.frame import load
@@ -63,6 +64,14 @@ def test_diverged_unfinished_and_missing_cells_are_shown_as_such(tmp_path):
     assert len(missing) == 5
 
 
+def test_runs_without_the_tables_figure_are_not_an_empty_cell(tmp_path):
+    path = make(tmp_path, 90.0, "optimizer=lars", "batch=64", "data.val=0.2")
+    lines = path.read_text().replace("test_accuracy", "val_accuracy").splitlines(keepends=True)
+    writer = records.RecordWriter(path, [line.strip() for line in lines[:-1]])
+    writer.end("done", json.loads(lines[-1])["summary"])
+    assert "| 64 | - | 1 done without test_accuracy | - | - |" in text_of(quickstart(tmp_path))
+
+
 def test_figures_on_different_data_never_share_a_table(tmp_path):
     make(tmp_path, 90.0, "optimizer=lars", "batch=64", fingerprint="a" * 16)
     make(tmp_path, 10.0, "optimizer=lars", "batch=64", "seed=1", fingerprint="b" * 16)
@@ -105,10 +114,21 @@ def test_copies_of_one_run_count_once_and_contradicting_ones_not_at_all(tmp_path
     other.parent.mkdir()
     other.write_text(path.read_text())
     assert len(load(tmp_path).runs) == 1 and not load(tmp_path).problems
+    assert "90.00 (n=1)" in text_of(quickstart(tmp_path))  # whose folder is not the first
     elsewhere = make(tmp_path / "elsewhere", 99.0, "optimizer=lars", "batch=64")
     other.write_text(elsewhere.read_text())
     frame = load(tmp_path)
     assert frame.runs.empty and "differs" in frame.problems[0]
+
+
+@pytest.mark.parametrize("status", [None, "failed", "interrupted"])
+@pytest.mark.parametrize("folder", ["a_copy", "the_last"])
+def test_a_finished_run_counts_whatever_was_left_behind_where_it_was_broken_off(tmp_path, status, folder):
+    make(tmp_path, 90.0, "optimizer=lars", "batch=64")
+    make(tmp_path, 50.0, "optimizer=lars", "batch=64", status=status, folder=folder)
+    frame = load(tmp_path)
+    assert list(frame.runs["status"]) == ["done"] and not frame.problems
+    assert "90.00 (n=1)" in text_of(quickstart(tmp_path))
 
 
 def test_published_values_stand_beside_ours_in_their_own_columns(tmp_path):
@@ -236,6 +256,15 @@ def test_the_command_writes_what_has_runs_and_says_where(tmp_path, capsys):
         "quickstart.csv", "quickstart.md", "quickstart.tex",
     ]  # fmt: skip
     assert "quickstart.md" in capsys.readouterr().out
+
+
+def test_pages_of_ones_own_beside_the_tables_do_no_harm(tmp_path):
+    make(tmp_path, 90.0, "optimizer=lars", "batch=64")
+    assert write_tables([], tmp_path) == 0
+    (tmp_path / "NOTES.md").write_text("# Notes")
+    (tmp_path / "tables" / "mine.md").write_text("# Mine")
+    assert write_tables([], tmp_path) == 0
+    assert "[Notes](NOTES.md)" in (tmp_path / "README.md").read_text()
 
 
 def test_no_results_is_one_line(tmp_path, capsys):

@@ -80,6 +80,15 @@ def test_a_record_from_other_pixels_is_not_this_run(tmp_path):
     assert finished(config, recorded.by_key(tmp_path)) is None
 
 
+@pytest.mark.parametrize("config", [{"newer": 1}, {"protocol": None}, {"data": 5}])
+def test_a_record_of_settings_this_program_does_not_know_stops_nothing(tmp_path, config):
+    outcome = run_tiny(tmp_path)
+    other = outcome.path.with_name(f"{'0' * 16}.jsonl")
+    first = records.read(outcome.path).run
+    other.write_text(f"{records.to_line(first | {'config': first['config'] | config})}\n")
+    assert finished(tiny_config(tmp_path), recorded.by_key(tmp_path)).id == outcome.id
+
+
 def test_unfinished_runs_are_not_finished_and_cost_no_data(tmp_path, monkeypatch):
     outcome = run_tiny(tmp_path)
     text = outcome.path.read_text()

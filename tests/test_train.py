@@ -47,6 +47,27 @@ def test_a_finished_run_is_not_executed_again(tmp_path):
     assert first.path.read_bytes() == before
 
 
+@pytest.mark.parametrize("left", ["interrupted", "damaged", "another run's"])
+def test_a_run_finished_elsewhere_is_not_executed_again_whatever_another_copy_says(tmp_path, left):
+    first = run_tiny(tmp_path, "seed=1") if left == "another run's" else run_tiny(tmp_path, interrupt=StopAfter(5))
+    finished = run_tiny(tmp_path / "elsewhere")
+    copies = [tmp_path / "runs" / folder / finished.path.name for folder in ("adhoc", "copied")]
+    copies[1].parent.mkdir()
+    content = first.path.read_bytes()
+    copies[0].write_bytes(b"no record\n" * 2 if left == "damaged" else content)
+    copies[1].write_bytes(finished.path.read_bytes())
+    again = run_tiny(tmp_path)
+    assert again.recorded_before and (again.path, again.summary) == (copies[1], finished.summary)
+
+
+def test_a_record_under_another_runs_name_does_not_stand_for_it(tmp_path):
+    first, other = run_tiny(tmp_path), run_tiny(tmp_path, "seed=1")
+    summary = first.summary["train_loss"]
+    first.path.write_bytes(other.path.read_bytes())
+    again = run_tiny(tmp_path)
+    assert not again.recorded_before and again.summary["train_loss"] == summary
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_resumed_at_any_step_equals_uninterrupted(tmp_path, optimizer):
     whole = run_tiny(tmp_path / "whole", f"optimizer={optimizer}")
@@ -91,6 +112,29 @@ def test_a_damaged_checkpoint_starts_the_run_again(tmp_path):
     path = checkpoint.path_of(tmp_path / "part", stopped.id)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert figures(run_tiny(tmp_path / "part").path) == figures(whole.path)
+
+
+@pytest.mark.parametrize("content", [b"hello world\n" * 9, b"", [1], None])
+def test_a_checkpoint_that_is_none_starts_the_run_again(tmp_path, content):
+    whole = run_tiny(tmp_path / "whole")
+    stopped = run_tiny(tmp_path / "part", interrupt=StopAfter(5))
+    path = checkpoint.path_of(tmp_path / "part", stopped.id)
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    assert figures(run_tiny(tmp_path / "part").path) == figures(whole.path)
+
+
+@pytest.mark.parametrize("edit", [lambda state: state.pop("optimizer"), lambda state: state["model"].popitem()])
+def test_a_checkpoint_of_another_version_is_a_mistake_and_kept(tmp_path, edit):
+    stopped = run_tiny(tmp_path, interrupt=StopAfter(5))
+    path = checkpoint.path_of(tmp_path, stopped.id)
+    state = torch.load(path, weights_only=True)
+    edit(state)
+    torch.save(state, path)
+    before = stopped.path.read_bytes()
+    with pytest.raises(UserError, match="does not fit this version of lbt; without it the run starts again") as caught:
+        run_tiny(tmp_path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    assert path.exists() and stopped.path.read_bytes() == before
 
 
 def test_one_run_does_not_depend_on_the_run_before_it(tmp_path):

@@ -70,7 +70,8 @@ class Cell:
             return "mixed settings"
         others = [f"{count} {status}" for status, count in sorted(self.statuses.items()) if status != "done"]
         if not self.values:
-            return ", ".join(others)
+            without = [f"{self.statuses['done']} done without {self.metric}"] if self.statuses["done"] else []
+            return ", ".join([*without, *others])
         spread = f" ± {statistics.stdev(self.values):.2f}" if len(self.values) > 1 else ""
         inside = ", ".join([f"n={len(self.values)}", *others])
         return f"{self.mean:.2f}{spread} ({inside})"

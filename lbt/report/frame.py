@@ -23,9 +23,10 @@ class Frame:
 
     Attributes:
         runs: a row per run: the settings under their dotted names (`optimizer.name`, `batch`), and `id`, `path`,
-            `experiment`, `status`, `epochs_done`, `fingerprint`, `origin`, `commit`, `torch`, `device`,
-            `steps_per_epoch`, `warmed_up` (whether the schedule has a warm-up), `settings` (each setting that decides
-            the numbers), `summary` and `curve` (test accuracy after each epoch in %, NaN where there is none).
+            `experiment`, `folders` (the experiments of all its copies), `status`, `epochs_done`, `fingerprint`,
+            `origin`, `commit`, `torch`, `device`, `steps_per_epoch`, `warmed_up` (whether the schedule has a warm-up),
+            `settings` (each setting that decides the numbers), `summary` and `curve` (test accuracy after each epoch in
+            %, NaN where there is none).
         problems: a line for each record that is left out, and why.
     """
 
@@ -36,8 +37,8 @@ class Frame:
 def load(results_dir: str | Path) -> Frame:
     """Returns all records below `results_dir`.
 
-    Left out and named are damaged records, those that contradict themselves (`lbt.report.sound`), and those of one id
-    with different figures.
+    Left out and named are damaged records, those that contradict themselves (`lbt.report.sound`), and finished ones of
+    one id with different figures.
     """
     collecting = gc.isenabled()
     gc.disable()  # nothing here refers to itself, and the collector would walk through all rows again and again
@@ -69,15 +70,18 @@ def _load(results_dir: str | Path) -> Frame:
         try:
             record = records.read(path)
             problem = contradiction(record)
-        except (records.RecordError, OSError, KeyError, TypeError) as error:
+            row = {} if problem else _row(record)
+        except (records.RecordError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
             problems.append(str(error) if str(path) in str(error) else f"{path}: {error!r}")
             continue
         if problem:
             problems.append(f"{path}: {problem}")
             continue
-        row = _row(record)
         known = rows.setdefault(row["id"], row)
-        if _figures(known) != _figures(row):
+        row["folders"] = known["folders"] = known["folders"] | row["folders"]
+        if known["status"] not in records.FINAL:
+            rows[row["id"]] = row  # left behind where the run was broken off, and finished elsewhere
+        elif row["status"] in records.FINAL and _figures(known) != _figures(row):
             contradicted.add(row["id"])
             problems.append(f"{path}: differs from {known['path']}, which has the same id; both are left out")
     kept = [row for run_id, row in sorted(rows.items()) if run_id not in contradicted]
@@ -92,6 +96,7 @@ def _row(record: records.RunRecord) -> dict[str, Any]:
         "id": record.run["id"],
         "path": str(record.path),
         "experiment": record.path.parent.name,
+        "folders": frozenset({record.path.parent.name}),
         "status": record.status,
         "epochs_done": len(record.epochs),
         "fingerprint": made_by["data_fingerprint"],
@@ -128,12 +133,14 @@ def select(runs: pd.DataFrame, wanted: Mapping[str, Any]) -> pd.DataFrame:
     Args:
         runs: of a `Frame`.
         wanted: setting -> value; a list means any of them, null that the setting is absent or off by null, and a text
-            may hold shell patterns (`fig*`).
+            may hold shell patterns (`fig*`). A run is of every experiment in whose folder a copy of it lies.
     """
     chosen = np.ones(len(runs), dtype=bool)
     for key, values in wanted.items():
         values = values if isinstance(values, list) else [values]
-        if key in runs:
+        if key == "experiment" and key in runs:
+            chosen &= [any(fnmatch(name, one) for name in names for one in values) for names in runs["folders"]]
+        elif key in runs:
             chosen &= _any_of(runs[key], values)
         elif None not in values:
             return runs.iloc[:0]

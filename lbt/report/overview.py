@@ -39,8 +39,13 @@ def write(results_dir: str | Path) -> None:
 
 def _page(path: Path) -> str:
     """Returns a page's line: its title and what its first paragraph begins with."""
-    heading, paragraph = path.read_text(encoding="utf-8").split("\n\n")[:2]
+    heading, paragraph = _begin(path)
     return f"- [{heading.removeprefix('# ')}]({path.name}): {_sentence(' '.join(paragraph.split()))}"
+
+
+def _begin(path: Path) -> list[str]:
+    """Returns a page's heading and first paragraph; a user's own page may lack them."""
+    return [*path.read_text(encoding="utf-8").split("\n\n"), ""][:2]
 
 
 def _table(path: Path) -> str:
@@ -48,8 +53,7 @@ def _table(path: Path) -> str:
     text = path.read_text(encoding="utf-8")
     if not text.startswith("# "):
         return ""
-    title = text.splitlines()[0].removeprefix("# ")
-    paragraph = " ".join(text.split("\n\n")[1].split())
+    title, paragraph = text.splitlines()[0].removeprefix("# "), " ".join(_begin(path)[1].split())
     files = [f"[{kind}](tables/{path.stem}.{kind})" for kind in ("csv", "tex") if path.with_suffix(f".{kind}").exists()]
     command = re.search(r"Made by `([^`]+)`", text)
     made = f" `{command[1]}`" if command else ""

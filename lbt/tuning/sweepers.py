@@ -107,7 +107,10 @@ def _trial(choice: chosen.Choice, results_dir: str) -> Config:
     path = records.find(results_dir, choice.id)
     if path is None:
         raise UserError(f"{results_dir}: the record of the chosen trial {choice.id} is not there")
-    return from_json(records.read(path).run["config"])
+    try:
+        return from_json(records.read(path).run["config"])
+    except records.RecordError as error:
+        raise UserError(f"the record of the chosen trial is damaged: {error}") from error
 
 
 def _same_protocol(trial: Config, final: Config) -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lbt.report.reality import statistics
+from lbt.report.reality import emit, statistics
 from lbt.tuning import FEWEST_SEEDS
 
 
@@ -82,6 +82,10 @@ def test_the_rank_test_of_few_values_is_exact_with_ties():
 def test_samples_too_small_for_an_interval_are_not_tested():
     (one,) = statistics.compare({"a": [1.0], "b": [2.0] * 9})
     assert (one.difference, one.interval, one.p, one.corrected) == (-1.0, None, None, None)
+
+
+def test_a_tiny_p_value_is_latex():
+    assert r"\textless{} 0.0001" in emit.latex([{"p": emit.p_value(1e-9)}])
 
 
 def test_holm_on_a_worked_example():

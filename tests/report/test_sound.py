@@ -36,6 +36,9 @@ def test_a_record_without_checksum_is_read(tmp_path):
         (lambda lines: lines[0]["provenance"].update(data_fingerprint="0" * 16), "belong to the id"),
         (lambda lines: lines[0].update(id="0" * 16), "the file has another name"),
         (lambda lines: lines[0].update(schema=2), "schema 1"),
+        (lambda lines: lines[0]["config"].update(data=5), "AttributeError"),
+        (lambda lines: lines[0]["provenance"].pop("torch"), "KeyError('torch')"),
+        (lambda lines: lines[0]["provenance"].update(commit=5), "TypeError"),
     ],
 )
 def test_an_edited_record_is_named_and_left_out(tmp_path, edit, said):

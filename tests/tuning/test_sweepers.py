@@ -156,6 +156,15 @@ def test_a_mistake_in_the_final_runs_is_one_line(tuned, words, message, capsys):
     assert not made("chosen")
 
 
+def test_a_damaged_record_of_the_chosen_trial_is_one_line(tuned, capsys):
+    for path in records.paths("results"):
+        path.write_text("no record\n")
+    capsys.readouterr()
+    assert main(FINAL) == 2
+    said = capsys.readouterr().err
+    assert "the record of the chosen trial is damaged: results/runs/" in said and said.count("\n") == 1
+
+
 def test_a_file_that_is_none_is_one_line(tuned, capsys):
     Path("chosen.yaml").write_text("chosen: [{optimizer: lars}]")
     assert main(FINAL) == 2

@@ -17,6 +17,7 @@ _LATEX = {
     "#": r"\#",
     "$": r"\$",
     "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
 }
 
 

@@ -14,7 +14,7 @@ from lbt import records
 from lbt.config import CONFIG_DIR
 from lbt.errors import UserError, did_you_mean
 from lbt.registry import bind
-from lbt.report.frame import Frame
+from lbt.report.frame import Frame, select
 
 STUDIES = CONFIG_DIR / "reality"
 FINISHED = ("done", "diverged", "oom", "failed")  # an end that came of the settings; the others may still go on
@@ -200,7 +200,7 @@ def _select(study: Study, frame: Frame, experiment: str, mark: str) -> pd.DataFr
     runs = frame.runs
     if runs.empty or mark not in runs:
         return runs.iloc[:0]
-    runs = runs[(runs["experiment"] == experiment) & runs[mark].notna()]
+    runs = select(runs[runs[mark].notna()], {"experiment": experiment})
     runs = runs[runs["optimizer.name"].isin(study.contestants) & runs["batch"].isin(study.batches)]
     for key in STANDING:
         if key in runs and len(values := sorted(map(str, runs[key].dropna().unique()))) > 1:
