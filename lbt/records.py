@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -64,6 +65,15 @@ def read_final(results_dir: str | Path, run_id: str) -> RunRecord | None:
             if record.status in FINAL and record.run["id"] == run_id:
                 return record
     return None
+
+
+def copy(record: Path, target: Path) -> None:
+    """Copies a record, unless there is one at `target`."""
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_suffix(f".{os.getpid()}")
+        shutil.copyfile(record, temporary)
+        os.replace(temporary, target)
 
 
 def paths(results_dir: str | Path) -> list[Path]:

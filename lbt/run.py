@@ -14,9 +14,13 @@ from lbt.mirror import require
 from lbt.outcome import Outcome
 from lbt.train import Training
 
+ADHOC = "adhoc"  # the experiment of a run of none
+
 
 def run(config: Config, *, interrupt: Interrupt | None = None, reporter: Reporter | None = None) -> Outcome:
     """Executes a run, once: a finished one is returned from its record, an interrupted one resumed.
+
+    A record from another experiment's folder is copied into this one's, whose tables look there.
 
     Raises:
         UserError: a mistake in the configuration or the data; nothing is written.
@@ -71,4 +75,6 @@ def _finished(config: Config, name: str) -> Outcome | None:
     record = records.read_final(config.results_dir, name)
     if record is None:  # or damaged: the run is executed again
         return None
+    if config.experiment != ADHOC:  # whose table is to show it
+        records.copy(record.path, records.path_of(config.results_dir, config.experiment, name))
     return Outcome(name, record.status, config, record.path, record.end["summary"], recorded_before=True)

@@ -2,6 +2,7 @@ import math
 import signal
 import subprocess
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from support import StopAfter, run_tiny, script, tiny_config
 from lbt import build, checkpoint, records, runtime, step
 from lbt.data import resident
 from lbt.errors import UserError
+from lbt.run import run
 from lbt.step import Executor
 from lbt.tasks import Classification
 from lbt.train import Training
@@ -146,6 +148,18 @@ def test_one_run_does_not_depend_on_the_run_before_it(tmp_path):
 
 def test_seeds_differ(tmp_path):
     assert figures(run_tiny(tmp_path, "seed=0").path) != figures(run_tiny(tmp_path, "seed=1").path)
+
+
+def test_an_experiment_has_the_runs_that_were_made_before_it(tmp_path):
+    first = run_tiny(tmp_path)
+    assert first.path.parent.name == "adhoc"
+    config = tiny_config(tmp_path)
+    again = [run(replace(config, experiment=name)) for name in ("one", "two", "one", "adhoc")]
+    assert all(outcome.recorded_before and outcome.id == first.id for outcome in again)
+    found = records.paths(tmp_path)
+    assert [path.parent.name for path in found] == ["adhoc", "one", "two"]
+    assert len({path.read_bytes() for path in found}) == 1
+    assert [path.suffix for folder in (tmp_path / "runs").iterdir() for path in folder.iterdir()] == [".jsonl"] * 3
 
 
 def test_divergence_in_the_very_last_update_is_divergence(tmp_path):

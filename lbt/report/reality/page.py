@@ -21,7 +21,8 @@ HEAD = """\
 Nado et al., *A Large Batch Optimizer Reality Check* (arXiv 2102.06356), asked this of ResNet-50 on ImageNet. Here every
 optimizer gets the same number of quasi-random trials from a stated space (`configs/space`), a validation split chooses,
 and fresh seeds of the chosen configuration are scored on test data. All figures are this project's own; none is the
-paper's. A run that diverged counts as 0 %, in tuning and in the final runs.
+paper's. A run that diverged, failed or ran out of memory counts as 0 % and among the diverged, in tuning and in the
+final runs.
 """
 
 CAPTIONS = {
