@@ -19,13 +19,12 @@ def _start(name: str, plan: Plan, grid: tuple[int, ...], *arguments: Any, **cons
 
     if 0 not in grid:
         types = {dtype: getattr(kernels.tl, str(dtype).removeprefix("torch.")) for dtype in (plan.dtype, plan.acc)}
-        if name not in ("norms", "trust"):
+        kernel = getattr(kernels, name)
+        if "table" in kernel.arg_names:
             arguments = (plan.table, plan.owner, plan.first, plan.numel, *arguments)
             constants |= {"CHUNK": plan.chunk, "TYPE": types[plan.dtype], "ALIGNED": plan.aligned}
         with plan.here():
-            getattr(kernels, name)[grid](
-                *arguments, ACC=types[plan.acc], num_warps=WARPS, enable_fp_fusion=True, **constants
-            )
+            kernel[grid](*arguments, ACC=types[plan.acc], num_warps=WARPS, enable_fp_fusion=True, **constants)
 
 
 def scalar(plan: Plan, value: float | Tensor) -> Tensor:
