@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from lbt.errors import UserError
+from lbt.errors import UserError, flat
 from lbt.records import replace_file
 
 SCHEMA = 1
@@ -74,9 +74,9 @@ def restore(training: Any, state: dict[str, Any]) -> None:
     try:
         _restore(training, state)
     except (LookupError, RuntimeError, TypeError, ValueError) as error:
-        said = " ".join(str(error).split())
         raise UserError(
-            f"{training.checkpoint_path}: does not fit this version of lbt; without it the run starts again ({said})"
+            f"{training.checkpoint_path}: does not fit this version of lbt; without it the run starts again "
+            f"({flat(error)})"
         ) from error
 
 

@@ -8,6 +8,11 @@ class UserError(Exception):
     """A mistake in the command, the configuration or the data; its text is one line that says what to do."""
 
 
+def flat(error: BaseException) -> str:
+    """Returns what an error says, in one line."""
+    return " ".join(str(error).split())
+
+
 def did_you_mean(word: str, options: Iterable[str]) -> str:
     """Returns `'; did you mean "lars"?'` for the option nearest to `word`, or the options where none is near."""
     options = sorted(map(str, options))

@@ -5,7 +5,7 @@ from typing import Any
 
 from lbt import checkpoint
 from lbt.config import Config
-from lbt.errors import UserError
+from lbt.errors import UserError, flat
 from lbt.identity import to_json
 
 
@@ -37,7 +37,7 @@ class Mirror:
                 settings=wandb.Settings(quiet=True),
             )
         except wandb.Error as error:
-            raise UserError(f"wandb.mode={config.wandb.mode}: {' '.join(str(error).split())}") from error
+            raise UserError(f"wandb.mode={config.wandb.mode}: {flat(error)}") from error
 
     def epoch(self, line: Mapping[str, Any]) -> None:
         """Sends an epoch's figures; its lists of norms stay in the record."""

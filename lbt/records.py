@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -71,9 +70,7 @@ def copy(record: Path, target: Path) -> None:
     """Copies a record, unless there is one at `target`."""
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_suffix(f".{os.getpid()}")
-        shutil.copyfile(record, temporary)
-        os.replace(temporary, target)
+        replace_file(target, record.read_bytes())
 
 
 def paths(results_dir: str | Path) -> list[Path]:

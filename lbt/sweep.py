@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from lbt import recorded
 from lbt.config import CONFIG_DIR, Config, register_resolvers, resolve, seconds
 from lbt.console import Reporter
-from lbt.errors import UserError
+from lbt.errors import UserError, flat
 from lbt.interrupt import Interrupt
 from lbt.outcome import Outcome
 from lbt.parallel import launch
@@ -102,8 +102,7 @@ class GridSweeper(Sweeper):
             try:
                 returns += self.launcher.launch(overrides[first : first + size], initial_job_idx=first)
             except Exception as error:
-                said = " ".join(str(error).split())
-                raise UserError(f"{type(self.launcher).__name__}: {said}; the same command goes on") from error
+                raise UserError(f"{type(self.launcher).__name__}: {flat(error)}; the same command goes on") from error
         return [returned.return_value for returned in returns]
 
 

@@ -15,6 +15,7 @@ import torch
 from filelock import FileLock
 
 from lbt.data.imageset import ImageSet, fingerprint
+from lbt.errors import flat
 
 FORMAT = 2  # raise it when a reader or this file's layout changes what is stored
 log = logging.getLogger(__name__)
@@ -122,4 +123,4 @@ def _write(path: Path, key: str, images: ImageSet) -> None:
         with replacing(path) as temporary:
             torch.save(stored, temporary)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        log.warning("%s cannot be written: %s", path, " ".join(str(error).split()))
+        log.warning("%s cannot be written: %s", path, flat(error))

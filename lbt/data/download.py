@@ -7,7 +7,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from lbt.data.cache import replacing
-from lbt.errors import UserError
+from lbt.errors import UserError, flat
 
 TIMEOUT = 30  # seconds a download may stand still
 
@@ -44,5 +44,5 @@ def download(url: str, path: Path, md5: str, remedy: str) -> None:
                 if (found := _md5(part)) != md5:
                     raise OSError(f"what came is truncated or altered: MD5 {found} instead of {md5}")
     except (OSError, ValueError) as error:  # URLError, timeouts and refused connections are OSErrors
-        reason = " ".join(str(error).split())
+        reason = flat(error)
         raise UserError(f"cannot download {url} ({reason}): put the archive at {path}, {remedy}") from error

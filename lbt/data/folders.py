@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from lbt.errors import UserError
+from lbt.errors import UserError, flat
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 CHUNK = 256  # images a task of the decoding threads
@@ -115,9 +115,8 @@ def decode(
             try:
                 pixels = decode_one(read(names[index]), resolution, resize)
             except UNREADABLE as error:
-                reason = " ".join(str(error).split())
                 raise UserError(
-                    f"{os.path.join(base, names[index])} cannot be read as an image ({reason}): replace the file"
+                    f"{os.path.join(base, names[index])} cannot be read as an image ({flat(error)}): replace the file"
                 ) from error
             out[index] = pixels.transpose(2, 0, 1)
 
