@@ -11,10 +11,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lbt import optim
 from lbt.config import Config
+from lbt.config.binding import bind, convert, pick
 from lbt.data import AUGMENTATIONS, SOURCES, ImageSet, load, scored_part, split_validation, take_subset
 from lbt.errors import UserError
 from lbt.models import MODELS
-from lbt.registry import bind, convert, pick
 from lbt.schedules import SCHEDULES
 from lbt.tasks import TASKS
 

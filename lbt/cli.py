@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if arguments[:1] == ["train"] or arguments[:1] in (["-sc"], ["--shell-completion"]):
-            from lbt.app import train
+            from lbt.sweep.app import train
 
             return train(arguments)
         options = _parser().parse_args(arguments)
@@ -119,16 +119,16 @@ def _audit(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from lbt.app import mistakes_in_one_line
-    from lbt.status import show
+    from lbt.sweep.app import mistakes_in_one_line
+    from lbt.sweep.status import show
 
     with mistakes_in_one_line():
         return show(options.overrides)
 
 
 def _profile(options: argparse.Namespace) -> int:
-    from lbt.app import mistakes_in_one_line
     from lbt.profile import show
+    from lbt.sweep.app import mistakes_in_one_line
 
     with mistakes_in_one_line():
         return show(options.overrides, options.images, options.epochs)

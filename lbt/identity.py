@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from lbt.config import Config, DataConfig, WandbConfig
-from lbt.registry import bind
+from lbt.config.binding import bind
 
 # Settings that say where or how a run is executed or shown, or that reach it through another setting.
 NOT_IDENTITY = {

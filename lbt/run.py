@@ -4,14 +4,15 @@ from collections.abc import Mapping
 
 from filelock import FileLock, Timeout
 
-from lbt import build, checkpoint, recorded, records, runtime
+from lbt import build, records, runtime
 from lbt.config import Config
-from lbt.console import Reporter
 from lbt.errors import UserError
 from lbt.identity import identity, run_id
-from lbt.interrupt import Interrupt
-from lbt.mirror import require
-from lbt.outcome import Outcome
+from lbt.records import index, places
+from lbt.session.console import Reporter
+from lbt.session.interrupt import Interrupt
+from lbt.session.mirror import require
+from lbt.session.outcome import Outcome
 from lbt.train import Training
 
 ADHOC = "adhoc"  # the experiment of a run of none
@@ -32,7 +33,7 @@ def run(config: Config, *, interrupt: Interrupt | None = None, reporter: Reporte
     images = build.images(config)
     name = run_id(identity(config), images.fingerprint)
     interrupt, reporter = interrupt or Interrupt(), reporter or Reporter()
-    lock = checkpoint.lock_of(config.results_dir, name)
+    lock = places.lock_of(config.results_dir, name)
 
     ended = _finished(config, name)
     if ended is None:
@@ -59,13 +60,13 @@ def finished(config: Config, known: Mapping[str, list[records.RunRecord]]) -> Ou
 
     Args:
         config: as composed.
-        known: what has been recorded, from `recorded.by_key`. Where nothing there could be this run, no data are read.
+        known: what has been recorded, from `index.by_key`. Where nothing there could be this run, no data are read.
 
     Raises:
         UserError: device or data are not to be had on this machine.
     """
     config = runtime.settle(config)
-    same = [record for record in known.get(recorded.key(config), []) if record.status in records.FINAL]
+    same = [record for record in known.get(index.key(config), []) if record.status in records.FINAL]
     if not same:
         return None
     return _finished(config, run_id(identity(config), build.images(config).fingerprint))

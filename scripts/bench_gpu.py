@@ -21,9 +21,9 @@ from pathlib import Path
 
 import torch
 
-from lbt import build, records, runtime, sweep, traffic
+from lbt import build, records, runtime, sweep
 from lbt.config import resolve
-from lbt.profile import trained
+from lbt.profile import cost, trained
 from lbt.train import Training
 
 HERE = Path(__file__).parent
@@ -65,9 +65,9 @@ def per_epoch(training, peaks):
     pixels, labels = next(training.data.batches())
     graph, training.graph = training.graph, None
     compiled, training.executor.compiled = training.executor.compiled, None
-    update = sum(traffic.count(lambda: training._update(pixels, labels)).floor(peaks))
+    update = sum(cost.count(lambda: training._update(pixels, labels)).floor(peaks))
     training.graph, training.executor.compiled = graph, compiled
-    counted = traffic.count(lambda: training.executor.evaluate(training.sets, epoch=1, epochs=2))
+    counted = cost.count(lambda: training.executor.evaluate(training.sets, epoch=1, epochs=2))
     return update * len(training.data.images) / len(pixels) + sum(counted.floor(peaks))
 
 
@@ -79,9 +79,9 @@ def single(overrides, peaks, seconds):
         if training.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         trained(training, 2)
-        one = traffic.seconds(lambda: trained(training, 1), training.device)
+        one = cost.seconds(lambda: trained(training, 1), training.device)
         count = max(1, min(int(seconds / one), training.config.epochs - 4))
-        epoch = traffic.seconds(lambda: trained(training, count), training.device) / count
+        epoch = cost.seconds(lambda: trained(training, count), training.device) / count
         memory = torch.cuda.max_memory_allocated() / 1e9 if training.device.type == "cuda" else float("nan")
         ways = training.graph, training.executor.compiled
         note = "; ".join([f"{count} epochs", *(way.state for way in ways if way is not None)])
@@ -148,7 +148,7 @@ def main():
     if options.smoke:
         options.seconds, options.parallel = 0.1, [2]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    peaks = traffic.ceilings(device, torch.bfloat16)
+    peaks = cost.ceilings(device, torch.bfloat16)
     name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     print(f"{name}, torch {torch.__version__}: {peaks[0] / 1e12:.3g} TFLOP/s bf16, {peaks[1] / 1e9:.4g} GB/s")
     head = ("s", 9), ("floor", 9), ("share", 6), ("target", 8), ("images/s", 11), ("GB", 7)

@@ -21,9 +21,9 @@ import torch
 
 from lbt import build, runtime, sweep
 from lbt.config import resolve
-from lbt.diagnostics import LayerNorms
 from lbt.tasks.barlow_twins import barlow_twins_loss
 from lbt.train import Training
+from lbt.train.probes.layer_norms import LayerNorms
 
 
 def make(overrides: list[str]) -> Training:

@@ -6,12 +6,13 @@ import sys
 import torch
 from torch import nn
 
-from lbt import sweep
+from lbt import build, records, sweep
 from lbt.config import Config, resolve
-from lbt.interrupt import Interrupt
 from lbt.models import MODELS
-from lbt.outcome import Outcome
 from lbt.run import run
+from lbt.session.interrupt import Interrupt
+from lbt.session.outcome import Outcome
+from lbt.train import Training
 
 TINY = [
     "data=synthetic",
@@ -81,3 +82,20 @@ def run_tiny(results_dir, *overrides: str, interrupt: Interrupt | None = None) -
 def script(code):
     """Returns the command that executes `code` with this folder's support module."""
     return [sys.executable, "-c", f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})\n{code}"]
+
+
+def figures(path):
+    """A record's numbers, without times."""
+    record = records.read(path)
+    lines = [*record.epochs, record.end["summary"]]
+    return [{key: value for key, value in line.items() if not key.startswith("wall_")} for line in lines]
+
+
+def training(tmp_path, *overrides, optimizer=None):
+    """Returns a training that has not begun, with an optimizer of the test's own."""
+    config = tiny_config(tmp_path, *overrides)
+    made = Training(config, build.images(config), "test")
+    if optimizer is not None:
+        made.optimizer = optimizer(made.model.parameters(), lr=0.1)
+        made.optimizer.param_groups[0]["initial_lr"] = 0.1
+    return made

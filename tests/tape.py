@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lbt.graph import Graphed
+from lbt.train.graph import Graphed
 
 
 class Recorder(TorchDispatchMode):

@@ -7,10 +7,12 @@ import torch
 from filelock import FileLock
 from support import TINY, run_tiny
 
-from lbt import checkpoint, records, status
-from lbt.app import choices
+from lbt import records
 from lbt.cli import main
 from lbt.config import CONFIG_DIR
+from lbt.records import places
+from lbt.sweep import status
+from lbt.sweep.app import choices
 
 
 @pytest.fixture(autouse=True)
@@ -223,7 +225,7 @@ def test_status_shows_every_state(tmp_path, capsys):
     run_tiny("results", "seed=2")
     killed = run_tiny("results", "seed=2")
     killed.path.write_text(killed.path.read_text().splitlines()[0] + "\n")
-    with FileLock(checkpoint.lock_of("results", running.id)):
+    with FileLock(places.lock_of("results", running.id)):
         assert main(["status", *grid]) == 0
     said = capsys.readouterr().out
     assert "4 runs: 1 done, 1 interrupted, 1 missing, 1 running" in said
@@ -242,7 +244,7 @@ def test_status_takes_the_copy_that_got_furthest(tmp_path, capsys):
 def test_status_of_a_folder_that_can_only_be_read(tmp_path, monkeypatch, capsys):
     run = run_tiny("results")
     run.path.write_text(run.path.read_text().splitlines()[0] + "\n")
-    lock, opened = checkpoint.lock_of("results", run.id), os.open
+    lock, opened = places.lock_of("results", run.id), os.open
 
     def refuse(path, flags, *rest, **more):  # whoever runs the tests may be allowed everything
         if str(path).endswith(".lock") and flags & (os.O_RDWR | os.O_WRONLY):
@@ -272,7 +274,7 @@ def test_status_says_what_else_a_grid_varies(tmp_path, capsys):
 def test_a_run_another_process_holds_is_said_and_left_alone(tmp_path, capsys):
     run = run_tiny("results")
     run.path.unlink()
-    with FileLock(checkpoint.lock_of("results", run.id)):
+    with FileLock(places.lock_of("results", run.id)):
         assert main(["train", *TINY]) == 0
     assert f"run {run.id} is being executed by another process" in capsys.readouterr().out
     assert not run.path.exists()

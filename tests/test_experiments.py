@@ -7,10 +7,11 @@ from functools import cache
 import pytest
 from support import configure
 
-from lbt import build, recorded, sweep
-from lbt.app import choices
+from lbt import build, sweep
 from lbt.config import CONFIG_DIR
 from lbt.errors import UserError
+from lbt.records import index
+from lbt.sweep.app import choices
 
 BATCHES = {16384, 8192, 4096, 2048, 1024, 512}
 RATES = {
@@ -36,7 +37,7 @@ def grid(experiment, *overrides):
 
 
 def keys(configs):
-    return {recorded.key(config) for config in configs}
+    return {index.key(config) for config in configs}
 
 
 def cells(configs, *settings):

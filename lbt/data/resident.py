@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from lbt.config.binding import pick
 from lbt.data.augment import AUGMENTATIONS, views_of
 from lbt.errors import UserError
-from lbt.registry import pick
 
 
 class ResidentData:

@@ -21,7 +21,7 @@ from lbt.data.imageset import ImageSet
 from lbt.data.resident import ResidentData
 from lbt.data.sources import source
 from lbt.errors import UserError
-from lbt.interrupt import SIGNALS
+from lbt.session.interrupt import SIGNALS
 
 PREFETCH = 2  # batches that each decoding process, one a core but one, is ahead
 

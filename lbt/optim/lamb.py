@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lbt.optim.fused import launch
-from lbt.optim.fused.plan import Plan
 from lbt.optim.layerwise import (
     Bucket,
     LayerwiseOptimizer,
@@ -20,6 +18,8 @@ from lbt.optim.layerwise import (
     scalar_for,
     scaled_by_layer,
 )
+from lbt.optim.triton import launch
+from lbt.optim.triton.plan import Plan
 
 MOMENTS = ["exp_avg", "exp_avg_sq"]
 FOREVER = 1e30  # a step count at which Adam's bias correction is exactly 1
@@ -174,7 +174,7 @@ def foreach_update(
 
 
 def triton_update(plan: Plan, clip: Tensor | None, group: dict[str, Any]) -> Tensor | None:
-    """The same by the kernels of `lbt.optim.fused`; gives the trust ratios of the plan's adapted tensors."""
+    """The same by the kernels of `lbt.optim.triton`; gives the trust ratios of the plan's adapted tensors."""
     hyper = launch.lamb_constants(plan, group)
     corrections = (hyper[-1], hyper[-1])
     if group["bias_correction"]:

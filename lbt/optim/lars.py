@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lbt.optim.fused import launch
-from lbt.optim.fused.plan import Plan
 from lbt.optim.layerwise import (
     FUSED,
     Bucket,
@@ -22,6 +20,8 @@ from lbt.optim.layerwise import (
     scaled_by_layer,
     sum_norms,
 )
+from lbt.optim.triton import launch
+from lbt.optim.triton.plan import Plan
 
 DENOMINATORS = ("sum", "joint", "bare")
 PLACEMENTS = ("inside", "outside")
@@ -181,7 +181,7 @@ def foreach_update(
 
 
 def triton_update(plan: Plan, lr: float | Tensor, of_ratio: float | Tensor, group: dict[str, Any]) -> Tensor:
-    """The same by the kernels of `lbt.optim.fused`; gives the trust ratios of the plan's adapted tensors."""
+    """The same by the kernels of `lbt.optim.triton`; gives the trust ratios of the plan's adapted tensors."""
     hyper = launch.lars_constants(plan, group)
     joint = group["denominator"] == "joint" and group["weight_decay"] != 0
     ratios = launch.trust_ratios(plan, hyper, launch.lars_sums(plan, hyper, joint))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lbt.optim.fused.plan import Plan, Planner, check_triton, is_adapted
+from lbt.optim.triton.plan import Plan, Planner, check_triton, is_adapted
 
 FUSED = (torch.float32, torch.float64)  # torch 2.11's fused SGD kernel on CPU skips elements of bfloat16 tensors
 BUCKET = 2**24  # elements: bounds the temporaries of one foreach update to 64 MiB a list in float32

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 import lbt.optim
-from lbt.optim.around import Around
 from lbt.optim.layerwise import check, check_number, norms, scalar_for
+from lbt.optim.wrapper import Around
 
 
 def build_base(params: Any, lr: Any, base: dict[str, Any], maximize: bool) -> Optimizer:

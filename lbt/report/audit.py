@@ -12,7 +12,7 @@ from lbt.errors import UserError
 from lbt.records import replace_file
 from lbt.report import overview
 from lbt.report.frame import flatten, load
-from lbt.report.switched import BASE, CONFIDENCE, Comparison, comparisons
+from lbt.report.switch_effects import BASE, CONFIDENCE, Comparison, comparisons
 
 SWITCHES = CONFIG_DIR / "audit"
 PLACE, PLACED = ("optimizer", "batch", "peak rate", "epochs"), ("---", "---:", "---:", "---:")  # of `Comparison.place`

@@ -14,7 +14,7 @@ import pandas as pd
 from lbt import records
 from lbt.errors import UserError
 from lbt.identity import NOT_IDENTITY
-from lbt.report.sound import contradiction
+from lbt.records.consistency import contradiction
 
 
 @dataclass
@@ -37,8 +37,8 @@ class Frame:
 def load(results_dir: str | Path) -> Frame:
     """Returns all records below `results_dir`.
 
-    Left out and named are damaged records, those that contradict themselves (`lbt.report.sound`), and finished ones of
-    one id with different figures.
+    Left out and named are damaged records, those that contradict themselves (`lbt.records.consistency`), and finished
+    ones of one id with different figures.
     """
     collecting = gc.isenabled()
     gc.disable()  # nothing here refers to itself, and the collector would walk through all rows again and again

@@ -4,12 +4,13 @@ A module of this package that defines a class with these members, entered in `TA
 
 - `views`: images of each sample that the augmentation must deliver; 1, or 2 for two augmented views.
 - `spans_batch`: whether the loss cannot be split into terms of single samples. Micro-batches then take two passes
-  (see `lbt.step.Executor.backward`).
+  (see `lbt.train.executor.Executor.backward`).
 - `prepare(model)`: the module that is trained, made from a freshly built classifier.
 - `forward(model, images)`: outputs [b, ...] of normalised images [b, C, H, W], or of a list of views.
 - `loss(outputs, labels)`: `{"loss": scalar, ...}`, means over the batch; all of them are recorded an epoch.
 - `evaluate(model, sets, epoch, epochs)`: the recorded scores after an epoch (counted from 1), without gradient, in the
-  run's precision; `sets` is a `lbt.step.Sets`. A score that is not taken in this epoch is left out; the last has all.
+  run's precision; `sets` is a `lbt.train.executor.Sets`. A score that is not taken in this epoch is left
+  out; the last has all.
 """
 
 from lbt.tasks.barlow_twins import BarlowTwins

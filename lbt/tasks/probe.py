@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lbt.config.binding import bind, pick
 from lbt.data import AUGMENTATIONS, views_of
-from lbt.registry import bind, pick
 
 CHUNK = 2000  # test images compared with all training images at once
 
@@ -134,7 +134,7 @@ class LinearProbe:
 
         Args:
             network: the frozen backbone; it is left as it is.
-            sets: images and labels, see `lbt.step.Sets`.
+            sets: images and labels, see `lbt.train.executor.Sets`.
             train: float32 [N, F], features of the training images as they are, in eval mode.
             test: float32 [M, F], likewise of the test images.
         """

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support import StopAfter, configure
-from test_train import figures
+from support import StopAfter, configure, figures
 
 from lbt import build, records
 from lbt.data import load

@@ -18,7 +18,7 @@ from lbt.report.reality.figures import draw, rate, steps_to_target
 from lbt.report.reality.results import Results, gather, summary
 from lbt.report.reality.study import Final
 from lbt.report.reality.verdict import verdict
-from lbt.tuning import chosen, space
+from lbt.sweep.tuning import chosen_trials, space
 
 NAME = "reality_check_small"
 BATCH = 512
@@ -90,7 +90,7 @@ class Planted:
 
     def choose(self):
         assert selection.choose(NAME, self.folder) == 0
-        return {one.optimizer: one for one in chosen.read(chosen.path_of(self.folder, NAME))}
+        return {one.optimizer: one for one in chosen_trials.read(chosen_trials.path_of(self.folder, NAME))}
 
     def results(self):
         return gather(study.read(NAME), load(self.folder), self.folder)
@@ -221,7 +221,7 @@ def test_final_runs_of_a_trial_no_longer_chosen_are_left_out_and_said(planted):
 @pytest.fixture
 def full(planted):
     comparison(planted, normal(45, 5), normal(42, 5))
-    picked = {one.optimizer: one for one in chosen.read(chosen.path_of(planted.folder, NAME))}
+    picked = {one.optimizer: one for one in chosen_trials.read(chosen_trials.path_of(planted.folder, NAME))}
     planted.final("nesterov", normal(33, 5), picked["nesterov"].id, variant="no decay", lr=0.123)
     return planted
 

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from lbt.report.reality import emit, statistics
-from lbt.tuning import FEWEST_SEEDS
+from lbt.sweep.tuning import FEWEST_SEEDS
 
 
 @pytest.mark.parametrize("scores", [[61.0, 0.0, 70.5, 55.0, 70.5, 0.0, 68.0], [5.0], [0.0] * 4])

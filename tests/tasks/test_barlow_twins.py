@@ -9,8 +9,8 @@ from torch import nn
 from lbt import build, optim, records
 from lbt.errors import UserError
 from lbt.run import run
-from lbt.step import Executor
 from lbt.tasks.barlow_twins import BarlowTwins, barlow_twins_loss
+from lbt.train.executor import Executor
 
 TWINS = [
     "task=barlow_twins",

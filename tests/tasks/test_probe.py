@@ -6,8 +6,8 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
-from lbt.step import Sets
 from lbt.tasks.probe import LinearProbe, knn_accuracy
+from lbt.train.executor import Sets
 
 
 def clouds(count, seed, classes=4, width=6, spread=1.0):

@@ -13,7 +13,7 @@ from lbt.report.reality import statistics
 from lbt.report.reality.emit import p_value, percent
 from lbt.report.reality.selection import choice
 from lbt.report.reality.study import Final, Study, Trials, finals, trials
-from lbt.tuning import chosen
+from lbt.sweep.tuning import chosen_trials
 
 Rows = list[dict[str, Any]]
 
@@ -32,7 +32,7 @@ class Results:
 
     study: Study
     trials: dict[tuple[str, int], Trials]
-    choices: dict[tuple[str, int], chosen.Choice]
+    choices: dict[tuple[str, int], chosen_trials.Choice]
     finals: list[Final]
     notes: list[str]
 
@@ -57,8 +57,8 @@ def gather(study: Study, frame: Frame, results_dir: str | Path) -> Results:
     """
     notes = [f"left out: {problem}" for problem in frame.problems]
     made = trials(study, frame)
-    path = chosen.path_of(results_dir, study.name)
-    written = chosen.read(path) if path.exists() else []
+    path = chosen_trials.path_of(results_dir, study.name)
+    written = chosen_trials.read(path) if path.exists() else []
     choices = {(one.optimizer, one.batch): one for one in written}
     for key, one in choices.items():
         if key in made and (now := _chosen_now(made[key])) != one.id:

@@ -8,7 +8,7 @@ from lbt import records
 from lbt.errors import UserError
 from lbt.report.frame import load
 from lbt.report.reality.study import Trials, read, trials
-from lbt.tuning import chosen, space
+from lbt.sweep.tuning import chosen_trials, space
 
 EDGE = 0.05  # of a range's length: a value that near to a bound lies on the edge
 
@@ -34,8 +34,8 @@ def choose(name: str, results_dir: str | Path) -> int:
         raise UserError(f"{name}: nothing to choose from; {'; '.join(problems)}")
     for problem in problems:
         print(problem, file=sys.stderr)
-    path = chosen.path_of(results_dir, name)
-    chosen.write(path, vars(study.rule), study.tune, choices)
+    path = chosen_trials.path_of(results_dir, name)
+    chosen_trials.write(path, vars(study.rule), study.tune, choices)
     for one in choices:
         edges = f"; on the edge: {', '.join(one.edges)}" if one.edges else ""
         print(f"{one.optimizer} at batch {one.batch}: trial {one.trial} of {one.trials}, {one.score:.2f} %{edges}")
@@ -43,7 +43,7 @@ def choose(name: str, results_dir: str | Path) -> int:
     return 0
 
 
-def choice(found: Trials) -> chosen.Choice:
+def choice(found: Trials) -> chosen_trials.Choice:
     """Returns the chosen trial of an optimizer at a batch size.
 
     Raises:
@@ -59,7 +59,7 @@ def choice(found: Trials) -> chosen.Choice:
     run = found.runs.iloc[best]
     config = records.read(Path(run["path"])).run["config"]
     ranges = space.read(found.optimizer)
-    return chosen.Choice(
+    return chosen_trials.Choice(
         optimizer=found.optimizer,
         batch=found.batch,
         trial=int(run["study.trial"]),

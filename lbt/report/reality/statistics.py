@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special, stats
 
-from lbt.tuning import FEWEST_SEEDS
+from lbt.sweep.tuning import FEWEST_SEEDS
 
 LEVEL = 0.95
 RESAMPLES = 10_000

@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 
 from lbt import records
 from lbt.config import CONFIG_DIR
+from lbt.config.binding import bind
 from lbt.errors import UserError, did_you_mean
-from lbt.registry import bind
 from lbt.report.frame import Frame, select
 
 STUDIES = CONFIG_DIR / "reality"

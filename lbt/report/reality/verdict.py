@@ -6,7 +6,7 @@ from typing import Literal
 from lbt.report.reality.results import Results
 from lbt.report.reality.statistics import Comparison, seeds_needed
 from lbt.report.reality.study import Final
-from lbt.tuning import FEWEST_SEEDS
+from lbt.sweep.tuning import FEWEST_SEEDS
 
 SIGNIFICANT = 0.05
 

@@ -1,0 +1,156 @@
+"""A sweep's runs side by side on one device: `sweep.parallel=N` processes, each of which takes the next run."""
+
+import multiprocessing
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from rich.console import Console
+
+from lbt.config import Config
+from lbt.errors import UserError
+from lbt.session.console import ConsoleReporter, Reporter
+from lbt.session.interrupt import Interrupt
+from lbt.session.outcome import Outcome
+
+Execute = Callable[[Config, Interrupt, Reporter], Outcome]
+POLL_SECONDS = 0.2  # how soon a signal is handed on
+TERMINATED = 143  # a shell's exit code for SIGTERM
+
+
+class RunReporter(ConsoleReporter):
+    """Plain lines, each headed by the beginning of its run's id: several runs share the screen."""
+
+    def __init__(self) -> None:
+        super().__init__(Console(force_terminal=False))
+        self._run = ""
+
+    def start(self, config: Config, name: str, images: Any, updates: Sequence[int], step: int) -> None:
+        """Begins a run's lines."""
+        self._run = name
+        super().start(config, name, images, updates, step)
+
+    def not_executed(self, outcome: Outcome) -> None:
+        """Says that there was nothing to do."""
+        self._run = outcome.id
+        super().not_executed(outcome)
+
+    def _print(self, text: str) -> None:
+        self.console.out("".join(f"[{self._run[:6]}] {line}\n" for line in text.split("\n")), end="", highlight=False)
+
+
+class _Worker:
+    """A process that executes one run after the other."""
+
+    def __init__(self, execute: Execute, count: int):
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["lbt.run"])  # imported once for all of them, before any use of CUDA
+        self._connection, other = context.Pipe()
+        self._process = context.Process(target=_work, args=(other, execute, count))
+        self._process.start()
+        other.close()
+
+    def fileno(self) -> int:
+        """Returns what `multiprocessing.connection.wait` looks at."""
+        return self._connection.fileno()
+
+    def give(self, index: int, config: Config) -> None:
+        """Has it execute a configuration; `result` tells whether it lives."""
+        self.index, self._config = index, config
+        with suppress(ConnectionError):
+            self._connection.send(config)
+
+    def result(self) -> Outcome | UserError:
+        """Returns what became of the run; a process that died leaves it as failed."""
+        try:
+            return self._connection.recv()
+        except (EOFError, ConnectionError):
+            self._process.join()
+            error = f"its process died, exit code {self._process.exitcode}; the same command goes on with it"
+            print(f"lbt: {self._config.optimizer['name']}, batch {self._config.batch}: {error}", file=sys.stderr)
+            return Outcome("", "failed", self._config, summary={"error": error})
+
+    def alive(self) -> bool:
+        """Says whether it can take another run."""
+        return self._process.is_alive()
+
+    def stop(self) -> None:
+        """Asks it to stop after its present update."""
+        self._process.terminate()
+
+    def close(self) -> None:
+        """Lets it end and waits for that."""
+        self._connection.close()
+        self._process.join()
+
+
+def _work(connection: Connection, execute: Execute, count: int) -> None:
+    """The body of a worker; ends when the sweep's process closes the connection or is gone."""
+    import torch
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, torch.get_num_threads() // count))
+    with Interrupt() as interrupt, suppress(EOFError, ConnectionError, KeyboardInterrupt):
+        while True:
+            config = connection.recv()
+            try:
+                result = execute(config, interrupt, RunReporter())
+            except UserError as error:
+                result = error
+            except Exception:
+                traceback.print_exc()
+                result = Outcome("", "failed", config)
+            connection.send(result)
+
+
+def launch(execute: Execute, configs: Sequence[Config], count: int) -> list[Outcome | UserError | None]:
+    """Executes a sweep's runs in `count` processes and returns what became of each, in their order.
+
+    A run is given to one process. A process that dies takes only its present run with it. On a CPU the processes share
+    the threads one of them would use, unless `OMP_NUM_THREADS` says how many each has.
+
+    Args:
+        execute: a module's function; gives a run's outcome or raises a `UserError`.
+        configs: resolved configurations.
+        count: processes at once.
+
+    Raises:
+        SystemExit: Ctrl-C or SIGTERM, once every process has ended; what was running can be resumed.
+    """
+    waiting = list(enumerate(configs))[::-1]
+    results: list[Outcome | UserError | None] = [None] * len(configs)
+    code = None
+    with Interrupt() as interrupt:
+        workers = []
+        for _ in range(min(count, len(configs))):
+            workers.append(_Worker(execute, count))
+            workers[-1].give(*waiting.pop())
+        while workers:
+            for worker in wait(workers, timeout=POLL_SECONDS):
+                result = results[worker.index] = worker.result()
+                interrupted = isinstance(result, Outcome) and result.status == "interrupted"
+                if interrupted and code is None:  # a signal to one process ends the sweep
+                    code = _stop(workers, interrupt)
+                if waiting and code is None and not interrupt.requested():
+                    if not worker.alive():
+                        worker.close()
+                        workers[workers.index(worker)] = worker = _Worker(execute, count)
+                    worker.give(*waiting.pop())
+                else:
+                    workers.remove(worker)
+                    worker.close()
+            if interrupt.requested() and code is None:
+                code = _stop(workers, interrupt)
+    if code is not None:
+        raise SystemExit(code)
+    return results
+
+
+def _stop(workers: Sequence[_Worker], interrupt: Interrupt) -> int:
+    for worker in workers:
+        worker.stop()
+    return interrupt.exit_code if interrupt.requested() else TERMINATED

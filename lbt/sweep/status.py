@@ -1,0 +1,88 @@
+"""How much of a grid exists: `lbt status +experiment=...`."""
+
+import fcntl
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from lbt import build, records, runtime, sweep
+from lbt.config import Config
+from lbt.records import index, places
+
+SHOWN = ("optimizer", "batch", "lr", "lr_rank", "protocol", "seed")  # settings that have a column of their own
+
+
+def show(overrides: Sequence[str]) -> int:
+    """Prints the state of every cell of a grid, and the counts; returns the exit code."""
+    jobs = sweep.grid(overrides)
+    configs = [runtime.settle(job.config) for job in jobs]
+    build.validate(configs[0])
+    states, others = find(configs), _others(jobs)
+    table = Table()
+    for header in (
+        "optimizer",
+        "batch",
+        "lr",
+        "protocol",
+        "seed",
+        *(["also"] if any(others) else []),
+        "state",
+        "epochs",
+    ):
+        side = "right" if header in ("batch", "lr", "seed", "epochs") else "left"
+        table.add_column(header, justify=side, overflow="fold")
+    for config, other, (state, epochs) in zip(configs, others, states, strict=True):
+        row = [config.optimizer["name"], str(config.batch), f"{config.lr:g}", config.protocol["name"], str(config.seed)]
+        table.add_row(*row, *([other] if any(others) else []), state, f"{epochs}/{config.epochs}")
+    console = Console()
+    console.print(table)
+    counts = Counter(state for state, _ in states)
+    console.print(f"{len(configs)} runs: " + ", ".join(f"{count} {state}" for state, count in sorted(counts.items())))
+    return 0
+
+
+def _others(jobs: Sequence[sweep.Job]) -> list[str]:
+    """Returns what each job sets differently from another one, besides what the table shows anyway."""
+    words = [[word for word in job.overrides if word.split("=")[0] not in SHOWN] for job in jobs]
+    often = Counter(word for of_job in words for word in of_job)
+    return [" ".join(re.sub(r"^[^=]*\.", "", word) for word in of_job if often[word] < len(jobs)) for of_job in words]
+
+
+def find(configs: Sequence[Config]) -> list[tuple[str, int]]:
+    """Returns the state and the recorded epochs of each run.
+
+    States: a record's status, `running` where a process holds the run, `missing` where there is no record. A run counts
+    whatever data it was made from (an official set, a copy): what its figures stand on is the tables' business.
+    """
+    known = {results_dir: index.by_key(results_dir) for results_dir in {config.results_dir for config in configs}}
+    found = [_furthest(known[config.results_dir].get(index.key(config), [])) for config in configs]
+    return [_state(record, config) for record, config in zip(found, configs, strict=True)]
+
+
+def _furthest(same: Sequence[records.RunRecord]) -> records.RunRecord | None:
+    """Returns the record that counts, of several copies of a run or of runs on different data."""
+    return max(same, key=lambda record: (record.status in records.FINAL, len(record.epochs)), default=None)
+
+
+def _state(record: records.RunRecord | None, config: Config) -> tuple[str, int]:
+    if record is None:
+        return "missing", 0
+    if record.status not in records.FINAL and _held(places.lock_of(config.results_dir, record.run["id"])):
+        return "running", len(record.epochs)
+    return ("interrupted" if record.end is None else record.status), len(record.epochs)
+
+
+def _held(lock: Path) -> bool:
+    """Says whether a process holds a lock; a reader of the folder may ask, too, who could not take the lock himself."""
+    try:
+        with open(lock) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # there is none, or it tells nothing
+        pass
+    return False
