@@ -6,6 +6,7 @@ import time
 from contextlib import contextmanager
 
 import pytest
+import support
 import torch
 from support import TINY, run_tiny
 
@@ -40,7 +41,7 @@ lbt.run.run, whole = broken, lbt.run.run
 def start(tmp_path):
     """Starts the sweep of given overrides in a process of its own, the leader of a process group."""
     program = tmp_path / "program.py"
-    program.write_text(PROGRAM.format(tests=os.path.dirname(__file__)))
+    program.write_text(PROGRAM.format(tests=os.path.dirname(support.__file__)))
     (tmp_path / "run").mkdir()
 
     def started(*overrides, **environment):
