@@ -22,7 +22,7 @@ def test_figures_of_a_part_are_told_from_those_of_the_whole():
 
 
 def test_a_figure_of_more_digits_than_images_can_give_is_refused():
-    with pytest.raises(ValueError, match="multiples of 0.01 %"):
+    with pytest.raises(ValueError, match=r"multiples of 0\.01 %"):
         column("x", ["50.005"])
 
 
