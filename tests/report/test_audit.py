@@ -11,7 +11,7 @@ from lbt.cli import main
 from lbt.config import CONFIG_DIR, resolve
 from lbt.identity import identity, run_id, to_json
 from lbt.report.audit import markdown
-from lbt.report.switch_effects import effect
+from lbt.report.audit.switch_effects import effect
 
 PIXELS = "a" * 16
 

@@ -12,10 +12,11 @@ from lbt.cli import main
 from lbt.config import CONFIG_DIR
 from lbt.optim.tvlars import phi
 from lbt.report import figures
+from lbt.report.figures import norms
+from lbt.report.figures.kinds import KINDS
+from lbt.report.figures.points import points
+from lbt.report.figures.style import Spec, context
 from lbt.report.frame import load
-from lbt.report.plots import KINDS, norms
-from lbt.report.plots.points import points
-from lbt.report.plots.style import Spec, context
 
 
 def spec(name):

@@ -13,8 +13,8 @@ from planted import make
 
 from lbt import records
 from lbt.cli import main
-from lbt.report import layout
 from lbt.report.frame import load
+from lbt.report.kit import escape, render
 from lbt.report.tables import make as make_table
 from lbt.report.tables import names, write_tables
 
@@ -30,7 +30,7 @@ def quickstart(results_dir):
 
 
 def text_of(table):
-    return layout.markdown(table.page())
+    return render.markdown(table.page())
 
 
 def test_mean_spread_and_n(tmp_path):
@@ -92,7 +92,7 @@ def test_a_cell_of_mixed_settings_shows_no_figure_and_names_them(tmp_path):
     make(tmp_path, 10.0, "optimizer=lars", "batch=64", "optimizer.eta=0.01", "seed=1")
     table = quickstart(tmp_path)
     assert "mixed settings |" in text_of(table)
-    assert "optimizer.eta: 0.001 | 0.01" in text_of(table)
+    assert "optimizer.eta: 0.001 against 0.01" in text_of(table)
     assert "90.00" not in text_of(table)
     (row,) = [row for row in rows(table.csv()) if row["runs"]]
     assert (row["n"], row["mean"], row["status"]) == ("0", "", "mixed")
@@ -206,7 +206,7 @@ def test_the_best_of_a_row_is_marked_in_each_block_alone(tmp_path):
     first, second = (next(row for row in page.sections[0].rows if row[1].text == rate) for rate in "23")
     assert [entry.text for entry in first if entry.best] == ["81.42", "83.00 (n=1)", "40.00 (n=1)"]
     assert [entry.text for entry in second if entry.best] == ["81.56"]  # none where all diverged
-    assert r"\textbf{83.00 (n=1)}" in layout.latex(page) and "**83.00 (n=1)**" in layout.markdown(page)
+    assert r"\textbf{83.00 (n=1)}" in render.latex(page) and "**83.00 (n=1)**" in render.markdown(page)
 
 
 def test_the_figures_runs_that_depart_from_table_1_do_not_enter_it(tmp_path):
@@ -224,7 +224,7 @@ LATEX_LETTERS = "50 % of $x_1 & {y} #2 ~ ^ \\ < > | * ± −"
 
 
 def test_latex_escapes_what_would_break_it():
-    text = layout.escape(LATEX_LETTERS + " `runs/*/<id>.jsonl`")
+    text = escape.latex_of_markup(LATEX_LETTERS + " `runs/*/<id>.jsonl`")
     assert r"\%" in text and r"\_1" in text and r"\textbackslash{} " in text and r"\texttt{runs/" in text
     assert not re.search(r"(?<!\\)[%$#&]", text)
 
@@ -234,7 +234,8 @@ def test_latex_escapes_what_would_break_it():
 def test_latex_compiles(tmp_path, name):
     page = make_table(name, load(REPOSITORY / "results")).page()
     page.legend.append(LATEX_LETTERS)
-    (tmp_path / "table.tex").write_text(layout.latex(page))
+    page.notes.append(f"`{LATEX_LETTERS} 漢字 `\n\n{LATEX_LETTERS}")
+    (tmp_path / "table.tex").write_text(render.latex(page))
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout[-2000:]

@@ -8,10 +8,11 @@ from omegaconf import OmegaConf
 from lbt.config import CONFIG_DIR
 from lbt.errors import UserError, did_you_mean
 from lbt.records import replace_file
-from lbt.report import layout, overview
-from lbt.report.claims_table import ClaimsTable
+from lbt.report import overview
+from lbt.report.claims.table import ClaimsTable
 from lbt.report.frame import Frame, load_or_refuse
-from lbt.report.table import Table
+from lbt.report.kit import render
+from lbt.report.tables.grid import Table
 
 TABLES = CONFIG_DIR / "table"
 
@@ -45,9 +46,9 @@ def write_tables(wanted: Sequence[str], results_dir: str | Path) -> int:
         if not wanted and table.runs.empty:
             continue
         page = table.page()
-        text = layout.markdown(page)
+        text = render.markdown(page)
         replace_file(folder / f"{name}.md", text.encode())
-        replace_file(folder / f"{name}.tex", layout.latex(page).encode())
+        replace_file(folder / f"{name}.tex", render.latex(page).encode())
         replace_file(folder / f"{name}.csv", table.csv().encode())
         print(f"{folder / name}.md  {len(table.runs)} runs")
         if wanted:

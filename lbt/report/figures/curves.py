@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from lbt.report.figures.points import Point, points
+from lbt.report.figures.style import Spec, finish, line_style, name_panels, panels
 from lbt.report.frame import Frame
-from lbt.report.plots.points import Point, points
-from lbt.report.plots.style import Spec, finish, line_style, name_panels, panels
 
 
 def draw(spec: Spec, frame: Frame) -> Figure | None:

@@ -31,8 +31,8 @@ def write_figures(wanted: Sequence[str], results_dir: str | Path) -> int:
         if name not in names():
             raise UserError(f'there is no figure "{name}"{did_you_mean(name, names())}')
     # Only here, so that nothing else waits for matplotlib.
-    from lbt.report.plots import KINDS
-    from lbt.report.plots.style import Spec, context, encode
+    from lbt.report.figures.kinds import KINDS
+    from lbt.report.figures.style import Spec, context, encode
 
     frame = load_or_refuse(results_dir)
     folder = Path(results_dir) / "figures"

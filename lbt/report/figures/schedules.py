@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from lbt.report.figures.style import Spec, finish, line_style, panels
 from lbt.report.frame import Frame
-from lbt.report.plots.style import Spec, finish, line_style, panels
 from lbt.schedules import warmup_cosine
 
 IMAGES = 50_000  # of CIFAR-10's training set

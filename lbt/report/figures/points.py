@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from lbt.report.cells import Cell, Standing, make_cells
+from lbt.report.figures.style import Spec
 from lbt.report.frame import Frame, select
-from lbt.report.plots.style import Spec
+from lbt.report.kit.cells import Cell, Standing, make_cells
 
 Place = tuple[Any, Any]  # a panel's row and column
 

@@ -35,7 +35,7 @@ class Spec:
 
     Attributes:
         title, shows: its name and what it shows, in one sentence.
-        kind: one of `lbt.report.plots.KINDS`.
+        kind: one of `lbt.report.figures.KINDS`.
         select: setting -> value or values of the runs (`lbt.report.frame.select`).
         x, series, columns, rows: the setting along the horizontal axis, the one a line stands for, and those the
             panels stand for.

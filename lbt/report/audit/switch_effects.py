@@ -11,7 +11,7 @@ import pandas as pd
 from lbt import sweep
 from lbt.config import CONFIG_DIR, Config
 from lbt.identity import identity, run_id
-from lbt.report.claims import Difference
+from lbt.report.claims.rules import Difference
 
 EXPERIMENTS = "tvlars_audit*"  # whose grids compare `audit=none` with one row at a time
 BASE = "none"

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lbt import records
+from lbt.report.figures.points import Point, points
+from lbt.report.figures.style import Spec, finish, line_style, panels
 from lbt.report.frame import Frame
-from lbt.report.plots.points import Point, points
-from lbt.report.plots.style import Spec, finish, line_style, panels
 
 
 @dataclass(frozen=True)

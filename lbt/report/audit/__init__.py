@@ -11,8 +11,8 @@ from lbt.config import CONFIG_DIR
 from lbt.errors import UserError
 from lbt.records import replace_file
 from lbt.report import overview
+from lbt.report.audit.switch_effects import BASE, CONFIDENCE, Comparison, comparisons
 from lbt.report.frame import flatten, load
-from lbt.report.switch_effects import BASE, CONFIDENCE, Comparison, comparisons
 
 SWITCHES = CONFIG_DIR / "audit"
 PLACE, PLACED = ("optimizer", "batch", "peak rate", "epochs"), ("---", "---:", "---:", "---:")  # of `Comparison.place`

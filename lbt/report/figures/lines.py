@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from lbt.report.figures.points import Place, Point, points
+from lbt.report.figures.style import Spec, finish, line_style, name_panels, panels
 from lbt.report.frame import Frame
-from lbt.report.plots.points import Place, Point, points
-from lbt.report.plots.style import Spec, finish, line_style, name_panels, panels
-from lbt.report.published import Published
+from lbt.report.kit.published import Published
 
 
 def draw(spec: Spec, frame: Frame) -> Figure | None:
