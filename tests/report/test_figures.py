@@ -15,8 +15,9 @@ from lbt.report import figures
 from lbt.report.figures import norms
 from lbt.report.figures.kinds import KINDS
 from lbt.report.figures.points import points
-from lbt.report.figures.style import Spec, context
+from lbt.report.figures.spec import Spec
 from lbt.report.frame import load
+from lbt.report.kit.style import context
 
 
 def spec(name):

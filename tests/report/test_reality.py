@@ -277,7 +277,7 @@ def test_the_drawn_schedule_is_the_formula(full):
 
 def test_without_final_runs_the_figures_that_need_them_are_not_drawn(planted, tmp_path):
     planted.tune("nesterov", [30.0, 40.0])
-    assert draw(planted.results(), tmp_path / "figures") == [f"{NAME}_best_of_k"]
+    assert draw(planted.results(), tmp_path / "figures").keys() == {f"{NAME}_best_of_k"}
 
 
 def test_steps_to_target_are_medians_and_perfect_scaling_halves_them():

@@ -10,6 +10,7 @@ from lbt.errors import UserError, did_you_mean
 from lbt.records import replace_file
 from lbt.report import overview
 from lbt.report.frame import load_or_refuse
+from lbt.report.kit.backend import import_matplotlib
 
 FIGURES = CONFIG_DIR / "figure"
 
@@ -30,9 +31,10 @@ def write_figures(wanted: Sequence[str], results_dir: str | Path) -> int:
     for name in wanted:
         if name not in names():
             raise UserError(f'there is no figure "{name}"{did_you_mean(name, names())}')
-    # Only here, so that nothing else waits for matplotlib.
+    import_matplotlib()  # only here, so that nothing else waits for it
     from lbt.report.figures.kinds import KINDS
-    from lbt.report.figures.style import Spec, context, encode
+    from lbt.report.figures.spec import Spec
+    from lbt.report.kit.style import context, encode
 
     frame = load_or_refuse(results_dir)
     folder = Path(results_dir) / "figures"
@@ -44,7 +46,7 @@ def write_figures(wanted: Sequence[str], results_dir: str | Path) -> int:
             if figure is None:
                 print(f"{name}: not drawn, there is no record of it yet")
                 continue
-            for ending, content in encode(figure, spec, f"lbt plots {name}").items():
+            for ending, content in encode(figure, spec.title, spec.shows, f"lbt plots {name}").items():
                 replace_file(folder / f"{name}.{ending}", content)
             print(folder / f"{name}.png")
     overview.write(results_dir)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from matplotlib.figure import Figure
 
 from lbt.report.figures import curves, lines, norms, schedules
-from lbt.report.figures.style import Spec
+from lbt.report.figures.spec import Spec
 from lbt.report.frame import Frame
 
 # A kind returns None where there is no record to draw.

@@ -9,8 +9,8 @@ from typing import Any
 
 from lbt.errors import UserError
 from lbt.report.frame import Frame
+from lbt.report.kit.wording import p_value, percent
 from lbt.report.reality import statistics
-from lbt.report.reality.emit import p_value, percent
 from lbt.report.reality.selection import choice
 from lbt.report.reality.study import Final, Study, Trials, finals, trials
 from lbt.sweep.tuning import chosen_trials
