@@ -10,7 +10,7 @@ from lbt import records, runtime, sweep
 from lbt.cli import main
 from lbt.config import CONFIG_DIR, resolve
 from lbt.identity import identity, run_id, to_json
-from lbt.report.audit import markdown
+from lbt.report.audit import markdown, switch_effects
 from lbt.report.audit.switch_effects import effect
 from lbt.report.frame import load
 
@@ -162,3 +162,27 @@ def test_the_command_writes_the_page_with_all_twenty_rows_and_real_commands(tmp_
         assert (CONFIG_DIR / "experiment" / f"{experiment}.yaml").exists()
     assert main(["audit", "--results-dir", str(tmp_path / "none")]) == 2
     assert "no such folder" in capsys.readouterr().err
+
+
+def test_an_experiment_that_leaves_the_precision_to_the_machine_is_compared(tmp_path):
+    """Its grid says `auto`, a record what that became; an effect is of one precision."""
+    for precision, gain in (("bf16", 1.0), ("fp32", 2.0)):
+        make_all(tmp_path, [80.0, 81.0], "batch=1024", f"precision={precision}")
+        with_it = [80.0 + gain, 81.0 + gain]
+        make_all(tmp_path, with_it, "batch=1024", f"precision={precision}", "audit=row02_alpha")
+    by_id = {run["id"]: run for _, run in load(tmp_path).runs.iterrows()}
+    grid = switch_effects.grid("tvlars_audit", "precision=auto")
+    found = switch_effects.of_experiment("tvlars_audit", grid, by_id)["row02_alpha"]
+    effects = {
+        line.precision: effect(line.base.values, line.switched.values).difference for line in found if line.base.runs
+    }
+    assert effects == {"bf16": pytest.approx(1.0), "fp32": pytest.approx(2.0)}
+
+
+def test_damaged_records_are_named(tmp_path, capsys):
+    make_all(tmp_path, [80.0, 81.0], "batch=1024")
+    path = next((tmp_path / "runs" / "copied").iterdir())
+    path.write_text(path.read_text().replace("80.0", "99.0").replace("81.0", "99.0"))
+    assert main(["audit", "--results-dir", str(tmp_path)]) == 0
+    assert f"left out: {path}: edited" in capsys.readouterr().err
+    assert f"- left out: {path}: edited" in (tmp_path / "AUDIT.md").read_text()
