@@ -5,10 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from lbt.config import CONFIG_DIR
 from lbt.records import replace_file
+from lbt.report.kit import specs
 
 HEAD = """\
 # Results
@@ -25,7 +23,7 @@ def write(results_dir: str | Path) -> None:
     tables, heading and first sentence are shown; a table without a heading is a part of one of the pages.
     """
     root = Path(results_dir)
-    tables, figures = (_index(group) for group in ("table", "figure"))
+    tables, figures = ({name: specs.read(group, name) for name in specs.names(group)} for group in ("table", "figure"))
     pages = [f"- {line}" for path in sorted(root.glob("*.md")) if path.name != "README.md" and (line := _page(path))]
     parts = [HEAD]
     if pages:
@@ -38,12 +36,6 @@ def write(results_dir: str | Path) -> None:
     if missing:
         parts += ["", "## Not run yet", "", *missing]
     replace_file(root / "README.md", ("\n".join(parts).rstrip() + "\n").encode())
-
-
-def _index(group: str) -> dict[str, dict[str, Any]]:
-    """Returns what the files of a configuration group say, by name."""
-    paths = sorted((CONFIG_DIR / group).glob("*.yaml"))
-    return {path.stem: OmegaConf.to_container(OmegaConf.load(path)) for path in paths}
 
 
 def _page(path: Path, files: str = "") -> str:

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
 from planted import plant
 from support import configure
 
@@ -21,11 +20,12 @@ from lbt.report.figures.kinds import KINDS
 from lbt.report.figures.points import points
 from lbt.report.figures.spec import Spec
 from lbt.report.frame import load
+from lbt.report.kit import specs
 from lbt.report.kit.style import context
 
 
 def spec(name):
-    return Spec(**OmegaConf.to_container(OmegaConf.load(figures.FIGURES / f"{name}.yaml")))
+    return Spec(**specs.read(figures.GROUP, name))
 
 
 def record(results_dir, accuracy, *overrides, folder="tvlars_table1_x", seed=0, **more):
@@ -170,7 +170,7 @@ def test_what_records_say_is_no_formula_in_a_figure(tmp_path):
         path = record(tmp_path, 80.0, f"batch={batch}", "optimizer=lars")
         first, *lines, last = path.read_text().splitlines()
         run = json.loads(first)
-        run["provenance"]["data"] = "my $\\frac{$ data, 5 $ a set"
+        run["provenance"]["data"] = "my $\\frac{$ data"
         records.RecordWriter(path, [json.dumps(run), *lines]).end("done", json.loads(last)["summary"])
     assert main(["plots", "accuracy_by_batch", "--results-dir", str(tmp_path)]) == 0
     assert (tmp_path / "figures" / "accuracy_by_batch.png").stat().st_size > 1000

@@ -5,17 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import OmegaConf
 
-from lbt.config import CONFIG_DIR
 from lbt.records import replace_file
 from lbt.report import overview
 from lbt.report.audit.switch_effects import BASE, CONFIDENCE, Comparison, comparisons
 from lbt.report.frame import Frame, flatten, load_or_refuse
-from lbt.report.kit import render
+from lbt.report.kit import render, specs
 from lbt.report.kit.wording import stands_on
 
-SWITCHES = CONFIG_DIR / "audit"
+GROUP = "audit"  # of the switches
 PLACE, PLACED = ("optimizer", "batch", "peak rate", "epochs"), ("---", "---:", "---:", "---:")  # of `Comparison.place`
 
 INTRODUCTION = f"""\
@@ -51,7 +49,7 @@ def write(results_dir: str | Path) -> int:
 def markdown(frame: Frame) -> str:
     """Returns the page: every row of `configs/audit`, what the records say of it, and those that are left out."""
     compared = comparisons(frame.runs)
-    names = sorted(path.stem for path in SWITCHES.glob("*.yaml") if path.stem != BASE)
+    names = [name for name in specs.names(GROUP) if name != BASE]
     parts = [INTRODUCTION, *_standing(compared), *_overview(names, compared)]
     for name in names:
         parts += [*_row(name, compared.get(name, [])), ""]
@@ -72,13 +70,13 @@ def _standing(compared: dict[str, list[Comparison]]) -> list[str]:
 def _stand(epochs: int, runs: Sequence[pd.Series]) -> str:
     lam = sorted({f"{run['optimizer.lam']:g}" for run in runs if pd.notna(run.get("optimizer.lam"))})
     of_tvlars = f"lambda of TVLARS {', '.join(lam)}; " if lam else ""
-    return stands_on(runs, f"{len(runs)} runs of {epochs} epochs,", of_tvlars)
+    return stands_on(lambda column: (run[column] for run in runs), f"{len(runs)} runs of {epochs} epochs,", of_tvlars)
 
 
 def _about(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns what a switch is about and the settings it changes."""
-    settings: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(SWITCHES / f"{name}.yaml"), resolve=False)
-    return settings.pop("audit"), settings
+    found = specs.read(GROUP, name)
+    return found["audit"], {key: value for key, value in found.items() if key != "audit"}
 
 
 def _overview(names: Sequence[str], compared: dict[str, list[Comparison]]) -> list[str]:

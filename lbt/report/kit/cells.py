@@ -34,9 +34,12 @@ class Standing:
 
     def caption(self, cells: Sequence["Cell"]) -> str:
         """Returns the sentence that says so."""
-        runs = [run for cell in cells for run in cell.runs.to_dict("records")]
-        protocols = ", ".join(sorted({str(run["protocol.name"]) for run in runs}))
-        return stands_on(runs, f"{self.epochs} epochs of", f"protocol {protocols}; ")
+
+        def column(name: str) -> list:
+            return [value for cell in cells for value in cell.runs[name]]
+
+        protocols = ", ".join(sorted(set(map(str, column("protocol.name")))))
+        return stands_on(column, f"{self.epochs} epochs of", f"protocol {protocols}; ")
 
 
 @dataclass

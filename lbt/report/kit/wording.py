@@ -25,18 +25,17 @@ def counted(statuses: Mapping[str, int]) -> list[str]:
     return [f"{count} {status}" for status, count in sorted(statuses.items()) if status != "done"]
 
 
-def stands_on(runs: Iterable[Mapping[str, Any]], begin: str, more: str = "") -> str:
+def stands_on(column: Callable[[str], Iterable], begin: str, more: str = "") -> str:
     """Returns the sentence that says what runs stand on: model, data, precision, machine and versions.
 
     Args:
-        runs: rows of a frame.
+        column: gives the runs' values in a column of the frame.
         begin: the sentence's beginning, up to the model.
         more: of this report alone, before the precision.
     """
-    runs = list(runs)
 
-    def values(column: str) -> str:
-        return ", ".join(sorted({str(run[column]) for run in runs}))
+    def values(name: str) -> str:
+        return ", ".join(sorted({str(value) for value in column(name)}))
 
     return (
         f"{begin} {values('model.name')} on {values('origin')} (pixels {values('fingerprint')}); {more}"

@@ -4,6 +4,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from lbt.errors import UserError
 from lbt.records import replace_file
 from lbt.report import overview
@@ -105,10 +107,10 @@ def _standing(results: Results) -> list[str]:
     }
     lines = []
     for kind, frames in kinds.items():
-        rows = [row for frame in frames for _, row in frame.iterrows()]
-        if rows:
-            epochs = ", ".join(sorted({str(row["epochs"]) for row in rows}))
-            lines.append(stands_on(rows, f"{kind}: {len(rows)} runs, {epochs} epochs of"))
+        if frames:
+            runs = pd.concat(frames)
+            epochs = ", ".join(sorted(set(runs["epochs"].astype(str))))
+            lines.append(stands_on(runs.__getitem__, f"{kind}: {len(runs)} runs, {epochs} epochs of"))
     rule = results.study.rule
     lines.append(
         f"Rule: the highest {rule.metric.replace('_', ' ')}, {'last' if rule.epoch == 'last' else 'best'} epoch; "
