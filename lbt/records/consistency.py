@@ -6,6 +6,7 @@ record, also of those from before there was one.
 
 from lbt.identity import identity_of, run_id
 from lbt.records import FINAL, RunRecord
+from lbt.tasks import metrics
 
 
 def contradiction(record: RunRecord) -> str | None:
@@ -45,7 +46,8 @@ def _of_end(record: RunRecord) -> str | None:
         known = last.get({"epochs": "epoch", "steps": "step"}.get(key, key), value)
         if known != value:
             return f"its end says {key} {value}, its last epoch {known}"
+    declared = metrics.of_record(record.run)
     for key in last:
-        if key.endswith(("_loss", "_accuracy")) and key not in summary:
+        if metrics.is_metric(key, declared) and key not in summary:
             return f"its end does not say the last epoch's {key}"
     return None

@@ -13,8 +13,9 @@ import pandas as pd
 
 from lbt import records
 from lbt.errors import UserError
-from lbt.identity import NOT_IDENTITY
+from lbt.identity import identity_of
 from lbt.records.consistency import contradiction
+from lbt.tasks import metrics
 
 
 @dataclass
@@ -25,8 +26,9 @@ class Frame:
         runs: a row per run: the settings under their dotted names (`optimizer.name`, `batch`), and `id`, `path`,
             `experiment`, `folders` (the experiments of all its copies), `status`, `epochs_done`, `fingerprint`,
             `origin`, `commit`, `torch`, `device`, `steps_per_epoch`, `warmed_up` (whether the schedule has a warm-up),
-            `settings` (each setting that decides the numbers), `summary` and `curve` (test accuracy after each epoch in
-            %, NaN where there is none).
+            `settings` (the identity that its id is made of, by dotted names), `metrics` (what its task declares),
+            `summary` and `curve` (the task's leading metric on the test set after each epoch, for images the accuracy
+            in %; NaN where there is none).
         problems: a line for each record that is left out, and why.
     """
 
@@ -55,12 +57,17 @@ def load_or_refuse(results_dir: str | Path) -> Frame:
     Raises:
         UserError: there is no such folder.
     """
-    if not Path(results_dir).is_dir():
-        raise UserError(f"{results_dir}: no such folder; lbt train writes one, --results-dir names another")
+    refuse_missing(results_dir)
     frame = load(results_dir)
     for problem in frame.problems:
         print(f"left out: {problem}", file=sys.stderr)
     return frame
+
+
+def refuse_missing(results_dir: str | Path) -> None:
+    """Raises a `UserError` where there is no such folder."""
+    if not Path(results_dir).is_dir():
+        raise UserError(f"{results_dir}: no such folder; lbt train writes one, --results-dir names another")
 
 
 def _load(results_dir: str | Path) -> Frame:
@@ -90,7 +97,8 @@ def _load(results_dir: str | Path) -> Frame:
 
 def _row(record: records.RunRecord) -> dict[str, Any]:
     config, made_by = record.run["config"], record.run["provenance"]
-    flat = dict(flatten(config))
+    flat, declared = dict(flatten(config)), metrics.of_record(record.run)
+    curve = f"test_{metrics.leading(declared)}"
     return {
         **flat,
         "id": record.run["id"],
@@ -106,10 +114,10 @@ def _row(record: records.RunRecord) -> dict[str, Any]:
         "device": made_by["device_name"],
         "steps_per_epoch": made_by.get("steps_per_epoch"),
         "warmed_up": bool(config["schedule"].get("warmup")),
-        # As in a run's id, a setting that is off is as good as absent: older records do not have it.
-        "settings": {key: value for key, value in flat.items() if value and key.split(".")[0] not in NOT_IDENTITY},
+        "settings": dict(flatten(identity_of(config))),
+        "metrics": declared,
         "summary": record.end["summary"] if record.end else {},
-        "curve": np.array([line.get("test_accuracy") for line in record.epochs], dtype=float),
+        "curve": np.array([line.get(curve) for line in record.epochs], dtype=float),
     }
 
 

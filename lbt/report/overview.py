@@ -1,13 +1,12 @@
 """`<results>/README.md`: the page a reader starts from, made of the tables and figures that are there."""
 
-import html
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from omegaconf import OmegaConf
-
-from lbt.config import CONFIG_DIR
 from lbt.records import replace_file
+from lbt.report.kit import specs
 
 HEAD = """\
 # Results
@@ -18,83 +17,69 @@ same records give the same bytes. `lbt tables`, `lbt plots`, `lbt audit` and `lb
 
 
 def write(results_dir: str | Path) -> None:
-    """Writes the page from the pages, tables (`tables/*.md`) and figures (`figures/*.png`) below `results_dir`.
+    """Writes the page from the tables (`tables/*.md`) and figures (`figures/*.png`) that are below `results_dir`.
 
-    A table without a heading and a figure without a title are parts of one of the pages.
+    What they show stands in `configs/table` and `configs/figure`. Of other pages, beside the folders or among the
+    tables, heading and first sentence are shown; a table without a heading is a part of one of the pages.
     """
     root = Path(results_dir)
-    pages = [path for path in sorted(root.glob("*.md")) if path.name != "README.md"]
+    tables, figures = ({name: specs.read(group, name) for name in specs.names(group)} for group in ("table", "figure"))
+    pages = [f"- {line}" for path in sorted(root.glob("*.md")) if path.name != "README.md" and (line := _page(path))]
     parts = [HEAD]
     if pages:
-        parts += ["## Pages", "", *map(_page, pages), ""]
-    parts += ["## Tables", ""]
-    parts += [line for path in sorted(root.glob("tables/*.md")) if (line := _table(path))] or ["None yet."]
-    parts += ["", "## Figures", ""]
-    parts += [text for path in sorted(root.glob("figures/*.png")) if (text := _figure(path))] or ["None yet."]
-    missing = [*_missing("table", root / "tables", "lbt tables"), *_missing("figure", root / "figures", "lbt plots")]
+        parts += ["## Pages", "", *pages, ""]
+    found = [_table(path, tables.get(path.stem)) for path in sorted(root.glob("tables/*.md"))]
+    parts += ["## Tables", "", *(filter(None, found) if any(found) else ["None yet."])]
+    drawn = [_figure(path, figures[path.stem]) for path in sorted(root.glob("figures/*.png")) if path.stem in figures]
+    parts += ["", "## Figures", "", *(drawn or ["None yet."])]
+    missing = [*_missing(tables, root / "tables", "lbt tables"), *_missing(figures, root / "figures", "lbt plots")]
     if missing:
         parts += ["", "## Not run yet", "", *missing]
     replace_file(root / "README.md", ("\n".join(parts).rstrip() + "\n").encode())
 
 
-def _page(path: Path) -> str:
-    """Returns a page's line: its title and what its first paragraph begins with."""
-    heading, paragraph = _begin(path)
-    return f"- [{heading.removeprefix('# ')}]({path.name}): {_sentence(' '.join(paragraph.split()))}"
+def _page(path: Path, files: str = "") -> str:
+    """Returns the line of a page that has a heading: that, and what its first paragraph begins with."""
+    heading, paragraph, *_ = [*path.read_text(encoding="utf-8", errors="replace").split("\n\n"), ""]
+    folder = "tables/" if path.parent.name == "tables" else ""
+    said = f"[{heading.removeprefix('# ').strip()}]({folder}{path.name}){files}: {_sentence(paragraph)}"
+    return said if heading.startswith("# ") else ""
 
 
-def _begin(path: Path) -> list[str]:
-    """Returns a page's heading and first paragraph; a user's own page may lack them."""
-    return [*path.read_text(encoding="utf-8").split("\n\n"), ""][:2]
+def _table(path: Path, spec: dict[str, Any] | None) -> str:
+    """Returns a table's line: its title, what is said of it first, its files and its command."""
+    kinds = [kind for kind in ("csv", "tex") if path.with_suffix(f".{kind}").exists()]
+    files = f" ({','.join(f'[{kind}](tables/{path.stem}.{kind})' for kind in kinds)})" if kinds else ""
+    if spec is not None:
+        line = f"[{spec['title']}](tables/{path.name}){files}: {_sentence(spec['about'])} `lbt tables {path.stem}`"
+    else:  # made by a script, or a user's own
+        line = _page(path, files)
+        command = re.search(r"Made by `([^`]+)`", path.read_text(encoding="utf-8", errors="replace"))
+        line += f" `{command[1]}`" if line and command else ""
+    return f"- {line}" if line else ""
 
 
-def _table(path: Path) -> str:
-    """Returns a table's line: its title, what its first paragraph begins with, its files and its command."""
-    text = path.read_text(encoding="utf-8")
-    if not text.startswith("# "):
-        return ""
-    title, paragraph = text.splitlines()[0].removeprefix("# "), " ".join(_begin(path)[1].split())
-    files = [f"[{kind}](tables/{path.stem}.{kind})" for kind in ("csv", "tex") if path.with_suffix(f".{kind}").exists()]
-    command = re.search(r"Made by `([^`]+)`", text)
-    made = f" `{command[1]}`" if command else ""
-    return (
-        f"- [{title}](tables/{path.name}){f' ({chr(44).join(files)})' if files else ''}: {_sentence(paragraph)}{made}"
-    )
+def _figure(path: Path, spec: dict[str, Any]) -> str:
+    """Returns a figure with its title and description."""
+    title, shows = spec["title"], " ".join(spec["shows"].split())
+    links = f"`lbt plots {path.stem}` [SVG](figures/{path.stem}.svg)"
+    return f"### {title}\n\n![{title}](figures/{path.name})\n\n{shows} {links}\n"
 
 
-def _figure(path: Path) -> str:
-    """Returns a figure with its title and description, which its SVG file holds."""
-    drawing = path.with_suffix(".svg")
-    text = drawing.read_text(encoding="utf-8") if drawing.exists() else ""
-    title, shows, command = (_metadata(text, name) for name in ("title", "description", "source"))
-    if not title:
-        return ""
-    links = [f"`{command}`"] if command else []
-    links += [f"[SVG](figures/{drawing.name})"] if text else []
-    return f"### {title}\n\n![{title}](figures/{path.name})\n\n{' '.join([shows, *links]).strip()}\n"
-
-
-def _missing(group: str, folder: Path, verb: str) -> list[str]:
-    """Returns a line for each table or figure of a configuration group that has no file yet, with its commands."""
-    lines = []
-    for path in sorted((CONFIG_DIR / group).glob("*.yaml")):
-        if list(folder.glob(f"{path.stem}.*")):
+def _missing(index: dict[str, dict[str, Any]], folder: Path, verb: str) -> Iterator[str]:
+    """Yields a line for each table or figure that has no file yet, with its commands."""
+    for name, spec in index.items():
+        if list(folder.glob(f"{name}.*")):
             continue
-        about = OmegaConf.to_container(OmegaConf.load(path))
-        wanted = about.get("select", {}).get("experiment", [])
-        names = [name for name in ([wanted] if isinstance(wanted, str) else wanted) if "*" not in name]
-        trained_by = [f"lbt train -m +experiment={name}" for name in names]
-        commands = [*([about["trained_by"]] if "trained_by" in about else trained_by), f"{verb} {path.stem}"]
-        lines.append(f"- {about['title']}: {', '.join(f'`{command}`' for command in commands)}")
-    return lines
-
-
-def _metadata(text: str, name: str) -> str:
-    found = re.search(rf"<dc:{name}>(.*?)</dc:{name}>", text, flags=re.DOTALL)
-    return " ".join(html.unescape(found[1]).split()) if found else ""
+        wanted = spec.get("select", {}).get("experiment", [])
+        experiments = [one for one in ([wanted] if isinstance(wanted, str) else wanted) if "*" not in one]
+        trained_by = [f"lbt train -m +experiment={one}" for one in experiments]
+        commands = [*([spec["trained_by"]] if "trained_by" in spec else trained_by), f"{verb} {name}"]
+        yield f"- {spec['title']}: {', '.join(f'`{command}`' for command in commands)}"
 
 
 def _sentence(text: str) -> str:
     """Returns the first sentence: up to a stop before a capital letter, or all of it."""
+    text = " ".join(text.split())
     found = re.match(r"(.+?[.])(?=\s+[A-Z]|$)", text)
     return found[1] if found else text

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -10,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lbt.config import Config
+from lbt.tasks import metrics
 
 PLAIN_SECONDS = 10.0  # without a terminal, at most one line in this time
 
@@ -56,7 +58,7 @@ class ConsoleReporter(Reporter):
 
     def start(self, config: Config, name: str, images: Any, updates: Sequence[int], step: int) -> None:
         """Shows the configuration and opens the bar."""
-        self._epochs = config.epochs
+        self._epochs, self._scores = config.epochs, partial(scores, config=config)
         self._print(_summary(config, name, images, updates))
         if step:
             self._print(f"resuming after {step} of {sum(updates)} updates")
@@ -81,10 +83,12 @@ class ConsoleReporter(Reporter):
     def epoch(self, line: Mapping[str, Any]) -> None:
         """Shows the epoch's loss and accuracy."""
         if self._progress is not None:
-            self._progress.update(self._bar, scores=scores(line))
+            self._progress.update(self._bar, scores=self._scores(line))
         elif time.monotonic() - self._shown > PLAIN_SECONDS or line["epoch"] == self._epochs:
             rate, lr = line["wall_images_per_second"], line["effective_lr"]
-            self._print(f"epoch {line['epoch']}/{self._epochs}  {scores(line)}  lr {lr:.4g}  {rate:,.0f} images/s")
+            self._print(
+                f"epoch {line['epoch']}/{self._epochs}  {self._scores(line)}  lr {lr:.4g}  {rate:,.0f} images/s"
+            )
             self._shown = time.monotonic()
 
     def end(self, outcome: Any) -> None:
@@ -97,7 +101,7 @@ class ConsoleReporter(Reporter):
         if outcome.status == "running":
             self._print(f"run {outcome.id} is being executed by another process")
             return
-        self._print(f"{outcome.status} already: {scores(outcome.summary)}; record {outcome.path}")
+        self._print(f"{outcome.status} already: {scores(outcome.summary, outcome.config)}; record {outcome.path}")
 
     def close(self) -> None:
         """Ends the bar."""
@@ -109,16 +113,14 @@ class ConsoleReporter(Reporter):
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def scores(line: Mapping[str, Any]) -> str:
-    """Returns the losses and accuracies of a record's line as a text."""
-    parts = []
-    for key, value in line.items():
-        if key.endswith("_loss"):
-            text = "not finite" if value is None else f"{value:.3f}" if abs(value) < 1000 else f"{value:.3g}"
-            parts.append(f"{key.replace('_', ' ')} {text}")
-        elif key.endswith("_accuracy"):
-            parts.append(f"{key.replace('_', ' ')} {'not finite' if value is None else f'{value:.2f} %'}")
-    return "  ".join(parts)
+def scores(line: Mapping[str, Any], config: Config) -> str:
+    """Returns the metrics of a record's line as a text.
+
+    Args:
+        line: of an epoch, or a run's summary.
+        config: of the run, whose task says what is shown.
+    """
+    return metrics.in_words(line, metrics.of_task(config.task["name"]))
 
 
 def _summary(config: Config, name: str, images: Any, updates: Sequence[int]) -> str:
@@ -141,7 +143,7 @@ def _sentence(outcome: Any) -> str:
         "failed": f"failed: {outcome.summary.get('error', '')}",
         "interrupted": f"interrupted after {outcome.summary.get('steps')} updates; the same command goes on",
     }[outcome.status]
-    return f"{said}  {scores(outcome.summary)}\n  record {outcome.path}"
+    return f"{said}  {scores(outcome.summary, outcome.config)}\n  record {outcome.path}"
 
 
 def _advice(size: int) -> str:
@@ -149,15 +151,26 @@ def _advice(size: int) -> str:
 
 
 def sweep_table(outcomes: Sequence[Any]) -> Table:
-    """Returns a table of a sweep's runs, one per row."""
+    """Returns a table of a sweep's runs, one per row, with a column for each metric that their tasks show there."""
+    figures = [_figures(outcome) for outcome in outcomes]
+    labels = list(dict.fromkeys(label for row in figures for label in row)) or ["accuracy %"]
     table = Table(title=f"{len(outcomes)} runs")
-    for header in ("run", "optimizer", "batch", "lr", "seed", "status", "accuracy %"):
-        table.add_column(header, justify="right" if header in ("batch", "lr", "seed", "accuracy %") else "left")
-    for outcome in outcomes:
+    for header in ("run", "optimizer", "batch", "lr", "seed", "status", *labels):
+        table.add_column(header, justify="left" if header in ("run", "optimizer", "status") else "right")
+    for outcome, row in zip(outcomes, figures, strict=True):
         config = outcome.config
         status = outcome.status + (" before" if outcome.recorded_before else "")
-        row = (outcome.id, config.optimizer["name"], str(config.batch), f"{config.lr:.4g}", str(config.seed), status)
-        figures = [value for key, value in outcome.summary.items() if key.endswith("_accuracy")]
-        accuracies = [f"{value:.2f}" for value in figures if value is not None]
-        table.add_row(*row, "  ".join(accuracies))
+        settings = (outcome.id, config.optimizer["name"], str(config.batch), f"{config.lr:.4g}", str(config.seed))
+        table.add_row(*settings, status, *(row.get(label, "") for label in labels))
     return table
+
+
+def _figures(outcome: Any) -> dict[str, str]:
+    """Returns a run's metrics for the sweep's table by their columns."""
+    declared = metrics.of_task(outcome.config.task["name"])
+    found = {}
+    for key, value in outcome.summary.items():
+        if value is not None and metrics.is_metric(key, declared, "sweep") and not key.startswith("train_"):
+            metric = metrics.metric_of(key, declared)
+            found[f"{metric.label} {metric.unit}".rstrip()] = metric.number(value)
+    return found

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lbt.models import backbone
+from lbt.tasks.metrics import ACCURACY, KNN_ACCURACY, LOSS, TOP5_ACCURACY
 from lbt.tasks.probe import LinearProbe, knn_accuracy
 
 BN_EPS = 1e-5  # of the embeddings' normalisation, torch's default, as in the authors' code
@@ -108,6 +109,7 @@ class BarlowTwins:
 
     views = 2
     spans_batch = True
+    metrics = (LOSS, KNN_ACCURACY, ACCURACY, TOP5_ACCURACY)
 
     def __init__(
         self,

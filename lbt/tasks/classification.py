@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lbt.tasks.metrics import ACCURACY, LOSS
+
 
 class Classification:
     """Cross-entropy loss; scored by loss and top-1 accuracy.
@@ -14,11 +16,12 @@ class Classification:
         label_smoothing: share of the target spread evenly over the classes, in [0, 1] (Szegedy et al. 2016).
 
     Raises:
-        ValueError: the share is none.
+        ValueError: label_smoothing lies outside of 0 to 1.
     """
 
     views = 1
     spans_batch = False
+    metrics = (LOSS, ACCURACY)
 
     def __init__(self, *, label_smoothing: float = 0.0):
         if not 0 <= label_smoothing <= 1:

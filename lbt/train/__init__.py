@@ -1,10 +1,8 @@
 """The training loop, top to bottom: schedule, update, evaluate, record, checkpoint."""
 
 import json
-import math
 import time
 import traceback
-from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
@@ -20,6 +18,7 @@ from lbt.session.console import Reporter
 from lbt.session.interrupt import Interrupt
 from lbt.session.mirror import Mirror
 from lbt.session.outcome import Outcome
+from lbt.tasks import metrics
 from lbt.train import checkpoint
 from lbt.train.compiled import CompiledModel, pays
 from lbt.train.executor import Executor, Sets, frozen_statistics, is_out_of_memory
@@ -66,6 +65,7 @@ class Training:
                 f"task={config.task['name']} needs {task.views} view(s) of an image, "
                 f"data.augment={config.data.augment} gives {self.data.views}"
             )
+        self.metrics = metrics.declared_by(task)
         self.model = task.prepare(build.model(config, len(images.classes)))
         self.model.to(self.device, memory_format=torch.channels_last).train()
         self.average = build.average(config, self.model)
@@ -124,6 +124,7 @@ class Training:
         state = checkpoint.load(self.checkpoint_path, self.device)
         if state is None or state["device"] != self.device.type:  # generators do not go from one kind to another
             first = {"kind": "run", "schema": records.SCHEMA, "id": self.name, "config": to_json(self.config)}
+            first["metrics"] = metrics.to_json(self.executor.task)
             made_by = runtime.provenance(self.device) | {
                 "data": self.images.origin,
                 "data_official": self.images.official,
@@ -159,7 +160,7 @@ class Training:
             self.record.append(line)
             mirror.epoch(line)
             reporter.epoch(line)
-            if not math.isfinite(line["train_loss"]) or (self.epoch == self.config.epochs and not _finite(line)):
+            if metrics.diverged(line, self.metrics, last=self.epoch == self.config.epochs):
                 return "diverged"
             if time.monotonic() - self._saved > CHECKPOINT_SECONDS and self.epoch < self.config.epochs:
                 self._save()
@@ -243,7 +244,7 @@ class Training:
     def _summary(self) -> dict[str, Any]:
         """Returns the last epoch's figures and the run's length."""
         last = json.loads(self.record.lines[-1])
-        figures = {key: value for key, value in last.items() if key.endswith(("_loss", "_accuracy"))}
+        figures = metrics.summary_of(last, self.metrics)
         wall = round(self.seconds(), 2)
         executed = {"cuda_graph": self.graph.state} if self.graph else {}
         if self.executor.compiled is not None:
@@ -263,11 +264,6 @@ class Training:
     def _save(self) -> None:
         checkpoint.save(self.checkpoint_path, checkpoint.state_of(self))
         self._saved = time.monotonic()
-
-
-def _finite(line: Mapping[str, Any]) -> bool:
-    """Says whether all of an epoch's losses are finite: an epoch's last update spoils the scored ones alone."""
-    return all(math.isfinite(value) for key, value in line.items() if key.endswith("_loss"))
 
 
 def _one_line(error: Exception) -> str:

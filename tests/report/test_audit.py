@@ -10,8 +10,9 @@ from lbt import records, runtime, sweep
 from lbt.cli import main
 from lbt.config import CONFIG_DIR, resolve
 from lbt.identity import identity, run_id, to_json
-from lbt.report.audit import markdown
-from lbt.report.switch_effects import effect
+from lbt.report.audit import markdown, switch_effects
+from lbt.report.audit.switch_effects import effect
+from lbt.report.frame import load
 
 PIXELS = "a" * 16
 
@@ -65,7 +66,7 @@ def test_a_planted_effect_is_found_with_its_sign(tmp_path):
     make_all(tmp_path, [85.0, 86.0, 87.0], "batch=1024", "audit=row02_alpha")
     make_all(tmp_path, [75.0, 76.0, 77.0], "batch=1024", "audit=row05_norm_clamp")
     make_all(tmp_path, [80.1, 81.4, 82.2], "batch=1024", "audit=row03_floor")
-    text = markdown(tmp_path)
+    text = markdown(load(tmp_path))
     assert lines(text, "2. ")[0] == (
         "| tvlars | 1,024 | 12 | 20 | 81.00 ± 1.00 (n=3) | 86.00 ± 1.00 (n=3) | +5.00 [+2.73, +7.27]: higher |"
     )
@@ -84,21 +85,21 @@ def test_a_planted_effect_is_found_with_its_sign(tmp_path):
 def test_one_seed_is_too_few(tmp_path):
     make_all(tmp_path, [80.0, 81.0, 82.0], "batch=1024")
     make_all(tmp_path, [90.0], "batch=1024", "audit=row02_alpha")
-    (line, _) = lines(markdown(tmp_path), "2. ")
+    (line, _) = lines(markdown(load(tmp_path)), "2. ")
     assert line.endswith("| 90.00 (n=1) | +9.00 (n too small for an interval) |")
 
 
 def test_networks_that_stay_at_chance_have_no_spread(tmp_path):
     make_all(tmp_path, [10.0, 10.0], "batch=1024")
     make_all(tmp_path, [10.0, 10.0], "batch=1024", "audit=row02_alpha")
-    assert lines(markdown(tmp_path), "2. ")[0].endswith("| +0.00 [+0.00, +0.00]: no effect shown |")
+    assert lines(markdown(load(tmp_path)), "2. ")[0].endswith("| +0.00 [+0.00, +0.00]: no effect shown |")
 
 
 def test_diverged_runs_are_counted_and_not_averaged(tmp_path):
     make_all(tmp_path, [10.0, 10.0, 10.0], "batch=16384", status="diverged")
     make_all(tmp_path, [70.0, 71.0], "batch=16384", "audit=row07_scaling")
     make(tmp_path, 10.0, "tvlars_audit", "batch=16384", "audit=row07_scaling", seed=2, status="diverged")
-    assert lines(markdown(tmp_path), "7. Where batch/256 enters: TVLARS")[1] == (
+    assert lines(markdown(load(tmp_path)), "7. Where batch/256 enters: TVLARS")[1] == (
         "| tvlars | 16,384 | 1088 | 20 | 3 diverged | 70.50 ± 0.71 (n=2, 1 diverged) "
         "| no means to compare; diverged: 3 of 3 without, 1 of 3 with |"
     )
@@ -112,7 +113,7 @@ def test_each_optimizer_is_compared_with_itself_and_where_the_switch_acts(tmp_pa
     make_all(tmp_path, [66.0, 67.0], "batch=1024", "optimizer=lars", "audit=row06_denominator", **lars_lamb)
     make_all(tmp_path, [40.0, 41.0], "batch=1024", experiment="tvlars_audit_nowa")
     make_all(tmp_path, [20.0, 21.0], "batch=1024", "audit=row10_nowa", experiment="tvlars_audit_nowa")
-    text = markdown(tmp_path)
+    text = markdown(load(tmp_path))
     assert [line.split(" | ")[:3] for line in lines(text, "8. ")] == [
         ["| lamb", "1,024", "12"],
         ["| lamb", "16,384", "1088"],
@@ -128,7 +129,7 @@ def test_runs_on_other_pixels_or_of_another_length_are_never_compared(tmp_path):
     make_all(tmp_path, [80.0, 81.0], "batch=1024", fingerprint="b" * 16)
     make_all(tmp_path, [80.0, 81.0], "batch=1024", "epochs=100")
     make_all(tmp_path, [90.0, 91.0], "batch=1024", "audit=row02_alpha")
-    found = [line for line in lines(markdown(tmp_path), "2. ") if "1,024" in line]
+    found = [line for line in lines(markdown(load(tmp_path)), "2. ") if "1,024" in line]
     assert [line.split(" | ")[4:] for line in found] == [
         ["-", "90.50 ± 0.71 (n=2)", "not measured yet", f"{PIXELS} |"],
         ["80.50 ± 0.71 (n=2)", "-", "not measured yet", f"{'b' * 16} |"],
@@ -140,7 +141,7 @@ def test_short_runs_are_told_apart_from_longer_ones(tmp_path):
     make_all(tmp_path, [85.0, 86.0, 87.0], "batch=1024", "audit=row02_alpha")
     make_all(tmp_path, [50.0, 51.0, 52.0], experiment="tvlars_audit_short")
     make_all(tmp_path, [40.0, 41.0, 42.0], "audit=row02_alpha", experiment="tvlars_audit_short")
-    text = markdown(tmp_path)
+    text = markdown(load(tmp_path))
     effects = {tuple(line.split(" | ")[1:4:2]): line.split(" | ")[6].split()[0] for line in lines(text, "2. ")}
     assert effects == {("512", "2"): "-10.00", ("1,024", "20"): "+5.00", ("16,384", "20"): "not"}
     assert "- 6 runs of 2 epochs" in text and "- 6 runs of 20 epochs" in text and "lambda of TVLARS 0.05" in text
@@ -161,3 +162,27 @@ def test_the_command_writes_the_page_with_all_twenty_rows_and_real_commands(tmp_
         assert (CONFIG_DIR / "experiment" / f"{experiment}.yaml").exists()
     assert main(["audit", "--results-dir", str(tmp_path / "none")]) == 2
     assert "no such folder" in capsys.readouterr().err
+
+
+def test_an_experiment_that_leaves_the_precision_to_the_machine_is_compared(tmp_path):
+    """Its grid says `auto`, a record what that became; an effect is of one precision."""
+    for precision, gain in (("bf16", 1.0), ("fp32", 2.0)):
+        make_all(tmp_path, [80.0, 81.0], "batch=1024", f"precision={precision}")
+        with_it = [80.0 + gain, 81.0 + gain]
+        make_all(tmp_path, with_it, "batch=1024", f"precision={precision}", "audit=row02_alpha")
+    by_id = {run["id"]: run for _, run in load(tmp_path).runs.iterrows()}
+    grid = switch_effects.grid("tvlars_audit", "precision=auto")
+    found = switch_effects.of_experiment("tvlars_audit", grid, by_id)["row02_alpha"]
+    effects = {
+        line.precision: effect(line.base.values, line.switched.values).difference for line in found if line.base.runs
+    }
+    assert effects == {"bf16": pytest.approx(1.0), "fp32": pytest.approx(2.0)}
+
+
+def test_damaged_records_are_named(tmp_path, capsys):
+    make_all(tmp_path, [80.0, 81.0], "batch=1024")
+    path = next((tmp_path / "runs" / "copied").iterdir())
+    path.write_text(path.read_text().replace("80.0", "99.0").replace("81.0", "99.0"))
+    assert main(["audit", "--results-dir", str(tmp_path)]) == 0
+    assert f"left out: {path}: edited" in capsys.readouterr().err
+    assert f"- left out: {path}: edited" in (tmp_path / "AUDIT.md").read_text()

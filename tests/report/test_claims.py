@@ -5,9 +5,9 @@ import pytest
 from conftest import REPOSITORY
 from scipy import stats
 
-from lbt.report import claims, claims_table
-from lbt.report.claims import FAILS, HOLDS, OPEN, Difference
-from lbt.report.evidence import Sample
+from lbt.report.claims import rules, table
+from lbt.report.claims.evidence import Sample
+from lbt.report.claims.rules import FAILS, HOLDS, OPEN, Difference
 from lbt.report.frame import load
 from lbt.report.tables import make
 
@@ -62,7 +62,7 @@ CASES = [
 @pytest.mark.parametrize(("rule", "plant", "true", "reversed_", "options"), CASES)
 def test_the_verdict_follows_the_planted_truth(rule, plant, true, reversed_, options):
     def judge(samples):
-        return claims_table.RULES[rule](samples, PLACES, claims.NEEDED, **options)
+        return table.RULES[rule](samples, PLACES, rules.NEEDED, **options)
 
     assert judge(plant(*true)).verdict == HOLDS
     assert judge(plant(*reversed_)).verdict == FAILS
@@ -77,13 +77,13 @@ def test_the_verdict_follows_the_planted_truth(rule, plant, true, reversed_, opt
 def test_a_place_without_runs_keeps_a_claim_about_every_place_open(rule):
     plant = {"beats_lars": duel(1.5), "initialisation": starts(0.05)}[rule]
     more = [*PLACES, ("classification", "tiny_imagenet", 512)]
-    finding = claims_table.RULES[rule](plant, more, claims.NEEDED)
+    finding = table.RULES[rule](plant, more, rules.NEEDED)
     assert finding.verdict == OPEN and "tiny_imagenet" in finding.missing
 
 
 def test_one_decided_contradiction_refutes_every_whatever_is_missing():
     samples = [sample(PLACES[0], "lars", 72.0), sample(PLACES[0], "tvlars", 70.0)]
-    assert claims_table.beats_lars(samples, PLACES, claims.NEEDED).verdict == FAILS
+    assert table.beats_lars(samples, PLACES, rules.NEEDED).verdict == FAILS
 
 
 def test_a_difference_within_its_noise_decides_nothing():
@@ -92,19 +92,19 @@ def test_a_difference_within_its_noise_decides_nothing():
         for place in PLACES
         for name, values in {"lars": (60.0, 70.0, 80.0), "tvlars": (61.0, 71.0, 81.0)}.items()
     ]
-    assert claims_table.beats_lars(noisy, PLACES, claims.NEEDED).verdict == OPEN
+    assert table.beats_lars(noisy, PLACES, rules.NEEDED).verdict == OPEN
 
 
 def test_a_run_that_diverged_is_no_gain_of_the_other_in_points():
     samples = [sample(PLACES[0], "tvlars", 75.0), sample(PLACES[0], "lars", 10.0, diverged=5)]
-    assert claims_table.up_to(samples, PLACES, claims.NEEDED, **UP_TO_2).verdict == OPEN
-    assert claims_table.beats_lars(samples, PLACES[:1], claims.NEEDED).verdict == HOLDS
+    assert table.up_to(samples, PLACES, rules.NEEDED, **UP_TO_2).verdict == OPEN
+    assert table.beats_lars(samples, PLACES[:1], rules.NEEDED).verdict == HOLDS
 
 
 def test_each_side_stands_at_its_best_rate():
     low = [sample(PLACES[0], "lars", 60.0, lr=1.0), sample(PLACES[0], "tvlars", 70.0, lr=1.0)]
-    assert claims_table.beats_lars(low, PLACES[:1], claims.NEEDED).verdict == HOLDS
-    assert claims_table.beats_lars([*low, sample(PLACES[0], "lars", 71.0, lr=2.0)], PLACES[:1], 3).verdict == FAILS
+    assert table.beats_lars(low, PLACES[:1], rules.NEEDED).verdict == HOLDS
+    assert table.beats_lars([*low, sample(PLACES[0], "lars", 71.0, lr=2.0)], PLACES[:1], 3).verdict == FAILS
 
 
 def test_the_interval_is_welchs():

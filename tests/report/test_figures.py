@@ -1,25 +1,31 @@
+import json
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
 from planted import plant
 from support import configure
 
-from lbt import runtime
+from lbt import records, runtime
 from lbt.cli import main
 from lbt.config import CONFIG_DIR
 from lbt.optim.tvlars import phi
 from lbt.report import figures
+from lbt.report.figures import norms
+from lbt.report.figures.kinds import KINDS
+from lbt.report.figures.points import points
+from lbt.report.figures.spec import Spec
 from lbt.report.frame import load
-from lbt.report.plots import KINDS, norms
-from lbt.report.plots.points import points
-from lbt.report.plots.style import Spec, context
+from lbt.report.kit import specs
+from lbt.report.kit.style import context
 
 
 def spec(name):
-    return Spec(**OmegaConf.to_container(OmegaConf.load(figures.FIGURES / f"{name}.yaml")))
+    return Spec(**specs.read(figures.GROUP, name))
 
 
 def record(results_dir, accuracy, *overrides, folder="tvlars_table1_x", seed=0, **more):
@@ -146,3 +152,25 @@ def test_the_computed_figures_are_the_optimizers_own_phi(tmp_path):
     assert len(line.get_ydata()) == 400
     expected = phi(123.0, alpha=1.0, lam=0.005, delay_steps=40, floor=0.064)
     assert line.get_ydata()[123] == pytest.approx(expected) and line.get_xdata()[123] == 31.0
+
+
+@pytest.mark.parametrize("backend", ["no_such_backend", "module://no.such.module"])
+@pytest.mark.parametrize("verb", [["plots", "fig1_schedules"], ["reality"]])
+def test_a_window_system_chosen_outside_is_none_of_our_business(tmp_path, backend, verb):
+    config = replace(runtime.settle(configure("+experiment=reality_check_small_tune", "epochs=2")), study={"trial": 0})
+    plant(tmp_path, config, 40.0)
+    command = [sys.executable, "-m", "lbt", *verb, "--results-dir", str(tmp_path)]
+    done = subprocess.run(command, env={**os.environ, "MPLBACKEND": backend}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_what_records_say_is_no_formula_in_a_figure(tmp_path):
+    for batch in (512, 1024):
+        path = record(tmp_path, 80.0, f"batch={batch}", "optimizer=lars")
+        first, *lines, last = path.read_text().splitlines()
+        run = json.loads(first)
+        run["provenance"]["data"] = "my $\\frac{$ data"
+        records.RecordWriter(path, [json.dumps(run), *lines]).end("done", json.loads(last)["summary"])
+    assert main(["plots", "accuracy_by_batch", "--results-dir", str(tmp_path)]) == 0
+    assert (tmp_path / "figures" / "accuracy_by_batch.png").stat().st_size > 1000

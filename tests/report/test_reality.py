@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support import configure
 
-from lbt import records, runtime
+from lbt import records, runtime, sweep
 from lbt.cli import main
 from lbt.errors import UserError
 from lbt.identity import identity, run_id, to_json
@@ -277,7 +277,7 @@ def test_the_drawn_schedule_is_the_formula(full):
 
 def test_without_final_runs_the_figures_that_need_them_are_not_drawn(planted, tmp_path):
     planted.tune("nesterov", [30.0, 40.0])
-    assert draw(planted.results(), tmp_path / "figures") == [f"{NAME}_best_of_k"]
+    assert draw(planted.results(), tmp_path / "figures").keys() == {f"{NAME}_best_of_k"}
 
 
 def test_steps_to_target_are_medians_and_perfect_scaling_halves_them():
@@ -301,6 +301,54 @@ def test_steps_to_target_are_medians_and_perfect_scaling_halves_them():
     assert lines["lars"] == [[512, 300]]  # most of its runs never reached it at 4,096
     assert lines["perfect scaling"] == [[512, 200], [4096, 25], [16384, 6.25]]
     assert steps_to_target(Results(one, {}, {}, finals[:1], [])) is None
+
+
+def test_damaged_trials_are_named_when_one_is_chosen(planted, capsys):
+    planted.tune("nesterov", [30.0, 40.0])
+    path = records.find(planted.folder, run_id(identity(trial("nesterov", 1)), "f" * 16))
+    path.write_text(path.read_text().replace("40.0", "41.0"))
+    assert planted.choose()["nesterov"].trial == 0
+    assert f"left out: {path}: edited" in capsys.readouterr().err
+
+
+def test_a_trial_run_before_its_study_takes_its_place_in_it(planted):
+    planted.tune("nesterov", [30.0])
+    early = replace(trial("nesterov", 1), study=None)
+    planted.write(early, "val_accuracy", [1.0, 44.0])
+    none_of_it = replace(trial("nesterov", 2), study=None, lr=123.0)
+    planted.write(none_of_it, "val_accuracy", [1.0, 77.0])
+    one = planted.choose()["nesterov"]
+    assert (one.trial, one.score, one.trials) == (1, 44.0, 2)
+    found = planted.results()
+    assert list(found.trials["nesterov", BATCH].runs["study.trial"]) == [0, 1]
+    assert "1 runs in the folder of reality_check_small_tune are none of its grid" in found.notes
+
+
+def test_a_final_run_made_before_its_study_counts(planted):
+    for optimizer in ("nesterov", "lars", "lamb", "tvlars"):
+        planted.tune(optimizer, [30.0, 40.0])
+    picked = planted.choose()
+    words = ["+experiment=reality_check_small_final", f"results_dir='{planted.folder}'"]
+    own = [job.config for job in sweep.grid(words) if job.config.optimizer["name"] == "nesterov"]
+    for config in own:
+        value = 50.0 + config.seed - (10 if "variant" in config.study else 0)
+        planted.write(replace(runtime.settle(config), study=None), "test_accuracy", [1.0, value])
+    found = planted.results()
+    assert found.final("nesterov", BATCH).values == [51.0, 52.0, 53.0, 54.0, 55.0]
+    variants = {final.variant: final.values[0] for final in found.finals}
+    assert len(variants) > 1 and set(variants.values()) == {51.0, 41.0}
+    assert {final.chosen for final in found.finals} == {picked["nesterov"].id}
+
+
+def test_final_runs_that_differ_in_a_setting_where_null_and_zero_differ_are_not_one_sample(planted):
+    planted.tune("nesterov", [30.0, 40.0])
+    origin = planted.choose()["nesterov"].id
+    planted.final("nesterov", [45.0, 46.0, 47.0], origin)
+    planted.base = {"nesterov": replace(planted.base["nesterov"], bias_lr_factor=0.0)}
+    planted.final("nesterov", [15.0, 16.0, 17.0], origin)
+    found = planted.results()
+    assert found.final("nesterov", BATCH) is None
+    assert any("runs of differing settings, left out" in note for note in found.notes)
 
 
 @pytest.mark.parametrize("name", study.names())

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lbt.report.reality import emit, statistics
+from lbt.report.kit.wording import p_value
+from lbt.report.reality import statistics
+from lbt.report.reality.tables import files
 from lbt.sweep.tuning import FEWEST_SEEDS
 
 
@@ -85,7 +87,7 @@ def test_samples_too_small_for_an_interval_are_not_tested():
 
 
 def test_a_tiny_p_value_is_latex():
-    assert r"\textless{} 0.0001" in emit.latex([{"p": emit.p_value(1e-9)}])
+    assert r"\textless{} 0.0001" in files([{"p": p_value(1e-9)}])["tex"]
 
 
 def test_holm_on_a_worked_example():

@@ -13,10 +13,11 @@ from planted import make
 
 from lbt import records
 from lbt.cli import main
-from lbt.report import layout
 from lbt.report.frame import load
+from lbt.report.kit import escape, render
 from lbt.report.tables import make as make_table
 from lbt.report.tables import names, write_tables
+from lbt.report.tables.grid import Table
 
 TABLE1 = ("data=cifar10", "epochs=100", "lr_scaling=linear", "precision=bf16")
 
@@ -30,7 +31,7 @@ def quickstart(results_dir):
 
 
 def text_of(table):
-    return layout.markdown(table.page())
+    return render.markdown(table.page())
 
 
 def test_mean_spread_and_n(tmp_path):
@@ -92,7 +93,7 @@ def test_a_cell_of_mixed_settings_shows_no_figure_and_names_them(tmp_path):
     make(tmp_path, 10.0, "optimizer=lars", "batch=64", "optimizer.eta=0.01", "seed=1")
     table = quickstart(tmp_path)
     assert "mixed settings |" in text_of(table)
-    assert "optimizer.eta: 0.001 | 0.01" in text_of(table)
+    assert "optimizer.eta: 0.001 against 0.01" in text_of(table)
     assert "90.00" not in text_of(table)
     (row,) = [row for row in rows(table.csv()) if row["runs"]]
     assert (row["n"], row["mean"], row["status"]) == ("0", "", "mixed")
@@ -206,7 +207,7 @@ def test_the_best_of_a_row_is_marked_in_each_block_alone(tmp_path):
     first, second = (next(row for row in page.sections[0].rows if row[1].text == rate) for rate in "23")
     assert [entry.text for entry in first if entry.best] == ["81.42", "83.00 (n=1)", "40.00 (n=1)"]
     assert [entry.text for entry in second if entry.best] == ["81.56"]  # none where all diverged
-    assert r"\textbf{83.00 (n=1)}" in layout.latex(page) and "**83.00 (n=1)**" in layout.markdown(page)
+    assert r"\textbf{83.00 (n=1)}" in render.latex(page) and "**83.00 (n=1)**" in render.markdown(page)
 
 
 def test_the_figures_runs_that_depart_from_table_1_do_not_enter_it(tmp_path):
@@ -224,7 +225,7 @@ LATEX_LETTERS = "50 % of $x_1 & {y} #2 ~ ^ \\ < > | * ± −"
 
 
 def test_latex_escapes_what_would_break_it():
-    text = layout.escape(LATEX_LETTERS + " `runs/*/<id>.jsonl`")
+    text = escape.latex_of_markup(LATEX_LETTERS + " `runs/*/<id>.jsonl`")
     assert r"\%" in text and r"\_1" in text and r"\textbackslash{} " in text and r"\texttt{runs/" in text
     assert not re.search(r"(?<!\\)[%$#&]", text)
 
@@ -234,7 +235,8 @@ def test_latex_escapes_what_would_break_it():
 def test_latex_compiles(tmp_path, name):
     page = make_table(name, load(REPOSITORY / "results")).page()
     page.legend.append(LATEX_LETTERS)
-    (tmp_path / "table.tex").write_text(layout.latex(page))
+    page.notes.append(f"`{LATEX_LETTERS} 漢字 `\n\n{LATEX_LETTERS}")
+    (tmp_path / "table.tex").write_text(render.latex(page))
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout[-2000:]
@@ -283,3 +285,50 @@ def test_a_record_of_an_older_program_is_read(tmp_path):
     path.write_text("\n".join([json.dumps(older), *rest, json.dumps(end)]) + "\n")
     make(tmp_path, 92.0, "optimizer=lars", "batch=64", "seed=1")
     assert "91.00 ± 1.41 (n=2)" in text_of(quickstart(tmp_path))
+
+
+def table_by(results_dir, **changes):
+    spec = {"title": "Mine", "about": "About it.", "select": {}, "rows": ["optimizer.lam"], "columns": ["batch"]}
+    return Table("mine", {**spec, "metric": "test_accuracy", **changes}, load(results_dir))
+
+
+def test_a_row_key_that_some_runs_lack_has_a_row_of_its_own(tmp_path):
+    make(tmp_path, 90.0, "optimizer=lars", "batch=64")
+    make(tmp_path, 80.0, "optimizer=tvlars", "batch=64", "optimizer.lam=0.01")
+    make(tmp_path, 70.0, "optimizer=tvlars", "batch=64", "optimizer.lam=0.001")
+    table = table_by(tmp_path)
+    assert [[entry.text for entry in row] for row in table.page().sections[0].rows] == [
+        ["-", "90.00 (n=1)"], ["0.001", "70.00 (n=1)"], ["0.01", "80.00 (n=1)"],
+    ]  # fmt: skip
+    assert [row["optimizer.lam"] for row in rows(table.csv())] == ["", "0.001", "0.01"]
+    in_sections = table_by(tmp_path, sections=["optimizer.lam"], rows=["optimizer.name"])
+    assert [section.title for section in in_sections.page().sections] == ["-", "0.001", "0.01"]
+    assert "## 0.001" in text_of(in_sections)
+
+
+HOSTILE = "=1|`x` <script>alert(1)</script> [l](javascript:x) $y$ \\input{z}\n\n## Forged\n\n| forged | 99 |"
+
+
+@pytest.mark.parametrize("field", ["data", "device_name", "torch", "commit"])
+def test_what_a_records_provenance_says_is_shown_and_does_nothing(tmp_path, field):
+    path = make(tmp_path, 90.0, "optimizer=lars", "batch=64")
+    first, *lines, last = path.read_text().splitlines()
+    run = json.loads(first)
+    run["provenance"][field] = HOSTILE
+    records.RecordWriter(path, [json.dumps(run), *lines]).end("done", json.loads(last)["summary"])
+    assert write_tables(["quickstart"], tmp_path) == 0
+    written = {ending: (tmp_path / "tables" / f"quickstart.{ending}").read_text() for ending in ("md", "tex", "csv")}
+    assert "90.00 (n=1)" in written["md"]
+    for line in written["md"].splitlines():
+        assert "<script>" not in line and "](javascript" not in line
+        assert not line.startswith(("## Forged", "| forged"))
+    assert r"\input" not in written["tex"] and not re.search(r"(?<!\\)\$", written["tex"])
+    assert not [cell for row in csv.reader(written["csv"].splitlines()) for cell in row if cell.startswith("=")]
+
+
+def test_the_files_of_damaged_records_are_named_whatever_their_names_hold(tmp_path):
+    make(tmp_path, 90.0, "optimizer=lars", "batch=64")
+    odd = tmp_path / "runs" / "quickstart" / "a|b <img src=x> `c`.jsonl"
+    odd.write_text("not a record\n")
+    text = text_of(quickstart(tmp_path))
+    assert r"a\|b &lt;img src=x> \`c\`.jsonl" in text and "<img" not in text

@@ -2,58 +2,61 @@
 
 import math
 import statistics as plain
-from collections.abc import Callable, Iterator
-from io import BytesIO
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from lbt.identity import from_json
 from lbt.records import replace_file
+from lbt.report.kit import escape
+from lbt.report.kit.style import DASHES, context, encode, finish, line_style, panels
 from lbt.report.reality.results import Results, curves, reach
 from lbt.report.reality.study import Final
 from lbt.schedules import SCHEDULES
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")  # Okabe and Ito
-MARKERS = "osD^vPX*"
-STYLE = {
-    "svg.hashsalt": "lbt",
-    "svg.fonttype": "path",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
+TARGET = {"color": "#555555", "linestyle": (0, (5, 1.5)), "linewidth": 1}
+PERFECT = {"color": "#555555", "linestyle": (0, (1, 1.2)), "linewidth": 1}
+
+CAPTIONS = {
+    "best_of_k": "Validation accuracy expected of the best of k trials; the band holds 10 % to 90 % of the draws",
+    "boxes": "Test accuracy over seeds: minimum, quartiles, maximum; dashed: the target",
+    "schedules": "The chosen schedules",
+    "steps_to_target": "Updates to the target against the batch size",
 }
 
 
-def draw(results: Results, folder: Path) -> list[str]:
-    """Writes each figure there are runs for as `<folder>/<study>_<name>.svg` and `.png`; returns their names."""
+def draw(results: Results, folder: Path) -> dict[str, str]:
+    """Writes each figure there are runs for as `<folder>/<study>_<name>.svg` and `.png`; returns name -> caption."""
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = []
-    with matplotlib.rc_context(STYLE):
+    drawn = {}
+    with context():
         for name, make in FIGURES.items():
             figure = make(results)
             if figure is None:
                 continue
-            name = f"{results.study.name}_{name}"
-            for kind, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
-                buffer = BytesIO()
-                figure.savefig(buffer, format=kind, metadata=metadata, dpi=160)
-                replace_file(folder / f"{name}.{kind}", buffer.getvalue())
-            drawn.append(name)
+            file = f"{results.study.name}_{name}"
+            for ending, content in encode(figure, CAPTIONS[name], results.study.title, "lbt reality").items():
+                replace_file(folder / f"{file}.{ending}", content)
+            drawn[file] = CAPTIONS[name]
     return drawn
 
 
-def _colour(results: Results, name: str) -> tuple[str, str]:
-    """Returns an optimizer's colour and marker, the same in every figure of a study."""
-    index = results.study.contestants.index(name)
-    return COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+def _style(results: Results, name: str) -> dict[str, Any]:
+    """Returns an optimizer's colour, dashes and marker, the same in every figure of a study."""
+    return line_style(results.study.contestants.index(name))
 
 
-def _panels(count: int, width: float = 3.6) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(width * count + 0.6, 3.2), layout="constrained")
-    return figure, list(figure.subplots(1, count, squeeze=False)[0])
+def _handles(results: Results, names: Iterable[str]) -> list[Line2D]:
+    return [Line2D([], [], label=name, **_style(results, name)) for name in names]
+
+
+def _row(count: int, width: float = 3.4) -> tuple[Figure, list[Axes]]:
+    figure, grid = panels(1, count, width=max(width, 6.0 / count), height=2.6)  # the title needs six inches
+    return figure, grid[0]
 
 
 def best_of_k(results: Results) -> Figure | None:
@@ -62,20 +65,21 @@ def best_of_k(results: Results) -> Figure | None:
     batches = [batch for batch in results.study.batches if any(row["batch"] == batch for row in rows)]
     if not batches:
         return None
-    figure, panels = _panels(len(batches))
-    for axes, batch in zip(panels, batches, strict=True):
+    figure, row = _row(len(batches))
+    for axes, batch in zip(row, batches, strict=True):
         for name in results.study.contestants:
             own = [row for row in rows if (row["batch"], row["optimizer"]) == (batch, name)]
             if not own:
                 continue
-            colour, marker = _colour(results, name)
-            k = [row["trials"] for row in own]
-            axes.plot(k, [row["expected %"] for row in own], color=colour, marker=marker, markersize=3, label=name)
+            k, style = [row["trials"] for row in own], _style(results, name)
+            axes.plot(k, [row["expected %"] for row in own], **style)
             low, high = zip(*(row["10 % to 90 %"] for row in own), strict=True)
-            axes.fill_between(k, low, high, color=colour, alpha=0.12, linewidth=0)
-        axes.set(title=f"batch {batch:,}", xlabel="trials", ylabel="validation accuracy of the best, %")
-    panels[-1].legend(frameon=False)
-    return figure
+            axes.fill_between(k, low, high, color=style["color"], alpha=0.12, linewidth=0)
+        axes.set(title=f"batch {batch:,}", xlabel="trials")
+    row[0].set_ylabel("validation accuracy of the best (%)")
+    seen = {row["optimizer"] for row in rows}
+    names = [name for name in results.study.contestants if name in seen]
+    return finish(figure, CAPTIONS["best_of_k"], [results.study.title], _handles(results, names))
 
 
 def boxes(results: Results) -> Figure | None:
@@ -86,18 +90,19 @@ def boxes(results: Results) -> Figure | None:
     found = [finals for finals in found if finals]
     if not found:
         return None
-    figure, panels = _panels(len(found), width=max(3.6, 0.55 * max(map(len, found))))
-    for axes, finals in zip(panels, found, strict=True):
+    figure, row = _row(len(found), width=max(3.4, 0.55 * max(map(len, found))))
+    for axes, finals in zip(row, found, strict=True):
         values = [final.values for final in finals]
         boxes = axes.boxplot(values, whis=(0, 100), patch_artist=True, medianprops={"color": "black"}, widths=0.6)
         for patch, final in zip(boxes["boxes"], finals, strict=True):
-            patch.set(facecolor=_colour(results, final.optimizer)[0], alpha=0.3 if final.variant else 0.75)
-        labels = [f"{final.variant or final.optimizer} (n={len(final.values)})" for final in finals]
+            patch.set(facecolor=_style(results, final.optimizer)["color"], alpha=0.3 if final.variant else 0.75)
+        labels = [escape.figure(f"{final.variant or final.optimizer} (n={len(final.values)})") for final in finals]
         axes.set_xticks(range(1, len(finals) + 1), labels, rotation=40, ha="right")
-        axes.axhline(results.study.target, color="grey", linestyle="--", linewidth=1)
-        axes.annotate("target", (1.01, results.study.target), xycoords=("axes fraction", "data"), va="center")
-        axes.set(title=f"batch {finals[0].batch:,}", ylabel="test accuracy, %")
-    return figure
+        axes.axhline(results.study.target, **TARGET)
+        axes.set(title=f"batch {finals[0].batch:,}")
+    row[0].set_ylabel("test accuracy (%)")
+    handles = [Line2D([], [], label=f"target, {results.study.target:g} %", **TARGET)]
+    return finish(figure, CAPTIONS["boxes"], [results.study.title], handles)
 
 
 def schedules(results: Results) -> Figure | None:
@@ -106,17 +111,17 @@ def schedules(results: Results) -> Figure | None:
     found = [finals for finals in pairs if all(finals)]
     if not found:
         return None
-    figure = Figure(figsize=(7.8, 2.9 * len(found) + 0.2), layout="constrained")
-    for row, finals in zip(figure.subplots(len(found), 2, squeeze=False), found, strict=True):
+    figure, grid = panels(len(found), 2, width=3.4, height=2.5, sharey=False)
+    for row, finals in zip(grid, found, strict=True):
         for index, final in enumerate(finals):
             steps, rates, peak = rate(final)
-            look = {"color": _colour(results, final.optimizer)[0], "linestyle": "--" if index else "-"}  # may coincide
+            look = {"color": _style(results, final.optimizer)["color"], "linestyle": DASHES[index]}  # may coincide
             row[0].plot(steps, rates, label=f"{final.optimizer}, peak {peak:.3g}", **look)
             row[1].plot(steps, [value / peak for value in rates], **look)
         row[0].set(yscale="log", xlabel="update", ylabel="learning rate", title=f"batch {finals[0].batch:,}")
         row[1].set(xlabel="update", ylabel="share of the peak")
-        row[0].legend(frameon=False)
-    return figure
+        row[0].legend()
+    return finish(figure, CAPTIONS["schedules"], [results.study.title], [])
 
 
 def rate(final: Final) -> tuple[list[int], list[float], float]:
@@ -134,20 +139,18 @@ def steps_to_target(results: Results) -> Figure | None:
     lines = [(name, points) for name, points in lines if points]
     if len({batch for _, points in lines for batch, _ in points}) < 2:
         return None  # one batch size shows no scaling
-    figure = Figure(figsize=(4.8, 3.4), layout="constrained")
-    axes = figure.subplots()
+    figure, (axes,) = _row(1)
     for name, points in lines:
-        colour, marker = _colour(results, name)
-        axes.plot(*zip(*points, strict=True), color=colour, marker=marker, label=name)
+        axes.plot(*zip(*points, strict=True), label=name, **_style(results, name))
     batch, steps = min(point for _, points in lines for point in points)
     batches = sorted({batch, *results.study.batches})
-    axes.plot(batches, [steps * batch / x for x in batches], color="grey", linestyle=":", label="perfect scaling")
+    axes.plot(batches, [steps * batch / x for x in batches], label="perfect scaling", **PERFECT)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
     axes.set_xticks(batches, [f"{x:,}" for x in batches])
     axes.set(xlabel="batch size", ylabel=f"updates to {results.study.target:g} % test accuracy (median)")
-    axes.legend(frameon=False)
-    return figure
+    handles = [*_handles(results, [name for name, _ in lines]), Line2D([], [], label="perfect scaling", **PERFECT)]
+    return finish(figure, CAPTIONS["steps_to_target"], [results.study.title], handles)
 
 
 def _reached(results: Results, name: str) -> Iterator[tuple[int, float]]:

@@ -4,12 +4,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from lbt.errors import UserError
 from lbt.records import replace_file
 from lbt.report import overview
-from lbt.report.frame import load
-from lbt.report.reality import emit, study
-from lbt.report.reality.figures import draw
+from lbt.report.frame import load, refuse_missing
+from lbt.report.kit.backend import import_matplotlib
+from lbt.report.kit.render import markdown_list
+from lbt.report.kit.wording import stands_on
+from lbt.report.reality import study, tables
 from lbt.report.reality.results import TABLES, Results, gather
 from lbt.report.reality.verdict import verdict
 
@@ -36,13 +40,6 @@ CAPTIONS = {
     "chosen": "The chosen settings, by `lbt reality choose`.",
 }
 
-FIGURES = {
-    "best_of_k": "Validation accuracy expected of the best of k trials; the band holds 10 % to 90 % of the draws",
-    "boxes": "Test accuracy over seeds: minimum, quartiles, maximum; dashed: the target",
-    "schedules": "The chosen schedules",
-    "steps_to_target": "Updates to the target against the batch size",
-}
-
 
 def write(names: Sequence[str], results_dir: str | Path) -> int:
     """Writes the page, and each study's tables and figures, and returns the exit code.
@@ -56,8 +53,7 @@ def write(names: Sequence[str], results_dir: str | Path) -> int:
     """
     results_dir = Path(results_dir)
     wanted = [study.read(name) for name in names or study.names()]
-    if not results_dir.is_dir():
-        raise UserError(f"{results_dir}: no such folder; lbt train writes one, --results-dir names another")
+    refuse_missing(results_dir)
     frame = load(results_dir)
     gathered = [gather(one, frame, results_dir) for one in wanted]
     gathered = [results for results in gathered if results.trials or results.finals or names]
@@ -82,18 +78,24 @@ def _section(results: Results, results_dir: Path) -> list[str]:
         parts.append(f"- Batch {batch:,}: {sentence}")
         print(f"{one.name}, batch {batch}: {sentence}")
     parts.append("")
+    folder = results_dir / "tables"
+    folder.mkdir(exist_ok=True)
     for name, make in TABLES.items():
         rows = make(results)
         if not rows:
             continue
-        emit.write(results_dir / "tables", f"{one.name}_{name}", rows)
+        files = tables.files(rows)
+        for ending, text in files.items():
+            replace_file(folder / f"{one.name}_{name}.{ending}", text.encode())
         if CAPTIONS[name]:
-            parts += [CAPTIONS[name], "", *emit.markdown(rows), ""]
-    for name in draw(results, results_dir / "figures"):
-        caption = FIGURES[name.removeprefix(f"{one.name}_")]
+            parts += [CAPTIONS[name], "", files["md"]]
+    import_matplotlib()
+    from lbt.report.reality.figures import draw  # only here, so that a mistake does not wait for it
+
+    for name, caption in draw(results, results_dir / "figures").items():
         parts += [f"![{caption}](figures/{name}.svg)", "", f"{caption}.", ""]
     if results.notes:
-        parts += ["Notes:", "", *(f"- {note}" for note in results.notes), ""]
+        parts += ["Notes:", "", *markdown_list(results.notes), ""]
     return parts
 
 
@@ -105,21 +107,13 @@ def _standing(results: Results) -> list[str]:
     }
     lines = []
     for kind, frames in kinds.items():
-        rows = [row for frame in frames for _, row in frame.iterrows()]
-        if not rows:
-            continue
-
-        def values(column: str, rows: Sequence = rows) -> str:
-            return ", ".join(sorted({str(row[column]) for row in rows}))
-
-        lines.append(
-            f"- {kind}: {len(rows)} runs, {values('epochs')} epochs of {values('model.name')} on {values('origin')} "
-            f"(pixels {values('fingerprint')}); {values('precision')}; {values('device')}, torch {values('torch')}; "
-            f"lbt {values('commit')}."
-        )
+        if frames:
+            runs = pd.concat(frames)
+            epochs = ", ".join(sorted(set(runs["epochs"].astype(str))))
+            lines.append(stands_on(runs.__getitem__, f"{kind}: {len(runs)} runs, {epochs} epochs of"))
     rule = results.study.rule
     lines.append(
-        f"- Rule: the highest {rule.metric.replace('_', ' ')}, {'last' if rule.epoch == 'last' else 'best'} epoch; "
+        f"Rule: the highest {rule.metric.replace('_', ' ')}, {'last' if rule.epoch == 'last' else 'best'} epoch; "
         f"target {results.study.target:g} %, margin {results.study.margin:g} % points."
     )
-    return lines
+    return markdown_list(lines)

@@ -9,8 +9,8 @@ from typing import Any
 
 from lbt.errors import UserError
 from lbt.report.frame import Frame
+from lbt.report.kit.wording import p_value, percent
 from lbt.report.reality import statistics
-from lbt.report.reality.emit import p_value, percent
 from lbt.report.reality.selection import choice
 from lbt.report.reality.study import Final, Study, Trials, finals, trials
 from lbt.sweep.tuning import chosen_trials
@@ -56,7 +56,7 @@ def gather(study: Study, frame: Frame, results_dir: str | Path) -> Results:
         UserError: its records stand on different data or lengths.
     """
     notes = [f"left out: {problem}" for problem in frame.problems]
-    made = trials(study, frame)
+    made = trials(study, frame, results_dir, notes)
     path = chosen_trials.path_of(results_dir, study.name)
     written = chosen_trials.read(path) if path.exists() else []
     choices = {(one.optimizer, one.batch): one for one in written}
@@ -70,7 +70,7 @@ def gather(study: Study, frame: Frame, results_dir: str | Path) -> Results:
             notes.append(f"unequal effort at batch {batch}, finished trials: {listed}")
     if unfinished := sum(found.unfinished for found in made.values()):
         notes.append(f"{unfinished} trials are not finished and do not count yet")
-    found = finals(study, frame, [one.id for one in written], notes)
+    found = finals(study, frame, [one.id for one in written], results_dir, notes)
     return Results(study, made, choices, found, notes)
 
 

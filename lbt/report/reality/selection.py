@@ -6,7 +6,7 @@ from typing import Any
 
 from lbt import records
 from lbt.errors import UserError
-from lbt.report.frame import load
+from lbt.report.frame import load_or_refuse
 from lbt.report.reality.study import Trials, read, trials
 from lbt.sweep.tuning import chosen_trials, space
 
@@ -20,8 +20,8 @@ def choose(name: str, results_dir: str | Path) -> int:
         UserError: no such study, or not one trial to choose.
     """
     study = read(name)
-    made = trials(study, load(results_dir))
     choices, problems = [], []
+    made = trials(study, load_or_refuse(results_dir), results_dir, problems)
     for found in made.values():
         try:
             choices.append(choice(found))

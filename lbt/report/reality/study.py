@@ -1,6 +1,5 @@
 """What a study asks for, `configs/reality/<name>.yaml`, and the records that answer: its trials and final runs."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,8 @@ from lbt.config import CONFIG_DIR
 from lbt.config.binding import bind
 from lbt.errors import UserError, did_you_mean
 from lbt.report.frame import Frame, select
+from lbt.report.kit.cells import differing
+from lbt.report.reality.places import with_places
 
 STUDIES = CONFIG_DIR / "reality"
 FINISHED = ("done", "diverged", "oom", "failed")  # an end that came of the settings; the others may still go on
@@ -123,9 +124,16 @@ class Final:
     steps_per_epoch: int = 0
 
 
-def trials(study: Study, frame: Frame) -> dict[tuple[str, int], Trials]:
-    """Returns the trials made so far, by (optimizer, batch); contestants without any are absent."""
-    runs = _select(study, frame, study.tune, "study.trial")
+def trials(study: Study, frame: Frame, results_dir: str | Path, notes: list[str]) -> dict[tuple[str, int], Trials]:
+    """Returns the trials made so far, by (optimizer, batch); contestants without any are absent.
+
+    Args:
+        study: whose.
+        frame: all records.
+        results_dir: where they lie.
+        notes: a line is added for what is left out.
+    """
+    runs = _select(study, frame, study.tune, "study.trial", results_dir, notes)
     found = {}
     for key in [(optimizer, batch) for batch in study.batches for optimizer in study.contestants]:
         own = runs[(runs["optimizer.name"] == key[0]) & (runs["batch"] == key[1])] if len(runs) else runs
@@ -149,16 +157,17 @@ def _score(row: pd.Series, rule: Rule) -> float | None:
     return row["summary"].get(rule.metric)
 
 
-def finals(study: Study, frame: Frame, chosen: Sequence[str], notes: list[str]) -> list[Final]:
+def finals(study: Study, frame: Frame, chosen: Sequence[str], results_dir: str | Path, notes: list[str]) -> list[Final]:
     """Returns the final runs of the configurations chosen, the chosen ones before their ablations.
 
     Args:
         study: whose.
         frame: all records.
         chosen: ids of the trials that are chosen.
+        results_dir: where they lie.
         notes: a line is added for what is left out.
     """
-    runs = _select(study, frame, study.final, "study.chosen")
+    runs = _select(study, frame, study.final, "study.chosen", results_dir, notes)
     if runs.empty:
         return []
     current = runs["study.chosen"].isin(chosen)
@@ -173,8 +182,7 @@ def finals(study: Study, frame: Frame, chosen: Sequence[str], notes: list[str]) 
     for (optimizer, batch, variant, origin), own in runs.groupby(
         ["optimizer.name", "batch", "variant", "study.chosen"]
     ):
-        settings = {json.dumps({**one, "seed": 0}, sort_keys=True, default=str) for one in own["settings"]}
-        if len(settings) > 1:
+        if differing(own["settings"]):
             notes.append(f"{optimizer} at batch {batch}, {variant or 'chosen'}: runs of differing settings, left out")
             continue
         found.append(_final(optimizer, int(batch), variant, origin, own))
@@ -195,13 +203,19 @@ def _final(optimizer: str, batch: int, variant: str, origin: str, runs: pd.DataF
     )
 
 
-def _select(study: Study, frame: Frame, experiment: str, mark: str) -> pd.DataFrame:
+def _select(
+    study: Study, frame: Frame, experiment: str, mark: str, results_dir: str | Path, notes: list[str]
+) -> pd.DataFrame:
     """Returns an experiment's runs of the study's contestants and batches, all on the same data and length."""
-    runs = frame.runs
-    if runs.empty or mark not in runs:
-        return runs.iloc[:0]
-    runs = select(runs[runs[mark].notna()], {"experiment": experiment})
+    runs = select(frame.runs, {"experiment": experiment})
+    if runs.empty:
+        return runs
     runs = runs[runs["optimizer.name"].isin(study.contestants) & runs["batch"].isin(study.batches)]
+    runs, note = with_places(runs, experiment, mark, results_dir)
+    notes += [note] if note else []
+    if mark not in runs:
+        return runs.iloc[:0]
+    runs = runs[runs[mark].notna()]
     for key in STANDING:
         if key in runs and len(values := sorted(map(str, runs[key].dropna().unique()))) > 1:
             raise UserError(

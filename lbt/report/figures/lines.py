@@ -8,10 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from lbt.report.figures.points import Place, Point, points
+from lbt.report.figures.spec import Spec, axis_label, name_panels
 from lbt.report.frame import Frame
-from lbt.report.plots.points import Place, Point, points
-from lbt.report.plots.style import Spec, finish, line_style, name_panels, panels
-from lbt.report.published import Published
+from lbt.report.kit.published import Published
+from lbt.report.kit.style import finish, line_style, panels
 
 
 def draw(spec: Spec, frame: Frame) -> Figure | None:
@@ -36,8 +37,8 @@ def draw(spec: Spec, frame: Frame) -> Figure | None:
         if any(_failed(point) for point in found if point.panel[0] == row):
             low, high = axes_of_row[0].get_ylim()
             axes_of_row[0].set_ylim(low - (0.04 + 0.06 * len(series)) * (high - low), high)  # room for the crosses
-    name_panels(spec, grid, rows, columns, f"{spec.metric.replace('_', ' ')} (%)", spec.label(spec.x))
-    return finish(figure, spec, notes, _legend(spec, series, found), columns=6)
+    name_panels(spec, grid, rows, columns, axis_label(spec.metric, found[0].cell.metric), spec.label(spec.x))
+    return finish(figure, spec.title, notes, _legend(spec, series, found), columns=6)
 
 
 def _panel(

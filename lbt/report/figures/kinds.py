@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 from matplotlib.figure import Figure
 
+from lbt.report.figures import curves, lines, norms, schedules
+from lbt.report.figures.spec import Spec
 from lbt.report.frame import Frame
-from lbt.report.plots import curves, lines, norms, schedules
-from lbt.report.plots.style import Spec
 
 # A kind returns None where there is no record to draw.
 KINDS: dict[str, Callable[[Spec, Frame], Figure | None]] = {

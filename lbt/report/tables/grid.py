@@ -1,16 +1,16 @@
 """A table over a grid of settings: rows, blocks of columns, published figures beside ours."""
 
-import csv
-import io
 import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lbt.report.cells import Cell, Standing, make_cells
 from lbt.report.frame import Frame, select
-from lbt.report.layout import Entry, Page, Section
-from lbt.report.published import Published
+from lbt.report.kit import render
+from lbt.report.kit.cells import Cell, Standing, make_cells, metric_named
+from lbt.report.kit.published import Published
+from lbt.report.kit.render import Entry, Page, Section
+from lbt.report.kit.wording import order, setting
 
 PUBLISHED = "published"
 
@@ -31,6 +31,7 @@ class Table:
         self.sections, self.rows, self.columns = spec.get("sections", []), spec["rows"], spec["columns"]
         self.keys = [*self.sections, *self.rows, *self.columns]
         self.cells = make_cells(self.runs, self.keys, spec["metric"])
+        self.metric = metric_named(self.runs, spec["metric"])
 
     def _grid(self, keys: Sequence[str]) -> list[tuple]:
         """Returns every combination of `keys` a row, column or section stands for: expected, published or measured."""
@@ -54,7 +55,8 @@ class Table:
             for standing in list(dict.fromkeys(cell.standing for cell in here)) or [None]:
                 sections.append(self._section(fixed, standing, [cell for cell in here if cell.standing == standing]))
         about = " ".join(self.spec["about"].split())
-        return Page(self.spec["title"], about, sections, self._legend())
+        left_out = [f"left out: {problem}" for problem in self.problems]
+        return Page(self.spec["title"], about, sections, self._legend(), left_out)
 
     def _section(self, fixed: Mapping[str, Any], standing: Standing | None, cells: Sequence[Cell]) -> Section:
         blocks = self._blocks()
@@ -63,16 +65,16 @@ class Table:
         of_place = {tuple(cell.key[key] for key in self.keys): cell for cell in cells}
         grid = [row for row in self._grid(self.rows) if self._belongs(fixed, row, cells)]
         rows = []
-        for row in sorted(grid):
+        for row in sorted(grid, key=lambda row: tuple(map(order, row))):
             settings = {**fixed, **dict(zip(self.rows, row, strict=True))}
-            entries = [Entry(f"{value:g}" if isinstance(value, int | float) else str(value)) for value in row]
+            entries = [Entry(setting(value)) for value in row]
             for label, columns in blocks:
                 entries += self._entries(settings, columns, of_place, published=label == PUBLISHED)
             rows.append(entries)
         groups = [("", len(self.rows)), *[(label, len(columns)) for label, columns in blocks]]
         caption = standing.caption(cells) if standing else "No run yet."
         notes = [note for cell in cells for note in cell.notes()]
-        return Section(", ".join(map(str, fixed.values())), caption, groups, header, rows, notes)
+        return Section(", ".join(map(setting, fixed.values())), caption, groups, header, rows, notes)
 
     def _blocks(self) -> list[tuple[str, list[tuple]]]:
         """Returns (label, columns): the published block first, then one for each value of all but the last key."""
@@ -98,7 +100,8 @@ class Table:
             placed = {**settings, **dict(zip(self.columns[-len(column) :], column, strict=True))}
             if published:
                 value = self.published.value(placed)
-                texts.append("not at hand" if value is None else f"{value:.2f}")
+                texts.append("not at hand" if value is None else self.metric.number(value))
+                value = value if value is None or self.metric.higher_is_better else -value
             else:
                 cell = of_place.get(tuple(placed[key] for key in self.keys))
                 value = cell.worth() if cell else None
@@ -116,29 +119,26 @@ class Table:
 
     def _legend(self) -> list[str]:
         figure = self.spec["metric"].replace("_", " ")
-        best = "; bold: the highest mean of a row's block, which says nothing of chance" if "best" in self.spec else ""
+        which = "highest" if self.metric.higher_is_better else "lowest"
+        best = f"; bold: the {which} mean of a row's block, which says nothing of chance" if "best" in self.spec else ""
         lines = [
-            f"{figure} in % after the last epoch: mean ± standard deviation over n seeds; `-` not run{best}. "
+            f"{figure}{self.metric.in_unit} after the last epoch: mean ± standard deviation over n seeds; "
+            f"`-` not run{best}. "
             f"Each figure's runs are named in `{self.name}.csv`, a run's record is `runs/*/<id>.jsonl`. "
             f"Made by `lbt tables {self.name}`."
         ]
         if self.published:
             lines += ["", f"Published: {self.published.source}."]
-        return lines + [f"- left out: {problem}" for problem in self.problems]
+        return lines
 
     def csv(self) -> str:
         """Returns the table as CSV: a row for each cell with a run, and for each published one without."""
-        buffer = io.StringIO()
         figures = ["n", "mean", "sd", "min", "max", "status", "published", "origin", "fingerprint", "epochs", "runs"]
-        writer = csv.DictWriter(buffer, [*self.keys, *figures], lineterminator="\n")
-        writer.writeheader()
-        shown = set()
-        for cell in self.cells:
-            writer.writerow({**cell.key, **cell.figures(), "published": self.published.value(cell.key)})
-            shown.add(tuple(cell.key[key] for key in self.keys))
+        lines = [{**cell.key, **cell.figures(), "published": self.published.value(cell.key)} for cell in self.cells]
+        shown = {tuple(cell.key[key] for key in self.keys) for cell in self.cells}
         for place in itertools.product(self._grid([*self.sections, *self.rows]), self._grid(self.columns)):
             settings = dict(zip(self.keys, itertools.chain(*place), strict=True))
             value = self.published.value(settings)
             if (value is not None or not self.published) and tuple(settings.values()) not in shown:
-                writer.writerow({**settings, "n": 0, "status": "missing", "published": value})
-        return buffer.getvalue()
+                lines.append({**settings, "n": 0, "status": "missing", "published": value})
+        return render.csv(lines, [*self.keys, *figures])

@@ -7,9 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from lbt.report.figures.points import Point, points
+from lbt.report.figures.spec import Spec, axis_label, name_panels
 from lbt.report.frame import Frame
-from lbt.report.plots.points import Point, points
-from lbt.report.plots.style import Spec, finish, line_style, name_panels, panels
+from lbt.report.kit.style import finish, line_style, panels
 
 
 def draw(spec: Spec, frame: Frame) -> Figure | None:
@@ -27,10 +28,10 @@ def draw(spec: Spec, frame: Frame) -> Figure | None:
             for index, name in enumerate(series):
                 _line(axes, [point for point in here if point.series == name], index)
             axes.set_xlim(0, max(point.cell.standing.epochs for point in found))
-    name_panels(spec, grid, rows, columns, "test accuracy (%)", "epoch")
+    name_panels(spec, grid, rows, columns, axis_label(spec.metric, found[0].cell.metric), "epoch")
     handles = [Line2D([], [], label=spec.label(name), **_style(index)) for index, name in enumerate(series)]
     handles.append(Line2D([], [], label="diverged here", color="#555555", marker="x", linestyle=""))
-    return finish(figure, spec, notes, handles)
+    return finish(figure, spec.title, notes, handles)
 
 
 def _style(index: int) -> dict:

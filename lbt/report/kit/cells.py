@@ -1,4 +1,7 @@
-"""A table's cells: the runs that share one place in it, and what may be said of them."""
+"""A cell: the runs that share one place in a table or figure, and what may be said of them.
+
+What is "the same run but for its seed" is decided here, for all reports, by the identity that a run's id is made of.
+"""
 
 import json
 import math
@@ -10,11 +13,13 @@ from typing import Any
 
 import pandas as pd
 
+from lbt.report.kit.wording import counted, mean_and_spread, order, stands_on
+from lbt.tasks.metrics import Metric, metric_of
+
 _COLUMNS = (
     "id", "path", "status", "settings", "summary", "curve", "seed", "steps_per_epoch", "data.name", "model.name",
-    "protocol.name", "precision", "device", "torch", "commit",
+    "protocol.name", "precision", "device", "torch", "commit", "origin", "fingerprint",
 )  # fmt: skip
-_MAY_DIFFER = ("seed", "data.root")
 _STANDING = ("data.", "model.", "task.", "epochs")  # what settings begin with that all cells of one section share
 
 
@@ -30,14 +35,11 @@ class Standing:
     def caption(self, cells: Sequence["Cell"]) -> str:
         """Returns the sentence that says so."""
 
-        def values(column: str) -> str:
-            return ", ".join(sorted({str(value) for cell in cells for value in cell.runs[column]}))
+        def column(name: str) -> list:
+            return [value for cell in cells for value in cell.runs[name]]
 
-        return (
-            f"{self.epochs} epochs of {values('model.name')} on {self.origin} (pixels {self.fingerprint}); "
-            f"protocol {values('protocol.name')}; {values('precision')}; {values('device')}, torch {values('torch')}; "
-            f"lbt {values('commit')}."
-        )
+        protocols = ", ".join(sorted(set(map(str, column("protocol.name")))))
+        return stands_on(column, f"{self.epochs} epochs of", f"protocol {protocols}; ")
 
 
 @dataclass
@@ -48,47 +50,48 @@ class Cell:
         key: setting -> value, its place in the table.
         standing: what it stands on.
         runs: their rows of the frame, with the columns a report shows.
-        metric: name of the figure in a run's summary, in %.
+        name: of the figure in a run's summary.
+        metric: what that figure is.
     """
 
     key: dict[str, Any]
     standing: Standing
     runs: pd.DataFrame
-    metric: str
+    name: str
+    metric: Metric
 
     def __post_init__(self) -> None:
         done = self.runs[self.runs["status"] == "done"]
-        found = [summary.get(self.metric) for summary in done["summary"]]
+        found = [summary.get(self.name) for summary in done["summary"]]
         self.values = [value for value in found if value is not None]
         self.mean = statistics.fmean(self.values) if self.values else None
         self.statuses = Counter(self.runs["status"])
-        self.differing = _differing(self.runs["settings"])
+        self.differing = differing(self.runs["settings"])
 
     def text(self) -> str:
         """Returns the cell as shown: mean and spread with n, and what else became of its runs."""
         if self.differing:
             return "mixed settings"
-        others = [f"{count} {status}" for status, count in sorted(self.statuses.items()) if status != "done"]
+        others = counted(self.statuses)
         if not self.values:
-            without = [f"{self.statuses['done']} done without {self.metric}"] if self.statuses["done"] else []
+            without = [f"{self.statuses['done']} done without {self.name}"] if self.statuses["done"] else []
             return ", ".join([*without, *others])
-        spread = f" ± {statistics.stdev(self.values):.2f}" if len(self.values) > 1 else ""
-        inside = ", ".join([f"n={len(self.values)}", *others])
-        return f"{self.mean:.2f}{spread} ({inside})"
+        return mean_and_spread(self.values, others, self.metric.number)
 
     def worth(self) -> float | None:
-        """Returns what to compare it by: its mean, -infinity where all its runs diverged, None where it is open."""
+        """Returns what to compare it by, higher is better: -infinity where all its runs diverged, None if open."""
         if self.differing:
             return None
-        diverged = set(self.statuses) == {"diverged"}
-        return -math.inf if diverged else self.mean
+        if set(self.statuses) == {"diverged"}:
+            return -math.inf
+        return self.mean if self.mean is None or self.metric.higher_is_better else -self.mean
 
     def notes(self) -> list[str]:
         """Returns why the cell shows no figure, where it has runs of more than one configuration."""
         if not self.differing:
             return []
         place = ", ".join(f"{key} {value}" for key, value in self.key.items())
-        kinds = "; ".join(f"{key}: {' | '.join(map(str, values))}" for key, values in self.differing.items())
+        kinds = "; ".join(f"{key}: {' against '.join(map(_exact, values))}" for key, values in self.differing.items())
         return [f"mixed settings at {place}: {kinds}"]
 
     def figures(self) -> dict[str, Any]:
@@ -98,9 +101,10 @@ class Cell:
         if len(values) > 1:
             some["sd"] = statistics.stdev(values)
         status = "mixed" if self.differing else " ".join(f"{name}:{n}" for name, n in sorted(self.statuses.items()))
+        number = "{:.4f}" if self.metric.unit == "%" else "{:.7g}"
         return {
             "n": len(values),
-            **{name: f"{value:.4f}" for name, value in some.items()},
+            **{name: number.format(value) for name, value in some.items()},
             "status": status,
             "origin": self.standing.origin,
             "fingerprint": self.standing.fingerprint,
@@ -109,8 +113,14 @@ class Cell:
         }
 
 
-def make_cells(runs: pd.DataFrame, keys: Sequence[str], metric: str) -> list[Cell]:
-    """Returns the cells of `runs`: one for each combination of `keys` and each standing, in a stable order."""
+def make_cells(runs: pd.DataFrame, keys: Sequence[str], name: str) -> list[Cell]:
+    """Returns the cells of `runs`: one for each combination of `keys` and each standing, in a stable order.
+
+    Args:
+        runs: of a frame.
+        keys: settings.
+        name: of the figure in a run's summary.
+    """
     if runs.empty:
         return []
     groups: dict[tuple, list[int]] = {}
@@ -119,11 +129,18 @@ def make_cells(runs: pd.DataFrame, keys: Sequence[str], metric: str) -> list[Cel
     places = zip(*(_values(runs, key) for key in keys), strict=True)
     for position, ((settings, *origin), place) in enumerate(zip(known, places, strict=True)):
         groups.setdefault(((_standing(settings, keys), *origin), place), []).append(position)
+    metric = metric_named(runs, name)
     cells = [
-        Cell(dict(zip(keys, place, strict=True)), Standing(*standing), kept.iloc[positions], metric)
+        Cell(dict(zip(keys, place, strict=True)), Standing(*standing), kept.iloc[positions], name, metric)
         for (standing, place), positions in groups.items()
     ]
     return sorted(cells, key=_order)
+
+
+def metric_named(runs: pd.DataFrame, name: str) -> Metric:
+    """Returns what a figure of the runs' summaries is, as their tasks declare it; of none, a percentage."""
+    found = (metric_of(name, declared) for declared in runs.get("metrics", ()))
+    return next((metric for metric in found if metric is not None), Metric(name, "%"))
 
 
 def _values(runs: pd.DataFrame, key: str) -> list:
@@ -134,28 +151,28 @@ def _values(runs: pd.DataFrame, key: str) -> list:
 
 
 def _order(cell: Cell) -> tuple:
-    # Kinds of values are kept apart: a text cannot be compared with a number, nor either with nothing.
-    place = tuple((value is not None, isinstance(value, str), value or 0) for value in cell.key.values())
-    return cell.standing.fingerprint, cell.standing.settings, place
+    return cell.standing.fingerprint, cell.standing.settings, tuple(map(order, cell.key.values()))
 
 
 def _standing(settings: dict[str, Any], keys: Sequence[str]) -> str:
-    shared = {
-        key: value
-        for key, value in settings.items()
-        if key.startswith(_STANDING) and key not in keys and key != "data.root"
-    }
+    shared = {key: value for key, value in settings.items() if key.startswith(_STANDING) and key not in keys}
     return json.dumps(shared, sort_keys=True, default=str)
 
 
-def _differing(settings: Sequence[dict[str, Any]]) -> dict[str, list]:
-    """Returns the settings, other than the seed, in which runs differ."""
+def differing(settings: Sequence[dict[str, Any]]) -> dict[str, list]:
+    """Returns the settings in which runs differ besides their seeds, each with its values.
+
+    Runs that differ in any are two configurations and are never averaged.
+
+    Args:
+        settings: of each run, `settings` of a frame: its identity. What is no part of a run's identity (device, CUDA
+            graph) keeps no runs apart.
+    """
     settings = list(settings)
     first = settings[0].items()
-    names = {name for one in settings[1:] for name, _ in first ^ one.items()}
-    values = {name: list({_comparable(one.get(name)): one.get(name) for one in settings}.values()) for name in names}
-    return {name: found for name, found in sorted(values.items()) if len(found) > 1 and name not in _MAY_DIFFER}
+    names = {name for one in settings[1:] for name, _ in first ^ one.items()} - {"seed"}
+    return {name: list(dict.fromkeys(one.get(name) for one in settings)) for name in sorted(names)}
 
 
-def _comparable(value: Any) -> Any:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+def _exact(value: Any) -> str:
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

@@ -5,16 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import OmegaConf
 
-from lbt.config import CONFIG_DIR
-from lbt.errors import UserError
 from lbt.records import replace_file
 from lbt.report import overview
-from lbt.report.frame import flatten, load
-from lbt.report.switch_effects import BASE, CONFIDENCE, Comparison, comparisons
+from lbt.report.audit.switch_effects import BASE, CONFIDENCE, Comparison, comparisons
+from lbt.report.frame import Frame, flatten, load_or_refuse
+from lbt.report.kit import render, specs
+from lbt.report.kit.wording import stands_on
 
-SWITCHES = CONFIG_DIR / "audit"
+GROUP = "audit"  # of the switches
 PLACE, PLACED = ("optimizer", "batch", "peak rate", "epochs"), ("---", "---:", "---:", "---:")  # of `Comparison.place`
 
 INTRODUCTION = f"""\
@@ -39,23 +38,22 @@ def write(results_dir: str | Path) -> int:
     Raises:
         UserError: there is no such folder.
     """
-    if not Path(results_dir).is_dir():
-        raise UserError(f"{results_dir}: no such folder; lbt train writes one, --results-dir names another")
+    frame = load_or_refuse(results_dir)
     path = Path(results_dir) / "AUDIT.md"
-    replace_file(path, markdown(results_dir).encode())
+    replace_file(path, markdown(frame).encode())
     overview.write(results_dir)
     print(path)
     return 0
 
 
-def markdown(results_dir: str | Path) -> str:
-    """Returns the page: every row of `configs/audit`, and what the records below `results_dir` say of it."""
-    runs = load(results_dir).runs
-    compared = comparisons(runs)
-    names = sorted(path.stem for path in SWITCHES.glob("*.yaml") if path.stem != BASE)
+def markdown(frame: Frame) -> str:
+    """Returns the page: every row of `configs/audit`, what the records say of it, and those that are left out."""
+    compared = comparisons(frame.runs)
+    names = [name for name in specs.names(GROUP) if name != BASE]
     parts = [INTRODUCTION, *_standing(compared), *_overview(names, compared)]
     for name in names:
         parts += [*_row(name, compared.get(name, [])), ""]
+    parts += render.markdown_list([f"left out: {problem}" for problem in frame.problems])
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -66,26 +64,19 @@ def _standing(compared: dict[str, list[Comparison]]) -> list[str]:
         runs = {run["id"]: run for run in [*line.base.runs, *line.switched.runs]}
         by_length.setdefault(line.epochs, {}).update(runs)
     found = [_stand(epochs, list(runs.values())) for epochs, runs in sorted(by_length.items()) if runs]
-    return [*(found or ["Nothing has been measured yet."]), ""]
+    return [*(render.markdown_list(found) or ["Nothing has been measured yet."]), ""]
 
 
 def _stand(epochs: int, runs: Sequence[pd.Series]) -> str:
-    def values(column: str) -> str:
-        return ", ".join(sorted({str(run[column]) for run in runs}))
-
     lam = sorted({f"{run['optimizer.lam']:g}" for run in runs if pd.notna(run.get("optimizer.lam"))})
     of_tvlars = f"lambda of TVLARS {', '.join(lam)}; " if lam else ""
-    return (
-        f"- {len(runs)} runs of {epochs} epochs, {values('model.name')} on {values('origin')} (pixels "
-        f"{values('fingerprint')}); {of_tvlars}{values('precision')}; "
-        f"{values('device')}, torch {values('torch')}; lbt {values('commit')}."
-    )
+    return stands_on(lambda column: (run[column] for run in runs), f"{len(runs)} runs of {epochs} epochs,", of_tvlars)
 
 
 def _about(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns what a switch is about and the settings it changes."""
-    settings: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(SWITCHES / f"{name}.yaml"), resolve=False)
-    return settings.pop("audit"), settings
+    found = specs.read(GROUP, name)
+    return found["audit"], {key: value for key, value in found.items() if key != "audit"}
 
 
 def _overview(names: Sequence[str], compared: dict[str, list[Comparison]]) -> list[str]:
@@ -98,11 +89,7 @@ def _overview(names: Sequence[str], compared: dict[str, list[Comparison]]) -> li
     if not cells:
         return []
     header = ["difference of the released code", *PLACE, f"effect, points [{CONFIDENCE:.0%}]"]
-    return ["## At a glance", "", *_table(header, ["---", *PLACED, "---"], cells), ""]
-
-
-def _table(header: list[str], aligned: list[str], rows: Sequence[list[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (header, aligned, *rows)]
+    return ["## At a glance", "", *render.markdown_table(header, cells, ["---", *PLACED, "---"]), ""]
 
 
 def _row(name: str, lines: Sequence[Comparison]) -> list[str]:
@@ -126,14 +113,16 @@ def _row(name: str, lines: Sequence[Comparison]) -> list[str]:
         texts += [f"- {'Still to run' if measured else 'Not measured yet'}: {commands or 'no experiment has it'}."]
     if not measured:
         return texts
-    several = len({line.fingerprint for line in measured if line.fingerprint}) > 1
+    kinds = {name: {getattr(line, name) for line in measured} - {""} for name in ("fingerprint", "precision")}
+    apart = [name for name, known in kinds.items() if len(known) > 1]
     header = [*PLACE, "without", "with", f"difference, points [{CONFIDENCE:.0%}]"]
-    aligned = [*PLACED, "---:", "---:", "---"]
+    header += ["pixels" if name == "fingerprint" else name for name in apart]
+    aligned = [*PLACED, "---:", "---:", "---", *["---"] * len(apart)]
     rows = [
-        [*line.place(), line.base.text(), line.switched.text(), line.said(), *([line.fingerprint] if several else [])]
+        [*line.place(), line.base.text(), line.switched.text(), line.said(), *(getattr(line, name) for name in apart)]
         for line in measured
     ]
-    return [*texts, "", *_table(header + ["pixels"] * several, aligned + ["---"] * several, rows)]
+    return [*texts, "", *render.markdown_table(header, rows, aligned)]
 
 
 def _yaml(value: Any) -> str:

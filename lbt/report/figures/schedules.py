@@ -6,8 +6,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from lbt.report.figures.spec import Spec
 from lbt.report.frame import Frame
-from lbt.report.plots.style import Spec, finish, line_style, panels
+from lbt.report.kit.style import finish, line_style, panels
 from lbt.schedules import warmup_cosine
 
 IMAGES = 50_000  # of CIFAR-10's training set
@@ -39,7 +40,7 @@ def draw_rates(spec: Spec, frame: Frame) -> Figure:
         f"TVLARS, released protocol (lambda {wanted['lam']:g}; adapted layers only)",
     ]
     handles = [Line2D([], [], label=name, **_plain(index, 1)) for index, name in enumerate(names)]
-    return finish(figure, spec, [], handles, columns=2)
+    return finish(figure, spec.title, [], handles, columns=2)
 
 
 def draw_phi(spec: Spec, frame: Frame) -> Figure:
@@ -67,7 +68,7 @@ def draw_phi(spec: Spec, frame: Frame) -> Figure:
     ):
         row[0].set_ylabel(name)
     handles = [Line2D([], [], label=f"lambda {lam:g}", **_plain(i, 1)) for i, lam in enumerate(wanted["lams"])]
-    return finish(figure, spec, [], handles, columns=3)
+    return finish(figure, spec.title, [], handles, columns=3)
 
 
 def _plain(index: int, steps: int) -> dict:

@@ -3,27 +3,24 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
-from lbt.config import CONFIG_DIR
-from lbt.errors import UserError, did_you_mean
 from lbt.records import replace_file
-from lbt.report import layout, overview
-from lbt.report.claims_table import ClaimsTable
+from lbt.report import overview
+from lbt.report.claims.table import ClaimsTable
 from lbt.report.frame import Frame, load_or_refuse
-from lbt.report.table import Table
+from lbt.report.kit import render, specs
+from lbt.report.tables.grid import Table
 
-TABLES = CONFIG_DIR / "table"
+GROUP = "table"
 
 
 def names() -> list[str]:
     """Returns the tables there are."""
-    return sorted(path.stem for path in TABLES.glob("*.yaml"))
+    return specs.names(GROUP)
 
 
 def make(name: str, frame: Frame) -> Table | ClaimsTable:
     """Returns the table of this name over these records."""
-    spec = OmegaConf.to_container(OmegaConf.load(TABLES / f"{name}.yaml"))
+    spec = specs.read(GROUP, name)
     kind = ClaimsTable if "claims" in spec else Table
     return kind(name, spec, frame)
 
@@ -34,9 +31,7 @@ def write_tables(wanted: Sequence[str], results_dir: str | Path) -> int:
     Raises:
         UserError: there is no such table, or nothing at `results_dir`.
     """
-    for name in wanted:
-        if name not in names():
-            raise UserError(f'there is no table "{name}"{did_you_mean(name, names())}')
+    specs.refuse_unknown(GROUP, wanted)
     frame = load_or_refuse(results_dir)
     folder = Path(results_dir) / "tables"
     folder.mkdir(exist_ok=True)
@@ -45,9 +40,9 @@ def write_tables(wanted: Sequence[str], results_dir: str | Path) -> int:
         if not wanted and table.runs.empty:
             continue
         page = table.page()
-        text = layout.markdown(page)
+        text = render.markdown(page)
         replace_file(folder / f"{name}.md", text.encode())
-        replace_file(folder / f"{name}.tex", layout.latex(page).encode())
+        replace_file(folder / f"{name}.tex", render.latex(page).encode())
         replace_file(folder / f"{name}.csv", table.csv().encode())
         print(f"{folder / name}.md  {len(table.runs)} runs")
         if wanted:

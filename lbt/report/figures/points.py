@@ -1,12 +1,13 @@
 """The points of a figure: cells placed on its axes, from data that may be compared."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from lbt.report.cells import Cell, Standing, make_cells
+from lbt.report.figures.spec import Spec
 from lbt.report.frame import Frame, select
-from lbt.report.plots.style import Spec
+from lbt.report.kit.cells import Cell, Standing, make_cells
 
 Place = tuple[Any, Any]  # a panel's row and column
 
@@ -85,6 +86,7 @@ def _at_rate(spec: Spec, found: Sequence[Point]) -> list[Point]:
     return list(best.values())
 
 
-def _worth(point: Point) -> float:
+def _worth(point: Point) -> tuple[bool, float]:
+    """Returns what the best rate is chosen by: trained before open, and open before diverged."""
     worth = point.cell.worth()
-    return -1.0 if worth is None else worth
+    return worth != -math.inf, -math.inf if worth is None else worth

@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lbt import records
+from lbt.report.figures.points import Point, points
+from lbt.report.figures.spec import Spec
 from lbt.report.frame import Frame
-from lbt.report.plots.points import Point, points
-from lbt.report.plots.style import Spec, finish, line_style, panels
+from lbt.report.kit.style import finish, line_style, panels
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def draw(spec: Spec, frame: Frame) -> Figure | None:
     colours = ScalarMappable(Normalize(0, 1), matplotlib.colormaps["viridis"])
     bar = figure.colorbar(colours, ax=[axes for row in grid[1:] for axes in row], ticks=[0, 1], aspect=40)
     bar.ax.set_yticklabels(["first layer", "last layer"], rotation=90, va="center")
-    return finish(figure, spec, notes, handles)
+    return finish(figure, spec.title, notes, handles)
 
 
 def _plain(index: int) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """The audit's comparisons: what a switch does to an optimizer at a batch, over the seeds of an experiment's grid."""
 
-import statistics
+import itertools
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import pandas as pd
@@ -11,12 +11,14 @@ import pandas as pd
 from lbt import sweep
 from lbt.config import CONFIG_DIR, Config
 from lbt.identity import identity, run_id
-from lbt.report.claims import Difference
+from lbt.report.claims.rules import Difference
+from lbt.report.kit.wording import counted, mean_and_spread
 
 EXPERIMENTS = "tvlars_audit*"  # whose grids compare `audit=none` with one row at a time
 BASE = "none"
 CONFIDENCE = 0.95
 METRIC = "test_accuracy"
+Place = tuple[str, str, int]  # switch, optimizer and batch
 
 
 @dataclass
@@ -42,12 +44,8 @@ class Side:
 
     def text(self) -> str:
         """Returns mean, spread and n, and what else became of the runs."""
-        others = Counter(run["status"] for run in self.runs if run["status"] != "done")
-        texts = [f"{count} {status}" for status, count in sorted(others.items())]
-        if not self.values:
-            return ", ".join(texts) or "-"
-        spread = f" ± {statistics.stdev(self.values):.2f}" if len(self.values) > 1 else ""
-        return f"{statistics.fmean(self.values):.2f}{spread} ({', '.join([f'n={len(self.values)}', *texts])})"
+        others = counted(Counter(run["status"] for run in self.runs))
+        return mean_and_spread(self.values, others) if self.values else ", ".join(others) or "-"
 
 
 @dataclass(frozen=True)
@@ -86,6 +84,7 @@ class Comparison:
     Attributes:
         epochs: length of its runs.
         rate: peak learning rate of those without the switch.
+        precision: that both sides were computed in.
     """
 
     experiment: str
@@ -96,6 +95,7 @@ class Comparison:
     fingerprint: str
     base: Side
     switched: Side
+    precision: str = ""
 
     def place(self) -> list[str]:
         """Returns the cells that say where it was measured."""
@@ -119,20 +119,9 @@ def comparisons(runs: pd.DataFrame) -> dict[str, list[Comparison]]:
     A switch that has no effect on an optimizer has no comparison there: its run is the one without the switch.
     """
     by_id = {run["id"]: run for _, run in runs.iterrows()}
-    fingerprints = sorted({run["fingerprint"] for run in by_id.values()})
     found: dict[str, list[Comparison]] = {}
     for experiment in sorted(path.stem for path in (CONFIG_DIR / "experiment").glob(f"{EXPERIMENTS}.yaml")):
-        sides = _grid(experiment)
-        for (switch, optimizer, batch), configs in sides.items():
-            if switch == BASE:
-                continue
-            both = [
-                (mark, _side(sides[BASE, optimizer, batch], mark, by_id), _side(configs, mark, by_id))
-                for mark in fingerprints
-            ]
-            both = [one for one in both if one[1].runs or one[2].runs] or [("", Side(), Side())]
-            length, rate = configs[0].epochs, sides[BASE, optimizer, batch][0].peak_lr
-            lines = [Comparison(experiment, optimizer, batch, length, rate, *one) for one in both]
+        for switch, lines in of_experiment(experiment, grid(experiment), by_id).items():
             found.setdefault(switch, []).extend(lines)
     return {
         switch: sorted(lines, key=lambda line: (line.optimizer, line.batch, line.rate, line.epochs))
@@ -141,15 +130,48 @@ def comparisons(runs: pd.DataFrame) -> dict[str, list[Comparison]]:
 
 
 @cache
-def _grid(experiment: str) -> dict[tuple[str, str, int], list[Config]]:
-    """Returns the runs of an experiment by switch, optimizer and batch."""
-    sides: dict[tuple, list[Config]] = {}
-    for job in sweep.grid([f"+experiment={experiment}"]):
+def grid(experiment: str, *overrides: str) -> dict[Place, list[Config]]:
+    """Returns the runs of an experiment, as composed, by switch, optimizer and batch."""
+    sides: dict[Place, list[Config]] = {}
+    for job in sweep.grid([f"+experiment={experiment}", *overrides]):
         (switch,) = [text.removeprefix("audit=") for text in job.overrides if text.startswith("audit=")]
         sides.setdefault((switch, job.config.optimizer["name"], job.config.batch), []).append(job.config)
     return sides
 
 
-def _side(configs: Sequence[Config], fingerprint: str, by_id: dict[str, pd.Series]) -> Side:
-    names = [run_id(identity(config), fingerprint) for config in configs]
+def of_experiment(
+    experiment: str, sides: Mapping[Place, Sequence[Config]], by_id: Mapping[str, pd.Series]
+) -> dict[str, list[Comparison]]:
+    """Returns an experiment's comparisons by switch.
+
+    Args:
+        experiment: its name.
+        sides: its runs, of `grid`.
+        by_id: the rows of the frame.
+    """
+    found: dict[str, list[Comparison]] = {}
+    for (switch, optimizer, batch), configs in sides.items():
+        if switch == BASE:
+            continue
+        base = sides[BASE, optimizer, batch]
+        both = [(mark, _side(base, *mark, by_id), _side(configs, *mark, by_id)) for mark in _marks(configs[0], by_id)]
+        both = [one for one in both if one[1].runs or one[2].runs] or [(("", ""), Side(), Side())]
+        length, rate = configs[0].epochs, base[0].peak_lr
+        lines = [
+            Comparison(experiment, optimizer, batch, length, rate, fingerprint, without, switched, precision)
+            for (fingerprint, precision), without, switched in both
+        ]
+        found.setdefault(switch, []).extend(lines)
+    return found
+
+
+def _marks(config: Config, by_id: Mapping[str, pd.Series]) -> list[tuple[str, str]]:
+    """Returns the (fingerprint, precision) there are runs of: `precision=auto` became what each machine computes in."""
+    fingerprints = sorted({run["fingerprint"] for run in by_id.values()})
+    used = sorted({run["precision"] for run in by_id.values()}) if config.precision == "auto" else [config.precision]
+    return list(itertools.product(fingerprints, used))
+
+
+def _side(configs: Sequence[Config], fingerprint: str, precision: str, by_id: Mapping[str, pd.Series]) -> Side:
+    names = [run_id(identity(replace(config, precision=precision)), fingerprint) for config in configs]
     return Side([by_id[name] for name in names if name in by_id])

@@ -1,20 +1,19 @@
 """The table of claims: what each says, what the figures say, and whether it holds."""
 
-import csv
 import dataclasses
-import io
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from lbt.report import claims, evidence
-from lbt.report.claims import Difference, Finding
-from lbt.report.evidence import Sample
+from lbt.report.claims import evidence, rules
+from lbt.report.claims.evidence import Sample
+from lbt.report.claims.rules import Difference, Finding
 from lbt.report.frame import Frame, select
-from lbt.report.layout import Entry, Page, Section
-from lbt.report.published import Published
+from lbt.report.kit import render
+from lbt.report.kit.published import Published
+from lbt.report.kit.render import Entry, Page, Section
 
 LARS, TVLARS = {"optimizer": "lars"}, {"optimizer": "tvlars"}
 SHARE = 0.95  # of the lower final accuracy: an optimizer has converged where it first reaches it
@@ -24,7 +23,7 @@ Place = tuple[str, str, int]
 def beats_lars(samples: Sequence[Sample], places: Sequence[Place], needed: int) -> Finding:
     """TVLARS minus LARS at every batch of every task and data set, each at its best of the batch's rates."""
     found = [(tvlars, lars) for tvlars, lars in evidence.pairs(samples, TVLARS, LARS)]
-    return claims.at_every_place(_differences(found), _absent(places, found), needed)
+    return rules.at_every_place(_differences(found), _absent(places, found), needed)
 
 
 def up_to(samples: Sequence[Sample], places: Sequence[Place], needed: int, *, task: str, amount: float) -> Finding:
@@ -32,7 +31,7 @@ def up_to(samples: Sequence[Sample], places: Sequence[Place], needed: int, *, ta
     places = [place for place in places if place[0] == task]
     found = [pair for pair in evidence.pairs(samples, TVLARS, LARS) if pair[0].place in places]
     trained = [pair for pair in found if not any(sample.diverged for sample in pair)]
-    finding = claims.up_to(_differences(trained), _absent(places, found), needed, amount)
+    finding = rules.up_to(_differences(trained), _absent(places, found), needed, amount)
     return _told(finding, len(found) - len(trained), "a run diverged")
 
 
@@ -47,7 +46,7 @@ def fewer_epochs(samples: Sequence[Sample], places: Sequence[Place], needed: int
         if tvlars.curves and lars.curves and not tvlars.diverged + lars.diverged and low >= high / 2:
             took = [[_epochs_to(curve, SHARE * low) for curve in sample.curves] for sample in (lars, tvlars)]
             differences.append(Difference(_name(tvlars), *took))
-    finding = claims.at_most_places(_sorted(differences), _absent(places, found), needed, "epochs")
+    finding = rules.at_most_places(_sorted(differences), _absent(places, found), needed, "epochs")
     return _told(finding, len(found) - len(differences), "one of the two does not train")
 
 
@@ -58,7 +57,7 @@ def rate_helps(samples: Sequence[Sample], places: Sequence[Place], needed: int) 
         if sample.optimizer == "tvlars":
             rates.setdefault((sample.where, sample.batch), {})[sample.lr] = sample
     found = [(known[max(known)], known[min(known)]) for known in rates.values() if len(known) > 1]
-    return claims.at_most_places(_differences(found), _absent(places, found), needed)
+    return rules.at_most_places(_differences(found), _absent(places, found), needed)
 
 
 def initialisation(samples: Sequence[Sample], places: Sequence[Place], needed: int) -> Finding:
@@ -67,13 +66,13 @@ def initialisation(samples: Sequence[Sample], places: Sequence[Place], needed: i
     found = []
     for first, second in itertools.combinations(names, 2):
         found += list(evidence.pairs(samples, {**TVLARS, "init": first}, {**TVLARS, "init": second}))
-    level = 1 - (1 - claims.LEVEL) / max(len(found), 1)
+    level = 1 - (1 - rules.LEVEL) / max(len(found), 1)
     differences = [
         Difference(f"{_name(one)}, {one.init} against {two.init}", one.values, two.values, level) for one, two in found
     ]
     sets = {place[1] for place in places if place[0] == "classification"}
     absent = sorted(sets - {one.where[1] for one, _ in found})
-    return claims.hardly_matters(_sorted(differences), absent, needed)
+    return rules.hardly_matters(_sorted(differences), absent, needed)
 
 
 def lambda_shifts(samples: Sequence[Sample], places: Sequence[Place], needed: int) -> Finding:
@@ -88,7 +87,7 @@ def lambda_shifts(samples: Sequence[Sample], places: Sequence[Place], needed: in
     ]
     small, large = max(candidates, key=lambda two: min(map(len, two)), default=({}, {}))
     runs = [{lam: sample.values for lam, sample in one.items()} for one in (small, large)]
-    return claims.shifts(*runs, needed)
+    return rules.shifts(*runs, needed)
 
 
 RULES: dict[str, Callable[..., Finding]] = {
@@ -157,9 +156,9 @@ class ClaimsTable:
         rule, options = RULES[claim["rule"]], claim.get("options", {})
         if chosen is None:
             if not claim.get("in_print", False):
-                return Finding("not at hand as figures", "-", "-", claims.OPEN, "the publication's own figures")
+                return Finding("not at hand as figures", "-", "-", rules.OPEN, "the publication's own figures")
             return rule(evidence.of_print(self.published), places, 1, **options)
-        return rule(self._samples({**chosen, **claim.get("select", {})}), places, claims.NEEDED, **options)
+        return rule(self._samples({**chosen, **claim.get("select", {})}), places, rules.NEEDED, **options)
 
     def _samples(self, chosen: dict[str, Any]) -> list[Sample]:
         key = repr(chosen)  # several claims are judged by the same runs
@@ -181,7 +180,8 @@ class ClaimsTable:
             entries = [[Entry(text, column == 5) for column, text in enumerate(row)] for row in rows]
             widths = (3.2, 5.2, 5.2, 1.1, 2.9, 2.0, 5.0)
             sections.append(Section(label, self._caption(label), [("", 7)], header, entries, [], widths))
-        return Page(self.spec["title"], " ".join(self.spec["about"].split()), sections, self._legend())
+        notes = [*self.mixed, *[f"left out: {problem}" for problem in self.problems]]
+        return Page(self.spec["title"], " ".join(self.spec["about"].split()), sections, self._legend(), notes)
 
     def _caption(self, label: str) -> str:
         chosen = self.spec["sources"][label]
@@ -194,23 +194,20 @@ class ClaimsTable:
         return "Runs on " + "; ".join(sorted({f"{one[0]} (pixels {one[1]}), {one[2]} epochs" for one in stands})) + "."
 
     def _legend(self) -> list[str]:
-        notes = [*self.mixed, *[f"left out: {problem}" for problem in self.problems]]
         return [
             "n: runs a side, from the place with fewest to that with most. A comparison counts from "
-            f"{claims.NEEDED} runs a side on, where its {100 * claims.LEVEL:g} % Welch interval (wider where many "
+            f"{rules.NEEDED} runs a side on, where its {100 * rules.LEVEL:g} % Welch interval (wider where many "
             "pairs are compared) lies on one side of the rule's threshold; a diverged run counts with the accuracy it "
             "was left with. Shown are the figure and interval that decide: the smallest difference where the rule says "
             "every, the middle one where it says as a rule, the largest otherwise. "
             f"Made by `lbt tables {self.name}`.",
             "",
-            *[f"- {note}" for note in notes],
         ]
 
     def csv(self) -> str:
         """Returns the table as CSV, a row a source and claim."""
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(["source", "claim", "rule", "figures", "n", "interval", "verdict", "missing"])
-        for source, claim, one in self.rows:
-            writer.writerow([source, claim["claim"], claim["says"], *dataclasses.astuple(one)])
-        return buffer.getvalue()
+        lines = [
+            {"source": source, "claim": claim["claim"], "rule": claim["says"], **dataclasses.asdict(one)}
+            for source, claim, one in self.rows
+        ]
+        return render.csv(lines)

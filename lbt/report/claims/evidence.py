@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lbt.report.cells import Cell, make_cells
-from lbt.report.published import Published
+from lbt.report.kit.cells import Cell, make_cells
+from lbt.report.kit.published import Published
 
 KEYS = (
     "task.name", "data.name", "model.name", "batch", "optimizer.name", "lr", "optimizer.lam", "model.init",
@@ -61,9 +61,9 @@ def _sample(cell: Cell) -> Sample:
     task, data, _, batch, optimizer, lr, lam, init = cell.key.values()
     runs = cell.runs[cell.runs["status"].isin(["done", "diverged"])]
     found = [
-        (summary.get(cell.metric) or 0.0, curve, status)
+        (summary.get(cell.name) or 0.0, curve, status)
         for summary, curve, status in zip(runs["summary"], runs["curve"], runs["status"], strict=True)
-        if status == "diverged" or summary.get(cell.metric) is not None
+        if status == "diverged" or summary.get(cell.name) is not None
     ]
     values, curves = tuple(value for value, _, _ in found), tuple(curve for _, curve, _ in found)
     diverged = sum(status == "diverged" for _, _, status in found)
