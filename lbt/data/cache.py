@@ -6,7 +6,6 @@ nobody's file can call itself official.
 
 import hashlib
 import json
-import logging
 import os
 import re
 import tempfile
@@ -19,13 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lbt.data.files import alone, irregular, replacing, said
+from lbt.data.files import alone, irregular, reason, replacing, said, tell
 from lbt.data.imageset import ImageSet, image_set
-from lbt.errors import UserError, flat
+from lbt.errors import UserError
 
 FORMAT = 3  # raise it when a reader or this file's layout changes what is stored
 IMAGES = ("train_images", "train_labels", "test_images", "test_labels")
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -95,19 +93,18 @@ def cached(
         options: the reader's arguments that change the result; each combination has its own file.
     """
     known = known or Known()
-    key = f"{FORMAT} {state}"
     file = name + "".join(f"-{option}{_short(value)}" for option, value in sorted(options.items())) + ".pt"
+    key = f"{FORMAT} {state} {file}"
     for folder in folders(root):
         if (images := _read(folder / file, key, name, known)) is not None:
             return images
     folder = writable(root)
     if folder is None:
-        log.warning("%s cannot be cached: %s cannot be written to", name, " and ".join(map(said, folders(root))))
+        tell(f"{name} cannot be cached: {' and '.join(map(said, folders(root)))} cannot be written to")
         return _as_known(build(), name, known)
     with alone(folder / f"{file}.lock") as locked:
         images = _read(folder / file, key, name, known)  # another process may have built it meanwhile
         if images is None:
-            log.info("decoding %s into %s", name, said(folder / file))
             images = _as_known(build(), name, known)
             _write(folder / file, key, images, locked)
     return images
@@ -137,7 +134,7 @@ def _read(path: Path, key: str, name: str, known: Known) -> ImageSet | None:
     except FileNotFoundError:
         return None
     except Exception as error:  # a damaged file can fail in every way there is; the source is still there
-        log.warning("%s is damaged (%s) and is made again", said(path), flat(error) or type(error).__name__)
+        tell(f"{said(path)} is damaged ({reason(error)}) and is made again")
         return None
     return images
 
@@ -172,4 +169,4 @@ def _write(path: Path, key: str, images: ImageSet, locked: bool) -> None:
         with replacing(path, locked=locked) as file:
             torch.save(stored, file)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        log.warning("%s cannot be written: %s", said(path), flat(error))
+        tell(f"{said(path)} cannot be written: {reason(error)}")

@@ -1,8 +1,8 @@
 """Reading and writing single files: only what is a file is read, whole or not at all is written, and errors name it."""
 
-import logging
 import os
 import stat
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -19,7 +19,6 @@ from lbt.errors import UserError, flat
 
 LARGEST = 2 << 30  # bytes of one file that is read at once: no image and no pickled batch has as many
 ABANDONED = 3600.0  # seconds after which nobody is still writing a file
-log = logging.getLogger(__name__)
 
 
 def said(path: object) -> str:
@@ -27,6 +26,11 @@ def said(path: object) -> str:
     text = os.fsdecode(path) if isinstance(path, bytes | os.PathLike) else str(path)
     text = os.fsencode(text).decode("utf-8", "backslashreplace")
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
+def tell(text: str) -> None:
+    """Says what a user is to know of the data and what stops no run; the command keeps the log to itself."""
+    print(f"lbt: {text}", file=sys.stderr)
 
 
 @contextmanager
@@ -51,7 +55,6 @@ def reading(path: object, remedy: str, what: str = "") -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.filename:
             path = error.filename  # nearer than what the caller knows
-        log.debug("%s cannot be read", said(path), exc_info=True)
         raise UserError(f"{said(path)} cannot be read{what and ' '}{what} ({reason(error)}): {remedy}") from error
 
 

@@ -1,6 +1,7 @@
 """Image files decoded to one tensor, from wherever their bytes come."""
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -29,6 +30,9 @@ TURNS = {  # its value -> what puts the image upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+# What Pillow finds odd in a file it tells without the file's name; where it matters the decoding fails and names it.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def labels_of(splits: Sequence[Pairs]) -> tuple[tuple[str, ...], tuple[Tensor, ...]]:
@@ -134,14 +138,14 @@ def decode_one(data: bytes, resolution: int, resize: bool) -> np.ndarray:
 
 
 def decode_whole(data: bytes) -> np.ndarray:
-    """Decodes one image, or an animation's first, to uint8 [H, W, 3]; not turned.
+    """Decodes one image, or an animation's first, to uint8 [H, W, 3], turned as EXIF says.
 
     Raises:
         Exception: as `decode_one`.
     """
     with opened(data) as image:
         image.load()
-        return np.array(_rgb(image))
+        return np.array(_upright(_rgb(image)))
 
 
 def _upright(image: Image.Image) -> Image.Image:

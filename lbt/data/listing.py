@@ -1,7 +1,6 @@
 """Finding images below a folder: what lies there, of which class it is, and what is refused."""
 
 import hashlib
-import logging
 import os
 import stat
 from collections.abc import Sequence
@@ -9,12 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from lbt.data.files import irregular, said
+from lbt.data.files import irregular, said, tell
 from lbt.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 Pairs = list[tuple[str, str]]  # (file, class)
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -155,8 +153,7 @@ def class_folders(root: Path) -> tuple[Listing, Pairs, Pairs]:
             f"{said(root / empty[0])} is a class without an image ({', '.join(SUFFIXES)}): add them or remove it"
         )
     for split in ("train", second):
-        if loose := sum(
-            name.startswith(f"{split}/") and name.count("/") == 1 and is_image(name) for name in found.sizes
-        ):
-            log.warning("%s has %d images outside of its class folders, which are left out", said(root / split), loose)
+        beside = [name for name in found.sizes if os.path.dirname(name) == split and is_image(name)]
+        if beside:
+            tell(f"{said(root / beside[0])} is in no class folder and is left out, as are {len(beside) - 1} like it")
     return found, train, test

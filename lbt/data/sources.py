@@ -41,7 +41,13 @@ def load(name: str, root: str | Path | None = None, **options: Any) -> ImageSet:
     options = bind(reader, options, "data")
     folder = _root(root, getattr(reader, "embedded", False))
     with reading(folder, "check data.root and what lies there", f"as data={name}"):
-        return reader(folder, **options)
+        try:
+            return reader(folder, **options)
+        except MemoryError:
+            raise UserError(
+                f"data={name} does not fit into this machine's memory: choose fewer or smaller images, or read a "
+                "folder by data=image_stream, which holds none of them"
+            ) from None
 
 
 def _root(root: str | Path | None, embedded: bool) -> Path:

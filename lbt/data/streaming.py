@@ -108,7 +108,7 @@ def _decoded(data: bytes, resolution: int) -> Tensor:
     if narrow:
         return _by_pillow(data, resolution)
     try:
-        if kind == "GIF":  # of an animation torchvision decodes all pictures
+        if kind in ("GIF", "WEBP"):  # torchvision decodes all pictures of the one and does not turn the other
             image = torch.from_numpy(decode_whole(data)).permute(2, 0, 1)
         else:
             image = decode_image(
