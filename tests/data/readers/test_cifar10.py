@@ -16,7 +16,7 @@ from lbt.data import load
 
 
 def batch(labels, seed) -> bytes:
-    """A pickle as Python 2 and the NumPy of its time wrote it: today's warns about whole numbers in place of truths."""
+    """A pickle as the NumPy of the official files' time wrote it: old names, whole numbers in place of truths."""
     content = pickle.dumps({"data": noise(seed, len(labels), 3072), "labels": labels}, protocol=2)
     assert content.count(b"\x89\x88\x87") == 1
     return content.replace(b"numpy._core", b"numpy.core").replace(b"\x89\x88\x87", b"K\x00K\x01\x87")

@@ -88,6 +88,7 @@ def test_real_tiny_imagenet(real_data):
     images = load("tiny_imagenet", real_data)
     assert images.train_images.shape == (100_000, 3, 64, 64)
     assert images.train_labels.bincount().tolist() == [500] * 200
+    assert images.fingerprint == "06262521df280199"  # of the records made with it
     assert images.test_labels.bincount().tolist() == [50] * 200
     assert (len(images.classes), images.classes[0]) == (200, "n01443537")
     assert cache.folders(real_data)[0].name == ".lbt-cache"
