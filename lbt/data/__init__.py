@@ -1,10 +1,13 @@
 """Data sets as uint8 tensors (`load`), their validation split, and batched augmentation on the device."""
 
 from lbt.data.augment import AUGMENTATIONS, IMAGENET_MEAN, IMAGENET_STD, crop_flip_rotate, normalise, views_of, warp
-from lbt.data.imageset import ImageSet, fingerprint, scored_part, split_validation, take_subset
-from lbt.data.sources import SOURCES, load
+from lbt.data.cache import Known, cached
+from lbt.data.imageset import ImageSet, fingerprint, image_set, scored_part, split_validation, take_subset
+from lbt.data.sources import SOURCES, load, source
 from lbt.data.streaming import feed
 from lbt.data.views import resized_crop_flip, two_views
+
+from lbt.data import readers  # isort: skip  # registers the data sets
 
 __all__ = [
     "AUGMENTATIONS",
@@ -12,13 +15,18 @@ __all__ = [
     "IMAGENET_STD",
     "SOURCES",
     "ImageSet",
+    "Known",
+    "cached",
     "crop_flip_rotate",
     "feed",
     "fingerprint",
+    "image_set",
     "load",
     "normalise",
+    "readers",
     "resized_crop_flip",
     "scored_part",
+    "source",
     "split_validation",
     "take_subset",
     "two_views",

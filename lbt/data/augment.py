@@ -98,8 +98,9 @@ def crop_flip_rotate(
     Raises:
         ValueError: the padding is negative or not less than the image's height and width.
     """
-    if not 0 <= padding < min(images.shape[2:]):
-        raise ValueError(f"padding must be at least 0 and less than the images' {min(images.shape[2:])} pixels")
+    height, width = images.shape[2:]
+    if not 0 <= padding < min(height, width):
+        raise ValueError(f"padding must be less than the images' sides: {padding}, for {height}x{width} pixels")
     device = images.device
     offsets = torch.randint(-padding, padding + 1, (2, len(images)), generator=generator, device=device)
     mirrored = torch.rand(len(images), generator=generator, device=device) < 0.5 if flip else None

@@ -3,27 +3,50 @@
 import hashlib
 import urllib.request
 from pathlib import Path
+from typing import BinaryIO
 
-from filelock import FileLock
-
-from lbt.data.cache import replacing
-from lbt.errors import UserError, flat
+from lbt.data.files import alone, open_regular, read_regular, reading, reason, replacing, said
+from lbt.errors import UserError
 
 TIMEOUT = 30  # seconds a download may stand still
+LARGEST = 2 << 30  # bytes: a server may send without an end
 
 
-def _md5(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+def _md5(file: BinaryIO) -> str:
+    return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def verify(path: Path, md5: str, remedy: str = "") -> None:
     """Raises UserError unless the file is there with that checksum."""
     if not path.is_file():
-        raise UserError(f"{path} is missing: {remedy or 'put the official file there'}")
-    if (found := _md5(path)) != md5:
+        raise UserError(f"{said(path)} is missing: {remedy or 'put the official file there'}")
+    with reading(path, "check its permissions"), open_regular(path) as file:
+        _compare(path, _md5(file), md5, remedy)
+
+
+def verified(path: Path, md5: str, remedy: str = "") -> bytes:
+    """Returns a small file's content.
+
+    Raises:
+        UserError: it is missing, cannot be read, or has another checksum.
+    """
+    if not path.is_file():
+        raise UserError(f"{said(path)} is missing: {remedy or 'put the official file there'}")
+    with reading(path, "check its permissions"):
+        content = read_regular(path)
+    check(content, path, md5, remedy)
+    return content
+
+
+def check(content: bytes, path: Path, md5: str, remedy: str = "") -> None:
+    """Raises UserError unless the content of `path` has that checksum."""
+    _compare(path, hashlib.md5(content, usedforsecurity=False).hexdigest(), md5, remedy)
+
+
+def _compare(path: Path, found: str, md5: str, remedy: str) -> None:
+    if found != md5:
         remedy = remedy or "delete it and run again"
-        raise UserError(f"{path} is truncated or not the official file (its MD5 is {found}, not {md5}): {remedy}")
+        raise UserError(f"{said(path)} is truncated or not the official file (its MD5 is {found}, not {md5}): {remedy}")
 
 
 def download(url: str, path: Path, md5: str, remedy: str) -> None:
@@ -34,15 +57,26 @@ def download(url: str, path: Path, md5: str, remedy: str) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f".{path.name}.lock")):
+        with alone(path.with_name(f".{path.name}.lock")) as locked:
             if path.exists():  # another process fetched it meanwhile
                 return
-            with replacing(path) as part:
-                with urllib.request.urlopen(url, timeout=TIMEOUT) as response, open(part, "wb") as file:
-                    while block := response.read(1 << 20):
-                        file.write(block)
-                if (found := _md5(part)) != md5:
-                    raise OSError(f"what came is truncated or altered: MD5 {found} instead of {md5}")
-    except (OSError, ValueError) as error:  # URLError, timeouts and refused connections are OSErrors
-        reason = flat(error)
-        raise UserError(f"cannot download {url} ({reason}): put the archive at {path}, {remedy}") from error
+            with replacing(path, locked=locked) as part:
+                found = _fetch(url, part)
+                if found != md5:
+                    raise ValueError(f"what came is truncated or altered: MD5 {found} instead of {md5}")
+    except Exception as error:  # a server, a proxy and a disk fail in every way there is
+        why = reason(error)
+        raise UserError(f"cannot download {url} ({why}): put the archive at {said(path)}, {remedy}") from error
+
+
+def _fetch(url: str, part: BinaryIO) -> str:
+    """Writes what `url` gives to a file and returns its MD5."""
+    digest, left = hashlib.md5(usedforsecurity=False), LARGEST
+    with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
+        while block := response.read(1 << 20):
+            left -= len(block)
+            if left < 0:
+                raise ValueError(f"more than {LARGEST >> 30} GiB came")
+            digest.update(block)
+            part.write(block)
+    return digest.hexdigest()

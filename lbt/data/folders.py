@@ -1,92 +1,73 @@
-"""Image files: listing them, reading them from a folder or a zip, decoding them to one tensor."""
+"""Image files decoded to one tensor, from wherever their bytes come."""
 
-import hashlib
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from lbt.errors import UserError, flat
+from lbt.data.cache import Known
+from lbt.data.files import read_regular, reading
+from lbt.data.imageset import ImageSet, image_set
+from lbt.data.listing import Pairs
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")  # Pillow knows others, some of which start programs
+MOST_PIXELS = 178_956_970  # of one image: half a gigabyte in colour, and what Pillow refuses unless told otherwise
 CHUNK = 256  # images a task of the decoding threads
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)  # what Pillow raises
+ORIENTATION = 0x0112  # the EXIF tag
+TURNS = {  # its value -> what puts the image upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# What Pillow finds odd in a file it tells without the file's name; where it matters the decoding fails and names it.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-@dataclass(frozen=True)
-class Listing:
-    """The files below a folder (or the one file `base` itself) as they are now.
-
-    Attributes:
-        base: the folder or file.
-        names: paths relative to `base` with forward slashes, sorted by code point; hidden ones are left out.
-        state: digest of names, sizes and modification times: a changed source is a changed state.
-    """
-
-    base: Path
-    names: tuple[str, ...]
-    state: str
+def labels_of(splits: Sequence[Pairs]) -> tuple[tuple[str, ...], tuple[Tensor, ...]]:
+    """Returns the classes of the first split, sorted by name, and of each split its labels: int64 [N]."""
+    classes = sorted({cls for _, cls in splits[0]})
+    label = {cls: index for index, cls in enumerate(classes)}
+    return tuple(classes), tuple(torch.tensor([label[cls] for _, cls in split]) for split in splits)
 
 
-def listing(base: Path, *parts: str) -> Listing:
-    """Lists `base`, a file, or everything below its folders `parts`.
-
-    Raises:
-        UserError: a folder cannot be read.
-    """
-    found: list[tuple[str, int, int]] = []
-    try:
-        if base.is_file():
-            _add(found, base.name, base.stat())
-        waiting = [part for part in parts if (base / part).is_dir()]
-        while waiting:
-            folder = waiting.pop()
-            with os.scandir(base / folder) as entries:
-                for entry in entries:
-                    if entry.name.startswith("."):
-                        continue
-                    if entry.is_dir():
-                        waiting.append(f"{folder}/{entry.name}")
-                    else:
-                        _add(found, f"{folder}/{entry.name}", entry.stat())
-    except OSError as error:
-        raise UserError(f"{error.filename or base} cannot be read ({error.strerror}): check its permissions") from error
-    found.sort()
-    text = "\n".join(f"{name}\t{size}\t{time}" for name, size, time in found)
-    state = hashlib.sha256(f"{base.name}\n{text}".encode(errors="surrogateescape")).hexdigest()
-    return Listing(base, tuple(name for name, _, _ in found), state)
+def decode_splits(
+    name: str,
+    base: Path,
+    splits: Sequence[Pairs],
+    read: Callable[[str], bytes],
+    resolution: int,
+    known: Known,
+    *,
+    resize: bool = False,
+) -> ImageSet:
+    """Decodes a training and a test split; arguments as of `decode`, labels and classes as of `labels_of`."""
+    classes, labels = labels_of(splits)
+    images = [decode(base, [file for file, _ in split], read, resolution, resize=resize) for split in splits]
+    pairs = zip(images, labels, strict=True)
+    return image_set(name, *pairs, classes, origin=known.origin or name, official=known.official)
 
 
-def _add(found: list[tuple[str, int, int]], name: str, stat: os.stat_result) -> None:
-    found.append((name, stat.st_size, stat.st_mtime_ns))
+def folder_reader(base: Path) -> Callable[[str], bytes]:
+    """Returns what gives the bytes of a file below a folder."""
+    return lambda name: read_regular(base / name)
 
 
-def is_image(name: str) -> bool:
-    """Tells by the suffix whether a file is an image."""
-    return name.lower().endswith(SUFFIXES)
-
-
-def scored_split(root: Path) -> str:
-    """Names the folder that is scored: `test` if it has class folders (ImageNet's does not), else `val`, if any."""
-    return "val" if (root / "val").is_dir() and not any((root / "test").glob("[!.]*/")) else "test"
-
-
-def labelled(names: Sequence[str], split: str, below: str = "") -> list[tuple[str, str]]:
-    """Returns (name, class) of the images `<split>/<class>/[<below>/]<file>` among `names`, ordered by class, name."""
-    depth = 4 if below else 3
-    found = []
-    for name in names:
-        parts = name.split("/")
-        if len(parts) == depth and parts[0] == split and (not below or parts[2] == below) and is_image(name):
-            found.append((parts[1], name))
-    return [(name, cls) for cls, name in sorted(found)]
+def formats(splits: Sequence[Pairs]) -> str:
+    """Names the file formats by their suffixes, e.g. "JPEG"."""
+    suffixes = {os.path.splitext(file)[1][1:].upper() for split in splits for file, _ in split}
+    return " and ".join(sorted({"JPEG" if suffix == "JPG" else suffix for suffix in suffixes}))
 
 
 def decode(
@@ -112,13 +93,8 @@ def decode(
 
     def work(start: int) -> None:
         for index in range(start, min(start + CHUNK, len(names))):
-            try:
-                pixels = decode_one(read(names[index]), resolution, resize)
-            except UNREADABLE as error:
-                raise UserError(
-                    f"{os.path.join(base, names[index])} cannot be read as an image ({flat(error)}): replace the file"
-                ) from error
-            out[index] = pixels.transpose(2, 0, 1)
+            with reading(os.path.join(base, names[index]), "replace the file", "as an image"):
+                out[index] = decode_one(read(names[index]), resolution, resize).transpose(2, 0, 1)
 
     pool = ThreadPoolExecutor(min(16, cores()))
     try:
@@ -129,17 +105,56 @@ def decode(
     return torch.from_numpy(out)
 
 
+def opened(data: bytes) -> Image.Image:
+    """Returns an image of which only the head has been read.
+
+    Raises:
+        ValueError: it is of none of `FORMATS`, whatever its name is, or of more pixels than a picture has.
+    """
+    try:
+        image = Image.open(BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise ValueError(f"it is none of {', '.join(FORMATS)}, or damaged") from None
+    if image.width * image.height > MOST_PIXELS:
+        raise ValueError(f"it claims {image.width}x{image.height} pixels")
+    return image
+
+
 def decode_one(data: bytes, resolution: int, resize: bool) -> np.ndarray:
-    """Decodes one image to uint8 [resolution, resolution, 3]."""
+    """Decodes one image to uint8 [resolution, resolution, 3]; see `decode`.
+
+    Raises:
+        Exception: of any kind: decoders of damaged images fail in many ways.
+    """
     size = (resolution, resolution)
-    with Image.open(BytesIO(data)) as image:
+    with opened(data) as image:
         if not resize and image.size != size:
             raise ValueError(f"it is {image.width}x{image.height} pixels instead of {resolution}x{resolution}")
         image.load()
         rgb = _rgb(image)
         if resize:
-            rgb = ImageOps.fit(ImageOps.exif_transpose(rgb), size, method=Image.Resampling.BILINEAR)
+            rgb = ImageOps.fit(_upright(rgb), size, method=Image.Resampling.BILINEAR)
         return np.asarray(rgb)
+
+
+def decode_whole(data: bytes) -> np.ndarray:
+    """Decodes one image, or an animation's first, to uint8 [H, W, 3], turned as EXIF says.
+
+    Raises:
+        Exception: as `decode_one`.
+    """
+    with opened(data) as image:
+        image.load()
+        return np.array(_upright(_rgb(image)))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turns an image as its EXIF says; what is damaged there says nothing, and the pixels are whole all the same."""
+    try:
+        turn = TURNS.get(image.getexif().get(ORIENTATION))
+    except Exception:
+        return image
+    return image if turn is None else image.transpose(turn)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

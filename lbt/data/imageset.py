@@ -81,6 +81,11 @@ def image_set(
     return ImageSet(name, *train, *test, tuple(classes), origin, official, mark)
 
 
+def _check_seed(setting: str, seed: int) -> None:
+    if not 0 <= seed < 2**32:
+        raise UserError(f"{setting}={seed}: expected a whole number of 0 to {2**32 - 1}")
+
+
 def held_out(labels: Tensor, count: int, seed: int) -> Tensor:
     """Chooses `count` samples at random, each class in proportion to its size (largest remainder).
 
@@ -121,6 +126,7 @@ def split_validation(images: ImageSet, fraction: float, seed: int) -> ImageSet:
     """
     if not isinstance(images.train_images, Tensor):
         raise UserError(f"data.val={fraction}: {images.name} is not held in memory; make a val/ folder of its own")
+    _check_seed("data.val_seed", seed)
     labels = images.train_labels
     count = round(len(labels) * fraction) if 0 < fraction < 1 else 0
     mask = held_out(labels, count, seed) if count else torch.zeros_like(labels, dtype=torch.bool)
@@ -174,6 +180,7 @@ def take_subset(images: ImageSet, count: int, seed: int) -> ImageSet:
     """
     if not isinstance(images.train_images, Tensor):
         raise UserError(f"data.subset={count}: {images.name} is not held in memory; make a folder of so many images")
+    _check_seed("data.subset_seed", seed)
     labels = images.train_labels
     mask = held_out(labels, count, seed) if 0 < count < len(labels) else torch.zeros_like(labels, dtype=torch.bool)
     if len(labels[mask].unique()) < len(labels.unique()):

@@ -23,7 +23,7 @@ class ResidentData:
         seed: of the generator that draws permutations and augmentation.
 
     Raises:
-        UserError: the batch is larger than the set, or there is no such augmentation.
+        UserError: the batch is larger than the set, or there is no such augmentation for such images.
     """
 
     def __init__(
@@ -40,6 +40,10 @@ class ResidentData:
         self.images, self.labels, self.batch, self.last_batch = images, labels, batch, last_batch
         self.stratified = stratified
         self._augment = pick("data.augment", augment, AUGMENTATIONS)
+        try:
+            self._augment(torch.zeros(1, *images.shape[1:], dtype=torch.uint8), torch.Generator())
+        except ValueError as error:  # for images so small, or not in colour
+            raise UserError(f"data.augment={augment}: {error}") from error
         self.generator = torch.Generator(images.device).manual_seed(seed)
         self.steps(batch)
         self._order = torch.empty(0, dtype=torch.long)  # empty between two epochs

@@ -4,7 +4,6 @@
 those of `ResidentData`, so that both train alike where they decode alike.
 """
 
-import hashlib
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,13 +15,13 @@ from torch.utils.data import DataLoader
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2.functional import center_crop, resize
 
-from lbt.data.folders import UNREADABLE, cores, decode_one, labelled, listing, scored_split
-from lbt.data.imageset import ImageSet
+from lbt.data.files import read_regular, reading
+from lbt.data.folders import cores, decode_one, decode_whole, opened
 from lbt.data.resident import ResidentData
-from lbt.data.sources import source
 from lbt.errors import UserError
 from lbt.session.interrupt import SIGNALS
 
+NARROW = 16  # sides in such a proportion: scaled as a whole, the longer one would have no end
 PREFETCH = 2  # batches that each decoding process, one a core but one, is ahead
 
 
@@ -45,6 +44,11 @@ class Files:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """That of the tensor in whose place it is."""
+        return len(self.names), 3, self.resolution, self.resolution
+
     def __getitem__(self, part: slice | Tensor) -> "Files | Tensor":
         """Returns the files of a slice, or the images of indices (int64 [B]), decoded: uint8 [B, 3, H, W]."""
         if isinstance(part, Tensor):
@@ -57,10 +61,10 @@ class Files:
         for place, index in enumerate(indices):
             path = self.base / self.names[index]
             try:
-                out[place] = _decoded(path.read_bytes(), self.resolution)
-            except UNREADABLE as error:
-                reason = str(error).split("\n")[0]
-                return f"{path} cannot be read as an image ({reason}): replace the file"
+                with reading(path, "replace the file", "as an image"):
+                    out[place] = _decoded(read_regular(path), self.resolution)
+            except UserError as error:
+                return str(error)
         return out
 
     def to(self, device: torch.device) -> "Files":
@@ -99,19 +103,28 @@ def _as_it_is(batch: Tensor | str) -> Tensor | str:
 
 def _decoded(data: bytes, resolution: int) -> Tensor:
     """Decodes one image to uint8 [3, resolution, resolution], turned as EXIF says; by Pillow if torchvision cannot."""
+    with opened(data) as head:  # torchvision looks at neither the kind nor the number of pixels before it makes room
+        kind, narrow = head.format, max(head.size) > NARROW * min(head.size)
+    if narrow:
+        return _by_pillow(data, resolution)
     try:
-        image = decode_image(
-            torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB, apply_exif_orientation=True
-        )
+        if kind in ("GIF", "WEBP"):  # torchvision decodes all pictures of the one and does not turn the other
+            image = torch.from_numpy(decode_whole(data)).permute(2, 0, 1)
+        else:
+            image = decode_image(
+                torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB, apply_exif_orientation=True
+            )
     except RuntimeError:
-        return torch.from_numpy(decode_one(data, resolution, resize=True)).permute(2, 0, 1)
-    if image.ndim == 4:  # an animation: its first picture
-        image = image[0]
+        return _by_pillow(data, resolution)
     if image.dtype == torch.uint16:  # a PNG of 16 bits: its upper 8
         image = (image.int() >> 8).byte()
     if image.shape[1:] == (resolution, resolution):
         return image
     return center_crop(resize(image, [resolution], antialias=True), [resolution, resolution])
+
+
+def _by_pillow(data: bytes, resolution: int) -> Tensor:
+    return torch.from_numpy(decode_one(data, resolution, resize=True)).permute(2, 0, 1)
 
 
 class StreamingData(ResidentData):
@@ -128,40 +141,6 @@ class StreamingData(ResidentData):
             self._next += 1
             yield batch
         self._order = self._order[:0]
-
-
-@source
-def image_stream(root: Path, resolution: int = 224) -> ImageSet:
-    """Anybody's images as `image_folder`, `root/{train,val|test}/<class>/*`, decoded anew every epoch.
-
-    Its fingerprint is that of the files' names, sizes and the resolution, not of the pixels.
-
-    Args:
-        root: the folder.
-        resolution: height and width in pixels to scale to.
-
-    Raises:
-        UserError: a folder is absent or empty, or the second split has a class that train has not.
-    """
-    second = scored_split(root)
-    names = listing(root, "train", second).names
-    splits = [labelled(names, split) for split in ("train", second)]
-    classes = sorted({cls for _, cls in splits[0]})
-    for split, pairs in zip(("train", second), splits, strict=True):
-        if not pairs:
-            raise UserError(f"{root / split}/<class>/ has no images: put them there, or set data.root to their folder")
-        if strange := sorted({cls for _, cls in pairs} - set(classes)):
-            raise UserError(f"{root / split / strange[0]} is a class that {root / 'train'} lacks")
-    label = {cls: index for index, cls in enumerate(classes)}
-    digest = hashlib.sha256(f"{resolution}".encode())
-    parts = []
-    for pairs in splits:
-        for name, _ in pairs:
-            digest.update(f"\n{name}\t{(root / name).stat().st_size}".encode(errors="surrogateescape"))
-        labels = torch.tensor([label[cls] for _, cls in pairs])
-        parts += [Files(root, [name for name, _ in pairs], resolution), labels]
-    origin = f"image_stream ({root.resolve().name}, decoded to {resolution}x{resolution} as it is read)"
-    return ImageSet("image_stream", *parts, tuple(classes), origin, False, digest.hexdigest()[:16])
 
 
 def feed(images: Tensor | Files, labels: Tensor, **options: object) -> ResidentData:
