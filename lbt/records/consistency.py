@@ -4,6 +4,8 @@ The checksum in a record's last line is compared where it is read (`lbt.records`
 record, also of those from before there was one.
 """
 
+from typing import Any
+
 from lbt.identity import identity_of, run_id
 from lbt.records import FINAL, RunRecord
 
@@ -12,7 +14,7 @@ def contradiction(record: RunRecord) -> str | None:
     """Returns what in a record contradicts the rest of it, None where nothing does.
 
     Compared are its id with its file's name and with the id of its configuration and data, the order of its steps,
-    the range of its accuracies, and its summary with its last epoch.
+    its figures with what such figures can be, and its summary with its last epoch.
     """
     name, made_by = record.run["id"], record.run["provenance"]
     if record.path.stem != name:
@@ -25,11 +27,24 @@ def contradiction(record: RunRecord) -> str | None:
         if line["step"] <= before:
             return f"epoch {line['epoch']} ends at step {line['step']}, not after step {before}"
         before = line["step"]
-    for key in ("test_accuracy", "val_accuracy"):
-        for line in record.epochs:
-            if key in line and not 0 <= (line[key] or 0) <= 100:
-                return f"epoch {line['epoch']}: {key} is {line[key]}, not between 0 and 100 %"
+    for line in record.epochs:
+        if problem := _of_figures(line):
+            return f"epoch {line['epoch']}: {problem}"
+    if record.end and (problem := _of_figures(record.end["summary"])):
+        return f"its end: {problem}"
     return _of_end(record)
+
+
+def _of_figures(line: dict[str, Any]) -> str | None:
+    """Returns which figure is none; null stands for one that is not finite."""
+    for key, value in line.items():
+        if value is None or not key.endswith(("_accuracy", "_loss")):
+            continue
+        if type(value) not in (int, float):
+            return f"{key} is {str(value)[:40]!r}, not a number"
+        if key.endswith("_accuracy") and not 0 <= value <= 100:
+            return f"{key} is {value}, not between 0 and 100 %"
+    return None
 
 
 def _of_end(record: RunRecord) -> str | None:
@@ -41,6 +56,9 @@ def _of_end(record: RunRecord) -> str | None:
         return f"its end counts {summary.get('epochs')} epochs, it holds {len(record.epochs)}"
     if record.status == "done" and len(record.epochs) != record.run["config"]["epochs"]:
         return f"done after {len(record.epochs)} of {record.run['config']['epochs']} epochs"
+    losses = [value for key, value in last.items() if key.endswith("_loss")]
+    if losses and (record.status == "diverged") != (None in losses):
+        return f"it is {record.status}, and its last epoch's losses say the contrary"
     for key, value in summary.items():
         known = last.get({"epochs": "epoch", "steps": "step"}.get(key, key), value)
         if known != value:

@@ -1,6 +1,7 @@
 """Records as one table: a row per run, a column per setting."""
 
 import gc
+import math
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,12 @@ import pandas as pd
 from lbt import records
 from lbt.errors import UserError
 from lbt.identity import NOT_IDENTITY
+from lbt.records import manifest
 from lbt.records.consistency import contradiction
+from lbt.records.files import read_regular
+
+ROUNDING = 1e-5  # of a figure; one image in 10,000 is ten times as much
+_CHANGES = {True: "+changes", False: "", None: " (changes unknown)"}  # of the source tree since its commit
 
 
 @dataclass
@@ -37,8 +43,8 @@ class Frame:
 def load(results_dir: str | Path) -> Frame:
     """Returns all records below `results_dir`.
 
-    Left out and named are damaged records, those that contradict themselves (`lbt.records.consistency`), and finished
-    ones of one id with different figures.
+    Left out and named are damaged records, those that contradict themselves (`lbt.records.consistency`) or are not what
+    the manifest vouches for, and finished ones of one id with figures that differ by more than rounding.
     """
     collecting = gc.isenabled()
     gc.disable()  # nothing here refers to itself, and the collector would walk through all rows again and again
@@ -66,26 +72,34 @@ def load_or_refuse(results_dir: str | Path) -> Frame:
 def _load(results_dir: str | Path) -> Frame:
     rows: dict[str, dict[str, Any]] = {}
     problems, contradicted = [], set()
+    try:
+        hashes = manifest.read(results_dir)
+    except UserError as error:
+        hashes = {}
+        problems.append(str(error))
     for path in records.paths(results_dir):
         try:
-            record = records.read(path)
-            problem = contradiction(record)
-            row = {} if problem else _row(record)
-        except (records.RecordError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+            row = _checked_row(path, hashes)
+        except Exception as error:  # what a record may hold is not known, and one must not stop the others
             problems.append(str(error) if str(path) in str(error) else f"{path}: {error!r}")
-            continue
-        if problem:
-            problems.append(f"{path}: {problem}")
             continue
         known = rows.setdefault(row["id"], row)
         row["folders"] = known["folders"] = known["folders"] | row["folders"]
         if known["status"] not in records.FINAL:
             rows[row["id"]] = row  # left behind where the run was broken off, and finished elsewhere
-        elif row["status"] in records.FINAL and _figures(known) != _figures(row):
+        elif row["status"] in records.FINAL and not _agree(known, row):
             contradicted.add(row["id"])
             problems.append(f"{path}: differs from {known['path']}, which has the same id; both are left out")
     kept = [row for run_id, row in sorted(rows.items()) if run_id not in contradicted]
     return Frame(pd.DataFrame(kept), problems)
+
+
+def _checked_row(path: Path, hashes: Mapping[str, str]) -> dict[str, Any]:
+    content = read_regular(path)
+    record = records.parse(path, content)
+    if problem := manifest.difference(path, content, hashes) or contradiction(record):
+        raise records.RecordError(f"{path}: {problem}")
+    return _row(record)
 
 
 def _row(record: records.RunRecord) -> dict[str, Any]:
@@ -101,7 +115,7 @@ def _row(record: records.RunRecord) -> dict[str, Any]:
         "epochs_done": len(record.epochs),
         "fingerprint": made_by["data_fingerprint"],
         "origin": made_by["data"],
-        "commit": (made_by.get("commit") or made_by["lbt"])[:10] + ("+changes" if made_by.get("dirty") else ""),
+        "commit": (made_by.get("commit") or made_by["lbt"])[:10] + _CHANGES[made_by.get("dirty")],
         "torch": made_by["torch"],
         "device": made_by["device_name"],
         "steps_per_epoch": made_by.get("steps_per_epoch"),
@@ -113,9 +127,27 @@ def _row(record: records.RunRecord) -> dict[str, Any]:
     }
 
 
-def _figures(row: dict[str, Any]) -> tuple:
-    summary = {key: value for key, value in row["summary"].items() if not key.startswith("wall_")}
-    return row["status"], summary
+def _agree(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Says whether two records of one run tell the same: a repetition elsewhere may differ by rounding."""
+    first, second = _figures(one), _figures(other)
+    return (
+        one["status"] == other["status"]
+        and first.keys() == second.keys()
+        and all(_close(first[key], second[key]) for key in first)
+        and one["curve"].shape == other["curve"].shape
+        and np.allclose(one["curve"], other["curve"], rtol=ROUNDING, atol=0.0, equal_nan=True)
+    )
+
+
+def _figures(row: Mapping[str, Any]) -> dict[str, Any]:
+    kinds = ("epochs", "steps", "_loss", "_accuracy")
+    return {key: value for key, value in row["summary"].items() if key.endswith(kinds)}
+
+
+def _close(one: float | None, other: float | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return math.isclose(one, other, rel_tol=ROUNDING)
 
 
 def flatten(settings: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
