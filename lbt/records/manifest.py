@@ -12,8 +12,9 @@ from pathlib import Path
 
 from lbt import records
 from lbt.errors import UserError
+from lbt.records.consistency import contradiction
 from lbt.records.files import read_regular
-from lbt.records.lines import RecordError, unix_line_ends
+from lbt.records.lines import unix_line_ends
 
 NAME = "MANIFEST.sha256"
 _LINE = re.compile(r"([0-9a-f]{64})[ \t]+\*?([^/]+/[^/]+\.jsonl)")
@@ -70,13 +71,15 @@ def difference(record: Path, content: bytes, hashes: dict[str, str]) -> str | No
     return f"edited: not what runs/{NAME} vouches for; if the change is meant, lbt verify --write-manifest"
 
 
-def write(results_dir: str | Path) -> int:
-    """Writes the manifest anew, of all records that are whole and final; returns how many those are."""
-    lines = []
+def write(results_dir: str | Path) -> dict[str, str]:
+    """Writes the manifest anew, of all records that are whole and final, and returns what it holds."""
+    hashes = {}
     for path in records.paths(results_dir):
-        with suppress(RecordError, OSError):
+        with suppress(Exception):  # whatever is wrong with one, it is not vouched for
             content = read_regular(path)
-            if records.parse(path, content).status in records.FINAL:
-                lines.append(f"{hash_of(content)}  {name_of(path)}\n")
-    records.replace_file(path_of(results_dir), "".join(lines).encode())
-    return len(lines)
+            record = records.parse(path, content)
+            if record.status in records.FINAL and contradiction(record) is None:
+                hashes[name_of(path)] = hash_of(content)
+    text = "".join(f"{digest}  {name}\n" for name, digest in hashes.items())
+    records.replace_file(path_of(results_dir), text.encode())
+    return hashes
