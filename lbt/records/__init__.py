@@ -121,16 +121,13 @@ def parse(path: Path, content: bytes) -> RunRecord:
     lines = json_lines(path, content)
     if not lines:
         raise RecordError(f"{path}: empty")
-    record = RunRecord(path, _checked_first(path, lines[0]))
-    for epoch, line in enumerate(lines[1:], 1):
-        kind = line.get("kind")
-        if record.end is not None:
-            raise RecordError(f"{path}: line {epoch + 1} follows the record's end")
-        if kind == "epoch" and line.get("epoch") == epoch:
-            record.epochs.append(line)
-        elif kind == "end" and line.get("status") in STATUSES and isinstance(line.get("summary"), dict):
-            record.end = line
-        else:
+    record = RunRecord(path, _checked_first(path, lines[0]), lines[1:])
+    if record.epochs and _is_end(record.epochs[-1]):
+        record.end = record.epochs.pop()
+    for epoch, line in enumerate(record.epochs, 1):
+        if line.get("kind") != "epoch" or line.get("epoch") != epoch:
+            if _is_end(line):
+                raise RecordError(f"{path}: line {epoch + 2} follows the record's end")
             raise RecordError(f"{path}: line {epoch + 1} is out of place")
     expected = record.end.get("sha256") if record.end else None  # the first records have none
     if expected is not None and expected != _sum_of(content, expected):
@@ -144,6 +141,10 @@ def _checked_first(path: Path, run: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(run["config"], dict) or not isinstance(run["provenance"], dict):
         raise RecordError(f"{path}: line 1 has no configuration or provenance")
     return run
+
+
+def _is_end(line: dict[str, Any]) -> bool:
+    return line.get("kind") == "end" and line.get("status") in STATUSES and isinstance(line.get("summary"), dict)
 
 
 def outline(path: Path, content: bytes) -> tuple[dict[str, Any], int, dict[str, Any] | None]:

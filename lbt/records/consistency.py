@@ -4,10 +4,12 @@ The checksum in a record's last line is compared where it is read (`lbt.records`
 record, also of those from before there was one.
 """
 
+from functools import lru_cache
 from typing import Any
 
-from lbt.identity import identity_of, run_id
+from lbt.identity import run_id
 from lbt.records import FINAL, RunRecord
+from lbt.records.seeds import identity_as_recorded
 
 
 def contradiction(record: RunRecord) -> str | None:
@@ -19,7 +21,7 @@ def contradiction(record: RunRecord) -> str | None:
     name, made_by = record.run["id"], record.run["provenance"]
     if record.path.stem != name:
         return f"its id is {name}, the file has another name"
-    expected = run_id(identity_of(record.run["config"]), made_by["data_fingerprint"])
+    expected = run_id(identity_as_recorded(record.run["config"]), made_by["data_fingerprint"])
     if expected != name:
         return f"edited: its configuration and data belong to the id {expected}"
     before = 0
@@ -27,9 +29,8 @@ def contradiction(record: RunRecord) -> str | None:
         if line["step"] <= before:
             return f"epoch {line['epoch']} ends at step {line['step']}, not after step {before}"
         before = line["step"]
-    for line in record.epochs:
-        if problem := _of_figures(line):
-            return f"epoch {line['epoch']}: {problem}"
+    if not _are_figures(record.epochs):
+        return next(f"epoch {line['epoch']}: {problem}" for line in record.epochs if (problem := _of_figures(line)))
     if record.end and (problem := _of_figures(record.end["summary"])):
         return f"its end: {problem}"
     return _of_end(record)
@@ -45,6 +46,22 @@ def _of_figures(line: dict[str, Any]) -> str | None:
         if key.endswith("_accuracy") and not 0 <= value <= 100:
             return f"{key} is {value}, not between 0 and 100 %"
     return None
+
+
+def _are_figures(lines: list[dict[str, Any]]) -> bool:
+    """Says whether `_of_figures` finds nothing in any of these; column by column, which is much faster."""
+    for key in _figures(frozenset().union(*lines)):
+        values = [value for line in lines if (value := line.get(key)) is not None]
+        if not set(map(type, values)) <= {int, float}:
+            return False
+        if key.endswith("_accuracy") and values and not 0 <= min(values) <= max(values) <= 100:
+            return False
+    return True
+
+
+@lru_cache
+def _figures(keys: frozenset[str]) -> list[str]:
+    return [key for key in keys if key.endswith(("_accuracy", "_loss"))]
 
 
 def _of_end(record: RunRecord) -> str | None:

@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from lbt import records
 from lbt.config import Config
-from lbt.identity import from_json, identity
+from lbt.identity import identity
 from lbt.records import index_cache
 from lbt.records.files import read_regular
 from lbt.records.index_cache import Entry
+from lbt.records.seeds import identity_as_understood
 
 
 def key(config: Config) -> str:
@@ -31,7 +30,7 @@ def by_key(results_dir: str | Path) -> dict[str, list[Entry]]:
     Damaged records and those of another schema are passed over: `lbt tables` names them. Of a record that has not
     changed since the last look nothing is read but its size and times.
     """
-    known, read, keys = index_cache.load(results_dir), 0, {}
+    known, read = index_cache.load(results_dir), 0
     found: dict[str, Entry] = {}
     for path in records.paths(results_dir):
         name = f"{path.parent.name}/{path.name}"
@@ -40,7 +39,7 @@ def by_key(results_dir: str | Path) -> dict[str, list[Entry]]:
             entry = known.get(name)
             if entry is None or entry.state != state:
                 read += 1
-                entry = _entry(path, state, keys)
+                entry = _entry(path, state)
         except Exception:  # what a file may hold is not known
             continue
         found[name] = entry
@@ -51,26 +50,11 @@ def by_key(results_dir: str | Path) -> dict[str, list[Entry]]:
     return groups
 
 
-def _entry(path: Path, state: Sequence[int], keys: dict[bytes, dict]) -> Entry:
+def _entry(path: Path, state: Sequence[int]) -> Entry:
     run, epochs, end = records.outline(path, read_regular(path))
     status, summary = (end["status"], end["summary"]) if end else ("unfinished", {})
-    return Entry(path, tuple(state), run["id"], _key_of(run["config"], keys), status, epochs, summary)
-
-
-def _key_of(config: Mapping[str, Any], known: dict[bytes, dict]) -> str:
-    """Returns the key of a recorded configuration; those that differ in the seed alone are bound to types once."""
-    seed = config["seed"]
-    if type(seed) is not int:
-        return key(from_json(config))
-    others = orjson.dumps({**config, "seed": 1})
-    if others not in known:
-        known[others] = identity(from_json({**config, "seed": 1}))
-    of_run = dict(known[others])
-    if seed:
-        of_run["seed"] = float(seed)
-    else:
-        del of_run["seed"]  # as what means "off" is left out
-    return _digest(of_run)
+    key_of_run = _digest(identity_as_understood(run["config"]))
+    return Entry(path, tuple(state), run["id"], key_of_run, status, epochs, summary)
 
 
 def first_of_each(configs: Sequence[Config]) -> list[int]:

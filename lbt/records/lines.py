@@ -37,11 +37,12 @@ def json_lines(path: Path, content: bytes) -> list[dict[str, Any]]:
     with contextlib.suppress(orjson.JSONDecodeError):
         lines.append(orjson.loads(cut_off))
     for number, line in enumerate(lines, 1):
-        if not isinstance(line, dict):
+        if type(line) is not dict:
             raise RecordError(f"{path}: line {number} is not a JSON object")
-        text = texts[number - 1] if number <= len(texts) else cut_off
-        if text.count(b"{") + text.count(b"[") > DEEPEST and _depth(line) > DEEPEST:
-            raise RecordError(f"{path}: line {number} is nested more than {DEEPEST} deep")
+    if content.count(b"{") + content.count(b"[") >= len(lines) + DEEPEST:  # else none can be
+        for number, line in enumerate(lines, 1):
+            if _depth(line) > DEEPEST:
+                raise RecordError(f"{path}: line {number} is nested more than {DEEPEST} deep")
     return lines
 
 

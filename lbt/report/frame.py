@@ -6,16 +6,18 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pandas as pd
 
 from lbt import records
 from lbt.errors import UserError
 from lbt.identity import NOT_IDENTITY
-from lbt.records import manifest
+from lbt.records import manifest, seeds
 from lbt.records.consistency import contradiction
 from lbt.records.files import read_regular
 
@@ -87,7 +89,7 @@ def _load(results_dir: str | Path) -> Frame:
         row["folders"] = known["folders"] = known["folders"] | row["folders"]
         if known["status"] not in records.FINAL:
             rows[row["id"]] = row  # left behind where the run was broken off, and finished elsewhere
-        elif row["status"] in records.FINAL and not _agree(known, row):
+        elif known is not row and row["status"] in records.FINAL and not _agree(known, row):
             contradicted.add(row["id"])
             problems.append(f"{path}: differs from {known['path']}, which has the same id; both are left out")
     kept = [row for run_id, row in sorted(rows.items()) if run_id not in contradicted]
@@ -104,7 +106,7 @@ def _checked_row(path: Path, hashes: Mapping[str, str]) -> dict[str, Any]:
 
 def _row(record: records.RunRecord) -> dict[str, Any]:
     config, made_by = record.run["config"], record.run["provenance"]
-    flat = dict(flatten(config))
+    flat, settings = _flat(config)
     return {
         **flat,
         "id": record.run["id"],
@@ -120,11 +122,31 @@ def _row(record: records.RunRecord) -> dict[str, Any]:
         "device": made_by["device_name"],
         "steps_per_epoch": made_by.get("steps_per_epoch"),
         "warmed_up": bool(config["schedule"].get("warmup")),
-        # As in a run's id, a setting that is off is as good as absent: older records do not have it.
-        "settings": {key: value for key, value in flat.items() if value and key.split(".")[0] not in NOT_IDENTITY},
+        "settings": settings,
         "summary": record.end["summary"] if record.end else {},
         "curve": np.array([line.get("test_accuracy") for line in record.epochs], dtype=float),
     }
+
+
+def _flat(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns a configuration's settings under dotted names: all of them, and those that decide a run's numbers."""
+    if (others := seeds.others(config)) is None:
+        return _flattened(config)
+    flat, settings = _flattened_once(others)
+    seed = config["seed"]
+    settings = {key: seed if key == "seed" else value for key, value in settings.items() if key != "seed" or seed}
+    return {**flat, "seed": seed}, settings
+
+
+@lru_cache(maxsize=4096)
+def _flattened_once(settings: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    return _flattened(orjson.loads(settings))
+
+
+def _flattened(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    flat = dict(flatten(config))
+    # As in a run's id, a setting that is off is as good as absent: older records do not have it.
+    return flat, {key: value for key, value in flat.items() if value and key.split(".")[0] not in NOT_IDENTITY}
 
 
 def _agree(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
