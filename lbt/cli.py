@@ -114,7 +114,7 @@ def _verify(options: argparse.Namespace) -> int:
     if options.write_manifest:
         return verify.write_manifest(options.results_dir)
     again = {"epochs": options.epochs, "root": options.data_root}
-    if options.run_id:
+    if options.run_id is not None:
         return verify.repeat(options.run_id, options.results_dir, **again)
     return max(verify.check_all(options.results_dir), verify.repeat_one(options.results_dir, **again))
 
