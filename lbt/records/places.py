@@ -51,12 +51,15 @@ def clear(results_dir: str | Path, run_ids: Iterable[str]) -> None:
 
 def _run_of(name: str) -> str | None:
     """Returns the id of the run that a file of the work folder belongs to."""
-    found = re.fullmatch(r"\.?([^.]+)\.(pt|lock|pt\.[\w.]+)", name)
+    found = re.fullmatch(r"\.?([^.]+)\.(pt|lock|taken|pt\.[\w.]+)", name)
     return found[1] if found else None
 
 
 def held(lock: Path) -> bool:
-    """Says whether a process holds a lock; a reader of the folder may ask, too, who could not take the lock himself."""
+    """Says whether a process holds a lock; a reader of the folder may ask, too, who could not take the lock himself.
+
+    On a file system without `flock` a file `<id>.taken` beside it, or a text in it, says that it is held, and by whom.
+    """
     try:
         handle = files.open_regular(lock)
     except OSError:  # there is none, or it tells nothing
@@ -67,20 +70,29 @@ def held(lock: Path) -> bool:
         except BlockingIOError:
             return True
         except OSError as error:
-            return error.errno in _NO_FLOCK and _says_held(file.read(4096).decode(errors="replace"))
+            return error.errno in _NO_FLOCK and (_names_holder(lock, False) or _names_holder(_taken(lock), True))
     return False
 
 
-def _says_held(content: str) -> bool:
-    """Reads the lock file of a file system without flock, where its existence is the lock and its text the holder.
+def _taken(lock: Path) -> Path:
+    return lock.with_suffix(".taken")
 
-    An empty one is what a file system with flock has left; one of a process that is gone from this machine counts no
-    more.
+
+def _names_holder(path: Path, empty: bool) -> bool:
+    """Says whether a file names a process that may live: not one that is gone from this machine.
+
+    Args:
+        path: of the file.
+        empty: what a file without a text says; where flock is known, a lock file has none.
     """
+    try:
+        content = files.read_regular(path).decode(errors="replace")
+    except OSError:
+        return False
     process = re.search(r"^(?:pid=)?(\d+)$", content, re.MULTILINE)
     host = re.search(r"^host=(.*)$", content, re.MULTILINE) or re.search(r"^\d+\n(.*)$", content, re.MULTILINE)
     if process is None:
-        return bool(content.strip())
+        return empty or bool(content.strip())
     if host is None or host[1] != socket.gethostname():
         return True
     try:

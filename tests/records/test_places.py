@@ -91,3 +91,7 @@ def test_without_flock_a_lock_is_held_while_it_names_a_process_that_lives(tmp_pa
     }.items():
         lock.write_text(content)
         assert places.held(lock) is held, content
+    lock.write_text("")
+    for content, held in {"": True, f"{os.getpid()}\n{here}\n": True, f"{gone.pid}\n{here}\n": False}.items():
+        lock.with_suffix(".taken").write_text(content)
+        assert places.held(lock) is held, content
