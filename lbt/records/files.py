@@ -1,9 +1,9 @@
 """Files are written as a whole or not at all, and only what is a file is read.
 
 A file grows under a temporary name beside its own, `.<name>.tmp`, which one writer at a time holds a lock on. What a
-killed process leaves there, the next one to write the same file takes over, so that there is never more than one. Where
-that name is not to be had (no `flock`, another user's file) it has 32 more digits, and what is left under such a name
-goes once it is an hour old.
+killed process leaves there, the next one to write the same file takes over. Where that name is not to be had (another
+writer at the same time, no `flock`, another user's file) it has 32 more digits, and what is left under such a name goes
+once it is an hour old, or when the run it belongs to goes on or is found finished.
 """
 
 import fcntl
@@ -67,16 +67,19 @@ def _open(path: Path) -> tuple[Path, int]:
             if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
                 os.close(handle)
                 break
-            fcntl.flock(handle, fcntl.LOCK_EX)  # waits for another process that writes the same file
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is(shared, handle):
                 os.ftruncate(handle, 0)
                 return shared, handle
+        except BlockingIOError:  # another process writes the same file; whoever ends last has written it
+            os.close(handle)
+            break
         except OSError:  # no flock on this file system
             if _is(shared, handle):
                 os.unlink(shared)
             os.close(handle)
             break
-        os.close(handle)  # it has become what that process wrote
+        os.close(handle)  # it has become what another process wrote
     remove_left(path)
     own = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     return own, os.open(own, _NEW | os.O_EXCL, 0o666)

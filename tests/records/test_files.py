@@ -81,6 +81,15 @@ def test_writers_of_one_file_at_once_leave_one_of_theirs_whole(tmp_path):
     assert target.read_text() in {letter * 100_000 for letter in "abc"}
 
 
+def test_nobody_waits_for_a_writer_that_does_not_end(tmp_path):
+    target = tmp_path / "file"
+    with files.replacing(target) as first:
+        first.write(b"first")
+        files.replace_file(target, b"second")
+        assert target.read_bytes() == b"second"
+    assert names(tmp_path) == ["file"] and target.read_bytes() == b"first"
+
+
 @pytest.mark.parametrize(("mask", "mode"), [(0o077, 0o600), (0o002, 0o664), (0o022, 0o644)])
 def test_permissions_are_what_the_umask_leaves_and_nothing_is_changed_by_chmod(tmp_path, monkeypatch, mask, mode):
     def forbidden(*_, **__):
