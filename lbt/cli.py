@@ -79,6 +79,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     reality.add_argument("--results-dir", default="results", metavar="DIR", help="default: %(default)s")
     reality.set_defaults(run=_reality)
+
+    verify = verbs.add_parser("verify", help="check the records, and repeat the first epochs of one here")
+    verify.add_argument("run_id", nargs="?", metavar="RUN", help="an id or its beginning; default: the cheapest one")
+    verify.add_argument("--epochs", type=_count, default=1, metavar="N", help="to repeat; default: %(default)s")
+    verify.add_argument("--data-root", metavar="DIR", help="the folder with its data, as data.root")
+    verify.add_argument("--results-dir", default="results", metavar="DIR", help="default: %(default)s")
+    verify.add_argument("--write-manifest", action="store_true", help="vouch for the records as they are now")
+    verify.set_defaults(run=_verify)
     return parser
 
 
@@ -98,6 +106,17 @@ def _reality(options: argparse.Namespace) -> int:
     if not options.words[1:]:
         raise UserError("lbt reality choose: name a study, for instance reality_check")
     return max(choose(name, options.results_dir) for name in options.words[1:])
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from lbt import verify
+
+    if options.write_manifest:
+        return verify.write_manifest(options.results_dir)
+    again = {"epochs": options.epochs, "root": options.data_root}
+    if options.run_id is not None:
+        return verify.repeat(options.run_id, options.results_dir, **again)
+    return max(verify.check_all(options.results_dir), verify.repeat_one(options.results_dir, **again))
 
 
 def _tables(options: argparse.Namespace) -> int:

@@ -1,9 +1,11 @@
-"""Times `lbt tables` and `lbt plots` over many synthetic records: seconds and peak memory of each.
+"""Times what reads many synthetic records: `lbt status`, a finished sweep, `lbt tables` and `lbt plots`.
 
-    python scripts/bench_report.py --records 10000
+    python scripts/bench_report.py --records 10000 --cells 1000
 
-The records have 100 epochs each and the settings of the experiments behind Table 1 and figures 2, 3, 6 and 8, with as
-many seeds as it takes; their numbers are made up, and they lie in a temporary folder.
+Of each the seconds and the peak memory; the index of the records, which `status` and a sweep use, without its cache and
+with it. The records have 100 epochs each and the settings of the experiments behind Table 1 and figures 2, 3, 6 and 8,
+with as many seeds as it takes; their numbers are made up, and they lie in a temporary folder. The sweep's cells are
+runs of the embedded digits that have all been finished; what is timed is how long it takes to see that.
 """
 
 import argparse
@@ -12,7 +14,8 @@ import itertools
 import json
 import math
 import multiprocessing
-import resource
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,7 +24,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from lbt import records, runtime, sweep
+from lbt import build, records, runtime, sweep
 from lbt.config import Config, resolve
 from lbt.identity import identity, run_id, to_json
 
@@ -68,10 +71,11 @@ def epoch_lines(variant: int, norms: bool) -> tuple[str, dict]:
     return "".join(f"{line}\n" for line in lines), {**figures, "wall_seconds": 1.0}
 
 
-def plant(folder: Path, config: Config, epochs: str, summary: dict) -> None:
+def plant(folder: Path, config: Config, epochs: str, summary: dict, fingerprint: str = FINGERPRINT) -> None:
     """Writes one record."""
-    name = run_id(identity(config), FINGERPRINT)
-    first = {"kind": "run", "schema": records.SCHEMA, "id": name, "config": to_json(config), "provenance": MADE_BY}
+    name = run_id(identity(config), fingerprint)
+    made_by = {**MADE_BY, "data_fingerprint": fingerprint}
+    first = {"kind": "run", "schema": records.SCHEMA, "id": name, "config": to_json(config), "provenance": made_by}
     text = f"{records.to_line(first)}\n{epochs}"
     sha256 = records.checksum(text.encode())
     end = records.to_line({"kind": "end", "status": "done", "summary": summary, "sha256": sha256})
@@ -95,14 +99,27 @@ def plant_all(folder: Path, count: int) -> None:
         plant(folder, replace(config, seed=seed), *(norms if with_norms else pool[chosen]))
 
 
-def measure(verb: str, folder: Path) -> float:
+def plant_cells(folder: Path, count: int) -> list[str]:
+    """Writes the records of a grid on the digits and returns the overrides that make it."""
+    overrides = ["data=digits", "precision=fp32", "device=cpu", "epochs=100", f"results_dir={folder}"]
+    config = runtime.settle(resolve(sweep.compose(overrides)))
+    fingerprint = build.images(config).fingerprint
+    for seed in range(count):
+        plant(folder, replace(config, seed=seed), *epoch_lines(seed % 40, False), fingerprint)
+    return [*overrides, f"seed=range(0,{count})"]
+
+
+def measure(what: str, *words: str) -> float:
     """Runs one command; returns its seconds and prints them with its peak memory."""
     started = time.perf_counter()
-    command = [sys.executable, "-m", "lbt", verb, "--results-dir", str(folder)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-m", "lbt", *words], stdout=subprocess.DEVNULL)
+    _, code, used = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024  # KiB on Linux; of the larger one so far
-    print(f"lbt {verb}: {seconds:.1f} s, peak memory so far {peak:.0f} MiB")
+    if code:
+        raise SystemExit(f"lbt {' '.join(words)}: exit code {os.waitstatus_to_exitcode(code)}")
+    cpu = used.ru_utime + used.ru_stime
+    peak = used.ru_maxrss / 1024  # KiB on Linux
+    print(f"{what}: {seconds:.1f} s, of them {cpu:.1f} s at work, peak memory {peak:.0f} MiB", flush=True)
     return seconds
 
 
@@ -110,6 +127,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=10_000, help="default: %(default)s")
     parser.add_argument("--folder", type=Path, help="of the records; planted there if it does not exist, and kept")
+    parser.add_argument("--cells", type=int, default=1_000, help="of the finished sweep; default: %(default)s")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary) / "results"
@@ -118,9 +136,18 @@ def main() -> None:
             planting = multiprocessing.Process(target=plant_all, args=(folder, options.records))
             planting.start()
             planting.join()
-        found = len(records.paths(folder))
-        seconds = measure("tables", folder) + measure("plots", folder)
-        print(f"{found} records: {seconds:.1f} s together")
+        shutil.rmtree(folder / "work", ignore_errors=True)
+        print(f"{len(records.paths(folder))} records")
+        one = ["status", "data=digits", f"results_dir={folder}"]
+        measure("lbt status, first time", *one)
+        measure("lbt status, again", *one)
+        where = ("--results-dir", str(folder))
+        seconds = measure("lbt tables", "tables", *where) + measure("lbt plots", "plots", *where)
+        print(f"{seconds:.1f} s together")
+        cells = plant_cells(Path(temporary) / "sweep", options.cells)
+        print(f"a sweep of {options.cells} finished runs")
+        measure("lbt status", "status", *cells)
+        measure("lbt train -m", "train", "-m", *cells)
 
 
 if __name__ == "__main__":

@@ -2,29 +2,30 @@
 
 `<results_dir>/runs/<experiment>/<id>.jsonl` holds a line `{"kind": "run", ...}` with configuration and provenance, a
 line `{"kind": "epoch", ...}` an epoch and, once the run has come to an end, a line `{"kind": "end", ...}` with a
-checksum of the lines above it.
+checksum of all that stands before it. Line ends are not part of a record: git and editors change them.
 """
 
 import contextlib
 import hashlib
-import json
-import math
 import os
-import tempfile
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import orjson
+from lbt.records.files import read_regular, remove_left, replace_file, replacing
+from lbt.records.lines import RecordError, json_lines, to_line, unix_line_ends
+
+__all__ = [
+    "FINAL", "SCHEMA", "STATUSES", "RecordError", "RecordWriter", "RunRecord", "checksum", "copy", "find", "outline",
+    "parse", "path_of", "paths", "read", "read_final", "remove_left", "replace_file", "replacing", "to_line",
+]  # fmt: skip
 
 SCHEMA = 1
 STATUSES = ("done", "diverged", "oom", "failed", "interrupted")
 FINAL = ("done", "diverged")  # running the same configuration again would give the same
-
-
-class RecordError(Exception):
-    """A record that cannot be read as one; its text names the file and what is wrong."""
+_SUM = re.compile(rb', "sha256": "([0-9a-f]{16}|[0-9a-f]{64})"}\Z')  # what ends a record
 
 
 @dataclass
@@ -49,7 +50,7 @@ def path_of(results_dir: str | Path, experiment: str, run_id: str) -> Path:
 
 def find(results_dir: str | Path, run_id: str) -> Path | None:
     """Returns the record of a run, in whichever experiment's folder it lies."""
-    return next(iter(sorted(Path(results_dir).glob(f"runs/*/{run_id}.jsonl"))), None)
+    return next(iter(_copies(results_dir, run_id)), None)
 
 
 def read_final(results_dir: str | Path, run_id: str) -> RunRecord | None:
@@ -58,7 +59,7 @@ def read_final(results_dir: str | Path, run_id: str) -> RunRecord | None:
     Of several copies, in several experiments' folders, the first that is whole and final counts, and none that is
     another run's.
     """
-    for path in sorted(Path(results_dir).glob(f"runs/*/{run_id}.jsonl")):
+    for path in _copies(results_dir, run_id):
         with contextlib.suppress(RecordError, OSError):
             record = read(path)
             if record.status in FINAL and record.run["id"] == run_id:
@@ -67,15 +68,35 @@ def read_final(results_dir: str | Path, run_id: str) -> RunRecord | None:
 
 
 def copy(record: Path, target: Path) -> None:
-    """Copies a record, unless there is one at `target`."""
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(target, record.read_bytes())
+    """Copies a final record, unless there is a final one at `target`."""
+    if record == target:
+        return
+    with contextlib.suppress(RecordError, OSError):
+        if read(target).status in FINAL:
+            return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(target, read_regular(record))
 
 
 def paths(results_dir: str | Path) -> list[Path]:
-    """Returns every record's path below `results_dir`, in a stable order."""
-    return sorted(Path(results_dir).glob("runs/*/*.jsonl"))
+    """Returns every record's path below `results_dir`, in a stable order; hidden files are no records."""
+    return [folder / name for folder in _folders(results_dir) for name in _names(folder) if name.endswith(".jsonl")]
+
+
+def _copies(results_dir: str | Path, run_id: str) -> list[Path]:
+    found = [folder / f"{run_id}.jsonl" for folder in _folders(results_dir)]
+    return [path for path in found if path.exists()]
+
+
+def _folders(results_dir: str | Path) -> list[Path]:
+    runs = Path(results_dir) / "runs"
+    return [runs / name for name in _names(runs) if (runs / name).is_dir()]
+
+
+def _names(folder: Path) -> list[str]:
+    with contextlib.suppress(OSError):
+        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    return []
 
 
 def read(path: str | Path) -> RunRecord:
@@ -85,74 +106,77 @@ def read(path: str | Path) -> RunRecord:
         RecordError: the file is not a record of this schema, a line other than the last one is damaged, or its lines
             are not those its checksum was made of. An incomplete last line is what a killed run leaves and is passed
             over.
+        OSError: it cannot be read.
     """
-    path = Path(path)
-    content = path.read_bytes()
-    lines = _json_lines(path, content)
+    return parse(Path(path), read_regular(path))
+
+
+def parse(path: Path, content: bytes) -> RunRecord:
+    """Returns the record that is the content of the file at `path`.
+
+    Raises:
+        RecordError: as `read` says.
+    """
+    content = unix_line_ends(content)
+    lines = json_lines(path, content)
     if not lines:
         raise RecordError(f"{path}: empty")
-    run = lines[0]
+    record = RunRecord(path, _checked_first(path, lines[0]), lines[1:])
+    if record.epochs and _is_end(record.epochs[-1]):
+        record.end = record.epochs.pop()
+    for epoch, line in enumerate(record.epochs, 1):
+        if line.get("kind") != "epoch" or line.get("epoch") != epoch:
+            if _is_end(line):
+                raise RecordError(f"{path}: line {epoch + 2} follows the record's end")
+            raise RecordError(f"{path}: line {epoch + 1} is out of place")
+    expected = record.end.get("sha256") if record.end else None  # the first records have none
+    if expected is not None and expected != _sum_of(content, expected):
+        raise RecordError(f"{path}: edited: its lines do not give the checksum in the last one")
+    return record
+
+
+def _checked_first(path: Path, run: dict[str, Any]) -> dict[str, Any]:
     if run.get("kind") != "run" or run.get("schema") != SCHEMA or not {"id", "config", "provenance"} <= run.keys():
         raise RecordError(f"{path}: line 1 is not the start of a record of schema {SCHEMA}")
     if not isinstance(run["config"], dict) or not isinstance(run["provenance"], dict):
         raise RecordError(f"{path}: line 1 has no configuration or provenance")
-    record = RunRecord(path, run)
-    for epoch, line in enumerate(lines[1:], 1):
-        kind = line.get("kind")
-        if record.end is not None:
-            raise RecordError(f"{path}: line {epoch + 1} follows the record's end")
-        if kind == "epoch" and line.get("epoch") == epoch:
-            record.epochs.append(line)
-        elif kind == "end" and line.get("status") in STATUSES and isinstance(line.get("summary"), dict):
-            record.end = line
-        else:
-            raise RecordError(f"{path}: line {epoch + 1} is out of place")
-    _verify(record, content)
-    return record
+    return run
 
 
-def _verify(record: RunRecord, content: bytes) -> None:
-    """Compares the checksum, which the first records do not have yet."""
-    expected = record.end.get("sha256") if record.end else None
-    if expected is not None and checksum(content[: content.rstrip().rfind(b"\n") + 1]) != expected:
-        raise RecordError(f"{record.path}: edited: its lines do not give the checksum in the last one")
+def _is_end(line: dict[str, Any]) -> bool:
+    return line.get("kind") == "end" and line.get("status") in STATUSES and isinstance(line.get("summary"), dict)
+
+
+def outline(path: Path, content: bytes) -> tuple[dict[str, Any], int, dict[str, Any] | None]:
+    """Returns a record's first line, its number of epochs and its last line, with as little work as that takes.
+
+    Where a checksum vouches for them, the epochs are counted and not read.
+
+    Raises:
+        RecordError: as `read` says.
+    """
+    body = unix_line_ends(content).rstrip()
+    first, last = body.partition(b"\n")[0], body[body.rfind(b"\n") + 1 :]
+    if (found := _SUM.search(last)) and found[1].decode() == _sum_of(body, found[1].decode()):
+        ends = parse(path, b"%b\n%b\n" % (first, last[: found.start()] + b"}"))
+        return ends.run, body.count(b"\n") - 1, ends.end
+    record = parse(path, content)
+    return record.run, len(record.epochs), record.end
+
+
+def _sum_of(content: bytes, expected: Any) -> str | None:
+    """Returns the checksum of a record as its kind was made: of all before it, or in 16 digits of the lines above."""
+    body = content.rstrip()
+    last = body.rfind(b"\n") + 1
+    if len(str(expected)) == 16:
+        return checksum(content[:last])
+    found = _SUM.search(body, last)
+    return found and hashlib.sha256(body[: found.start()]).hexdigest()
 
 
 def checksum(lines: bytes) -> str:
-    """Returns the checksum that a record's last line holds of the lines above it: 16 hex digits of their SHA-256."""
+    """Returns what the last line of earlier records holds of the lines above it: 16 hex digits of their SHA-256."""
     return hashlib.sha256(lines).hexdigest()[:16]
-
-
-def _json_lines(path: Path, content: bytes) -> list[dict[str, Any]]:
-    """Returns the lines as objects, without a last one that was cut off while it was written."""
-    *texts, cut_off = content.split(b"\n")  # the last one is empty where the file ends with a newline
-    lines = []
-    try:
-        for text in texts:
-            lines.append(orjson.loads(text))
-    except orjson.JSONDecodeError:
-        raise RecordError(f"{path}: line {len(lines) + 1} is not JSON") from None
-    with contextlib.suppress(orjson.JSONDecodeError):
-        lines.append(orjson.loads(cut_off))
-    for number, line in enumerate(lines, 1):
-        if not isinstance(line, dict):
-            raise RecordError(f"{path}: line {number} is not a JSON object")
-    return lines
-
-
-def to_line(content: Mapping[str, Any]) -> str:
-    """Returns one line of a record; numbers that JSON has no name for (NaN, infinity) become null."""
-    return json.dumps(_finite(content), allow_nan=False, ensure_ascii=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 class RecordWriter:
@@ -177,25 +201,11 @@ class RecordWriter:
             file.write(f"{line}\n".encode())
 
     def end(self, status: str, summary: Mapping[str, Any]) -> None:
-        """Adds the last line and waits until it is on the disk."""
-        above = "".join(f"{line}\n" for line in self.lines).encode()
-        line = to_line({"kind": "end", "status": status, "summary": summary, "sha256": checksum(above)})
+        """Adds the last line, with the checksum of all before it, and waits until it is on the disk."""
+        line = to_line({"kind": "end", "status": status, "summary": summary})
+        body = "".join(f"{one}\n" for one in self.lines) + line.removesuffix("}")
+        sealed = f'{line.removesuffix("}")}, "sha256": "{hashlib.sha256(body.encode()).hexdigest()}"}}\n'
         with open(self.path, "ab") as file:
-            file.write(f"{line}\n".encode())
+            file.write(sealed.encode())
             file.flush()
             os.fsync(file.fileno())
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Writes `content` to `path` as a whole or not at all: a temporary file beside it, synced, then renamed."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

@@ -1,33 +1,60 @@
 """What has been recorded already, by what a run is: for sweeps that leave finished runs alone, and for reports."""
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lbt import records
 from lbt.config import Config
-from lbt.errors import UserError
-from lbt.identity import from_json, identity
+from lbt.identity import identity
+from lbt.records import index_cache
+from lbt.records.files import read_regular
+from lbt.records.index_cache import Entry
+from lbt.records.seeds import identity_as_understood
 
 
 def key(config: Config) -> str:
-    """Returns a run's identity as a text; runs of one key on the same pixels are the same run."""
-    return json.dumps(identity(config), sort_keys=True)
+    """Returns a digest of a run's identity; runs of one key on the same pixels are the same run."""
+    return _digest(identity(config))
 
 
-def by_key(results_dir: str | Path) -> dict[str, list[records.RunRecord]]:
+def _digest(identity_of_run: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity_of_run, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def by_key(results_dir: str | Path) -> dict[str, list[Entry]]:
     """Returns all records below `results_dir` under their `key`; several of one key stand on different pixels.
 
-    Damaged records and those of another schema are passed over: `lbt tables` names them.
+    Damaged records and those of another schema are passed over: `lbt tables` names them. Of a record that has not
+    changed since the last look nothing is read but its size and times.
     """
-    found: dict[str, list[records.RunRecord]] = {}
+    known, read = index_cache.load(results_dir), 0
+    found: dict[str, Entry] = {}
     for path in records.paths(results_dir):
+        name = f"{path.parent.name}/{path.name}"
         try:
-            record = records.read(path)
-            found.setdefault(key(from_json(record.run["config"])), []).append(record)
-        except (records.RecordError, UserError, OSError, AttributeError, TypeError, KeyError):
+            state = index_cache.state_of(path)
+            entry = known.get(name)
+            if entry is None or entry.state != state:
+                read += 1
+                entry = _entry(path, state)
+        except Exception:  # what a file may hold is not known
             continue
-    return found
+        found[name] = entry
+    index_cache.save(results_dir, found, read)
+    groups: dict[str, list[Entry]] = {}
+    for entry in found.values():
+        groups.setdefault(entry.key, []).append(entry)
+    return groups
+
+
+def _entry(path: Path, state: Sequence[int]) -> Entry:
+    run, epochs, end = records.outline(path, read_regular(path))
+    status, summary = (end["status"], end["summary"]) if end else ("unfinished", {})
+    key_of_run = _digest(identity_as_understood(run["config"]))
+    return Entry(path, tuple(state), run["id"], key_of_run, status, epochs, summary)
 
 
 def first_of_each(configs: Sequence[Config]) -> list[int]:

@@ -1,21 +1,29 @@
 """Records as one table: a row per run, a column per setting."""
 
 import gc
+import math
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pandas as pd
 
 from lbt import records
 from lbt.errors import UserError
 from lbt.identity import identity_of
+from lbt.records import manifest, seeds
 from lbt.records.consistency import contradiction
+from lbt.records.files import read_regular
 from lbt.tasks import metrics
+
+ROUNDING = 1e-5  # of a figure; one image in 10,000 is ten times as much
+_CHANGES = {True: "+changes", False: "", None: " (changes unknown)"}  # of the source tree since its commit
 
 
 @dataclass
@@ -39,8 +47,8 @@ class Frame:
 def load(results_dir: str | Path) -> Frame:
     """Returns all records below `results_dir`.
 
-    Left out and named are damaged records, those that contradict themselves (`lbt.records.consistency`), and finished
-    ones of one id with different figures.
+    Left out and named are damaged records, those that contradict themselves (`lbt.records.consistency`) or are not what
+    the manifest vouches for, and finished ones of one id with figures that differ by more than rounding.
     """
     collecting = gc.isenabled()
     gc.disable()  # nothing here refers to itself, and the collector would walk through all rows again and again
@@ -73,31 +81,40 @@ def refuse_missing(results_dir: str | Path) -> None:
 def _load(results_dir: str | Path) -> Frame:
     rows: dict[str, dict[str, Any]] = {}
     problems, contradicted = [], set()
+    try:
+        hashes = manifest.read(results_dir)
+    except UserError as error:
+        hashes = {}
+        problems.append(str(error))
     for path in records.paths(results_dir):
         try:
-            record = records.read(path)
-            problem = contradiction(record)
-            row = {} if problem else _row(record)
-        except (records.RecordError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+            row = _checked_row(path, hashes)
+        except Exception as error:  # what a record may hold is not known, and one must not stop the others
             problems.append(str(error) if str(path) in str(error) else f"{path}: {error!r}")
-            continue
-        if problem:
-            problems.append(f"{path}: {problem}")
             continue
         known = rows.setdefault(row["id"], row)
         row["folders"] = known["folders"] = known["folders"] | row["folders"]
         if known["status"] not in records.FINAL:
             rows[row["id"]] = row  # left behind where the run was broken off, and finished elsewhere
-        elif row["status"] in records.FINAL and _figures(known) != _figures(row):
+        elif known is not row and row["status"] in records.FINAL and not _agree(known, row):
             contradicted.add(row["id"])
             problems.append(f"{path}: differs from {known['path']}, which has the same id; both are left out")
     kept = [row for run_id, row in sorted(rows.items()) if run_id not in contradicted]
     return Frame(pd.DataFrame(kept), problems)
 
 
+def _checked_row(path: Path, hashes: Mapping[str, str]) -> dict[str, Any]:
+    content = read_regular(path)
+    record = records.parse(path, content)
+    if problem := manifest.difference(path, content, hashes) or contradiction(record):
+        raise records.RecordError(f"{path}: {problem}")
+    return _row(record)
+
+
 def _row(record: records.RunRecord) -> dict[str, Any]:
     config, made_by = record.run["config"], record.run["provenance"]
-    flat, declared = dict(flatten(config)), metrics.of_record(record.run)
+    flat, settings = _flat(config)
+    declared = metrics.of_record(record.run)
     curve = f"test_{metrics.leading(declared)}"
     return {
         **flat,
@@ -109,21 +126,62 @@ def _row(record: records.RunRecord) -> dict[str, Any]:
         "epochs_done": len(record.epochs),
         "fingerprint": made_by["data_fingerprint"],
         "origin": made_by["data"],
-        "commit": (made_by.get("commit") or made_by["lbt"])[:10] + ("+changes" if made_by.get("dirty") else ""),
+        "commit": (made_by.get("commit") or made_by["lbt"])[:10] + _CHANGES[made_by.get("dirty")],
         "torch": made_by["torch"],
         "device": made_by["device_name"],
         "steps_per_epoch": made_by.get("steps_per_epoch"),
         "warmed_up": bool(config["schedule"].get("warmup")),
-        "settings": dict(flatten(identity_of(config))),
+        "settings": settings,
         "metrics": declared,
         "summary": record.end["summary"] if record.end else {},
         "curve": np.array([line.get(curve) for line in record.epochs], dtype=float),
     }
 
 
-def _figures(row: dict[str, Any]) -> tuple:
-    summary = {key: value for key, value in row["summary"].items() if not key.startswith("wall_")}
-    return row["status"], summary
+def _flat(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns a configuration's settings under dotted names: all of them, and those that decide a run's numbers."""
+    if (others := seeds.others(config)) is None:
+        return _flattened(config)
+    flat, settings = _flattened_once(others)
+    seed = config["seed"]
+    settings = {
+        key: float(seed) if key == "seed" else value for key, value in settings.items() if key != "seed" or seed
+    }
+    return {**flat, "seed": seed}, settings
+
+
+@lru_cache(maxsize=4096)
+def _flattened_once(settings: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    return _flattened(orjson.loads(settings))
+
+
+def _flattened(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    return dict(flatten(config)), dict(flatten(identity_of(config)))
+
+
+def _agree(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Says whether two records of one run tell the same: a repetition elsewhere may differ by rounding."""
+    first, second = _figures(one), _figures(other)
+    return (
+        one["status"] == other["status"]
+        and first.keys() == second.keys()
+        and all(_close(first[key], second[key]) for key in first)
+        and one["curve"].shape == other["curve"].shape
+        and np.allclose(one["curve"], other["curve"], rtol=ROUNDING, atol=0.0, equal_nan=True)
+    )
+
+
+def _figures(row: Mapping[str, Any]) -> dict[str, Any]:
+    known = {"epochs", "steps"}
+    return {
+        key: value for key, value in row["summary"].items() if key in known or metrics.is_metric(key, row["metrics"])
+    }
+
+
+def _close(one: float | None, other: float | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return math.isclose(one, other, rel_tol=ROUNDING)
 
 
 def flatten(settings: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

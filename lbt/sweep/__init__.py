@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lbt.config import CONFIG_DIR, Config, register_resolvers, resolve, seconds
 from lbt.errors import UserError, flat
-from lbt.records import index
+from lbt.records import index, places
 from lbt.session.console import Reporter
 from lbt.session.interrupt import Interrupt
 from lbt.session.outcome import Outcome
@@ -115,11 +115,14 @@ def _finished(configs: Sequence[Config]) -> list[Outcome | None]:
 
     known = {results_dir: index.by_key(results_dir) for results_dir in {config.results_dir for config in configs}}
     found: list[Outcome | None] = []
+    fingerprints: dict[str, str] = {}
     for config in configs:
         try:
-            found.append(finished(config, known[config.results_dir]))
+            found.append(finished(config, known[config.results_dir], fingerprints))
         except UserError:
             found.append(None)
+    for results_dir in known:
+        places.clear(results_dir, [one.id for one in found if one and one.config.results_dir == results_dir])
     return found
 
 

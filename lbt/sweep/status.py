@@ -1,10 +1,8 @@
 """How much of a grid exists: `lbt status +experiment=...`."""
 
-import fcntl
 import re
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -63,26 +61,14 @@ def find(configs: Sequence[Config]) -> list[tuple[str, int]]:
     return [_state(record, config) for record, config in zip(found, configs, strict=True)]
 
 
-def _furthest(same: Sequence[records.RunRecord]) -> records.RunRecord | None:
+def _furthest(same: Sequence[index.Entry]) -> index.Entry | None:
     """Returns the record that counts, of several copies of a run or of runs on different data."""
-    return max(same, key=lambda record: (record.status in records.FINAL, len(record.epochs)), default=None)
+    return max(same, key=lambda entry: (entry.status in records.FINAL, entry.epochs), default=None)
 
 
-def _state(record: records.RunRecord | None, config: Config) -> tuple[str, int]:
-    if record is None:
+def _state(entry: index.Entry | None, config: Config) -> tuple[str, int]:
+    if entry is None:
         return "missing", 0
-    if record.status not in records.FINAL and _held(places.lock_of(config.results_dir, record.run["id"])):
-        return "running", len(record.epochs)
-    return ("interrupted" if record.end is None else record.status), len(record.epochs)
-
-
-def _held(lock: Path) -> bool:
-    """Says whether a process holds a lock; a reader of the folder may ask, too, who could not take the lock himself."""
-    try:
-        with open(lock) as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # there is none, or it tells nothing
-        pass
-    return False
+    if entry.status not in records.FINAL and places.held(places.lock_of(config.results_dir, entry.id)):
+        return "running", entry.epochs
+    return ("interrupted" if entry.status == "unfinished" else entry.status), entry.epochs

@@ -23,7 +23,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 def load(path: Path, device: torch.device) -> dict[str, Any] | None:
     """Returns the state `save` wrote, or None where there is none that can be read by this version."""
-    if not path.exists():
+    if not path.is_file():  # nor a pipe, at which a read would wait
         return None
     try:
         state = torch.load(path, map_location=device, weights_only=True)

@@ -1,6 +1,7 @@
 """A record that was edited, cut or patched together is named and left out."""
 
 import json
+import os
 
 import pytest
 from planted import make
@@ -29,6 +30,14 @@ def test_a_record_without_checksum_is_read(tmp_path):
         (lambda lines: lines[-2].update(test_accuracy=99.0), "its last epoch 99.0"),
         (lambda lines: lines[-1]["summary"].pop("test_accuracy"), "does not say the last epoch's test_accuracy"),
         (lambda lines: lines[2].update(test_accuracy=101.0), "not between 0 and 100"),
+        (lambda lines: lines[2].update(test_accuracy="90"), "test_accuracy is '90', not a number"),
+        (lambda lines: lines[2].update(test_accuracy=True), "not a number"),
+        (lambda lines: lines[2].update(test_accuracy=[1.0]), "not a number"),
+        (lambda lines: lines[2].update(test_top5_accuracy=-1.0), "not between 0 and 100"),
+        (lambda lines: lines[2].update(train_loss={}), "train_loss is '{}', not a number"),
+        (lambda lines: lines[-1]["summary"].update(test_knn_accuracy=1e6), "its end: test_knn_accuracy is"),
+        (lambda lines: (lines[-2].update(train_loss=0.1), lines[-1].update(status="diverged")), "it is diverged"),
+        (lambda lines: lines[-2].update(train_loss=None), "it is done, and its last epoch's losses"),
         (lambda lines: lines[2].update(step=1), "not after step 1"),
         (lambda lines: lines.pop(-2), "its end counts 8 epochs, it holds 7"),
         (lambda lines: lines[0]["config"].update(batch=1024), "belong to the id"),
@@ -64,6 +73,16 @@ def test_the_checksum_finds_what_nothing_else_contradicts(tmp_path):
     path = make(tmp_path, 90.0, "optimizer=lars")
     rewrite(path, lambda lines: lines[3].update(test_accuracy=95.0), checksum=True)
     assert "edited" in load(tmp_path).problems[0]
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "folder"])
+def test_what_is_no_file_among_records_is_named_and_waited_for_by_nobody(tmp_path, kind):
+    good = make(tmp_path, 90.0, "optimizer=lars")
+    odd = good.with_name(f"{'0' * 16}.jsonl")
+    {"fifo": lambda: os.mkfifo(odd), "device": lambda: odd.symlink_to("/dev/zero"), "folder": odd.mkdir}[kind]()
+    frame = load(tmp_path)
+    assert len(frame.runs) == 1
+    assert [problem for problem in frame.problems if str(odd) in problem and "not a regular file" in problem]
 
 
 def test_a_record_that_was_cut_off_is_unfinished_or_named(tmp_path):

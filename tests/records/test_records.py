@@ -25,8 +25,7 @@ def test_reads_back_what_was_written(path):
     record = records.read(path)
     assert record.run == FIRST
     assert record.epochs == [epoch(1), epoch(2)]
-    above = path.read_bytes().splitlines(keepends=True)[:-1]
-    sha256 = hashlib.sha256(b"".join(above)).hexdigest()[:16]
+    sha256 = hashlib.sha256(path.read_bytes().partition(b', "sha256"')[0]).hexdigest()
     assert record.end == {"kind": "end", "status": "done", "summary": {"epochs": 2}, "sha256": sha256}
     assert records.find(path.parents[2], "a") == path
 
@@ -101,15 +100,85 @@ def test_resuming_replaces_what_the_killed_run_wrote_after_its_checkpoint(path):
     assert [line["epoch"] for line in records.read(path).epochs] == [1, 2]
 
 
-def test_a_failing_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
-    target = tmp_path / "file"
-    records.replace_file(target, b"old")
+def end_line(path):
+    return path.read_text().splitlines()[-1]
 
-    def full(*_):
-        raise OSError("no space left")
 
-    monkeypatch.setattr(records.os, "fsync", full)
-    with pytest.raises(OSError, match="no space"):
-        records.replace_file(target, b"new")
-    assert target.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [target]
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"done"', '"diverged"'),
+        ('"epochs": 2}', '"epochs": 3}'),
+        ('"epochs": 2}', '"epochs": 2, "test_accuracy": 99.0}'),
+        ('"status": "done", ', '"status":"done",'),
+    ],
+)
+def test_the_checksum_covers_the_last_line_too(path, old, new):
+    line = end_line(path)
+    assert old in line
+    path.write_text(path.read_text().replace(line, line.replace(old, new)))
+    with pytest.raises(records.RecordError, match="edited"):
+        records.read(path)
+    with pytest.raises(records.RecordError, match="edited"):
+        records.outline(path, path.read_bytes())
+
+
+def test_nothing_follows_the_checksum(path):
+    path.write_text(path.read_text().rstrip()[:-1] + ', "status": "diverged"}\n')
+    with pytest.raises(records.RecordError, match="edited"):
+        records.read(path)
+
+
+def test_records_of_the_first_two_kinds_stay_valid(path):
+    above = "".join(f"{line}\n" for line in path.read_text().splitlines()[:-1])
+    end = {"kind": "end", "status": "done", "summary": {"epochs": 2}}
+    for more in ({}, {"sha256": hashlib.sha256(above.encode()).hexdigest()[:16]}):
+        path.write_text(f"{above}{json.dumps(end | more)}\n")
+        assert records.read(path).status == "done"
+        assert records.outline(path, path.read_bytes())[1:] == (2, end | more if not more else end)
+
+
+def test_line_ends_that_git_has_changed_do_not_matter(path):
+    before = records.read(path)
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert records.read(path) == before
+    assert records.outline(path, path.read_bytes())[1] == 2
+
+
+@pytest.mark.parametrize("levels", [50, 1000, 100_000])
+@pytest.mark.parametrize("where", ["config", "provenance"])
+def test_a_line_nested_too_deep_is_named(path, levels, where):
+    nested = '{"a": ' * levels + "1" + "}" * levels
+    path.write_text(path.read_text().replace(f'"{where}": {{}}', f'"{where}": {nested}'))
+    with pytest.raises(records.RecordError, match=r"line 1 is (nested|not JSON)"):
+        records.read(path)
+
+
+def test_hidden_files_and_folders_hold_no_records(path, tmp_path):
+    for hidden in (path.with_name("._a.jsonl"), path.parent.with_name(".trash") / "a.jsonl"):
+        hidden.parent.mkdir(exist_ok=True)
+        hidden.write_bytes(b"\x00\x05\x16\x07")
+    assert records.paths(tmp_path) == [path]
+    assert records.find(tmp_path, "a") == path
+
+
+def test_an_outline_is_the_record_without_its_epochs(path):
+    whole = path.read_bytes()
+    end = {"kind": "end", "status": "done", "summary": {"epochs": 2}}
+    assert records.outline(path, whole) == (FIRST, 2, end)
+    assert records.outline(path, whole[:-40]) == (FIRST, 2, None)
+    with pytest.raises(records.RecordError, match="edited"):
+        records.outline(path, whole.replace(b'"step": 1', b'"step": 7'))
+
+
+def test_a_final_record_takes_the_place_of_what_was_left_behind(path, tmp_path):
+    target = tmp_path / "runs" / "b" / "a.jsonl"
+    records.copy(path, target)
+    assert target.read_bytes() == path.read_bytes()
+    target.write_text(f"{records.to_line(FIRST)}\n")
+    records.copy(path, target)
+    assert records.read(target).status == "done"
+    other = records.RecordWriter(target, [records.to_line(FIRST)])
+    other.end("diverged", {})
+    records.copy(path, target)
+    assert records.read(target).status == "diverged"

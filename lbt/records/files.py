@@ -1,0 +1,154 @@
+"""Files are written as a whole or not at all, and only what is a file is read.
+
+A file grows under a temporary name beside its own, `.<name>.tmp`, which one writer at a time holds a lock on. What a
+killed process leaves there, the next one to write the same file takes over. Where that name is not to be had (another
+writer at the same time, no `flock`, another user's file) it has 32 more digits, and what is left under such a name goes
+once it is an hour old, or when the run it belongs to goes on or is found finished.
+"""
+
+import fcntl
+import os
+import re
+import stat
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+ABANDONED_SECONDS = 3600.0  # no write takes as long
+_NEW = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+def replace_file(path: Path, content: bytes | memoryview) -> None:
+    """Writes `content` to `path` as a whole or not at all; the file has the permissions the user's umask leaves.
+
+    Raises:
+        OSError: it cannot be written; what was there before still is, and nothing else.
+    """
+    with replacing(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Gives a file to write to; on success it is synced and becomes `path`, on any failure it is removed.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    path = Path(path)
+    temporary, handle = _open(path)
+    try:
+        with os.fdopen(handle, "wb") as file:  # its lock is held until the file has its name
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _open(path: Path) -> tuple[Path, int]:
+    """Returns a temporary file beside `path` and a descriptor of it, empty."""
+    shared = _shared(path)
+    while True:
+        try:
+            handle = os.open(shared, _NEW | os.O_NONBLOCK, 0o666)
+        except FileNotFoundError:  # the folder is missing
+            raise
+        except OSError:  # another user's, a link
+            break
+        try:
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+                os.close(handle)
+                break
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is(shared, handle):
+                os.ftruncate(handle, 0)
+                return shared, handle
+        except BlockingIOError:  # another process writes the same file; whoever ends last has written it
+            os.close(handle)
+            break
+        except OSError:  # no flock on this file system
+            if _is(shared, handle):
+                os.unlink(shared)
+            os.close(handle)
+            break
+        os.close(handle)  # it has become what another process wrote
+    remove_left(path)
+    own = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    return own, os.open(own, _NEW | os.O_EXCL, 0o666)
+
+
+def _is(path: Path, handle: int) -> bool:
+    """Says whether `path` still names the file that was opened."""
+    try:
+        return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(handle))
+    except FileNotFoundError:
+        return False
+
+
+def left(path: Path) -> list[Path]:
+    """Returns the temporary files beside `path` that writing it has made, whatever became of their writers."""
+    # Earlier versions had eight letters where `tmp` stands now.
+    kind = re.compile(rf"\.{re.escape(path.name)}\.(([0-9a-f]{{32}}\.)?tmp|[a-z0-9_]{{8}})")
+    with suppress(OSError), os.scandir(path.parent) as entries:
+        return [Path(entry.path) for entry in entries if kind.fullmatch(entry.name)]
+    return []
+
+
+def remove_left(path: Path, *, locked: bool = False) -> None:
+    """Removes the temporary files beside `path` that killed processes have left.
+
+    Args:
+        path: the file they were to become.
+        locked: the caller holds a lock without which nobody writes `path`: all of them are left.
+    """
+    for file in left(path):
+        with suppress(OSError):
+            if locked or _abandoned(file, _shared(path)):
+                file.unlink()
+
+
+def _shared(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp")
+
+
+def _abandoned(file: Path, shared: Path) -> bool:
+    status = file.stat(follow_symlinks=False)
+    if file != shared or not stat.S_ISREG(status.st_mode):
+        return time.time() - status.st_mtime > ABANDONED_SECONDS
+    with open(file, "rb") as opened:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its writer lives
+        return True
+
+
+def read_regular(path: str | Path) -> bytes:
+    """Returns a file's content; never waits for a pipe's other end or reads a device.
+
+    Raises:
+        OSError: there is none, or it is no regular file.
+    """
+    handle = open_regular(path)
+    with os.fdopen(handle, "rb") as file:
+        return file.read()
+
+
+def open_regular(path: str | Path) -> int:
+    """Returns a descriptor to read a regular file by.
+
+    Raises:
+        OSError: there is none, or it is something else.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):  # before it is opened: that alone can do things to a device
+        raise OSError(f"{path}: not a regular file")
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(f"{path}: not a regular file")
+    return handle
