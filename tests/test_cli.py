@@ -10,9 +10,9 @@ from support import TINY, run_tiny
 from lbt import records
 from lbt.cli import main
 from lbt.config import CONFIG_DIR
+from lbt.config.groups import choices
 from lbt.records import places
 from lbt.sweep import status
-from lbt.sweep.app import choices
 
 
 @pytest.fixture(autouse=True)

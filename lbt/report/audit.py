@@ -5,16 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import OmegaConf
 
-from lbt.config import CONFIG_DIR
+from lbt.config import groups
 from lbt.errors import UserError
 from lbt.records import replace_file
 from lbt.report import overview
 from lbt.report.frame import flatten, load
 from lbt.report.switch_effects import BASE, CONFIDENCE, Comparison, comparisons
 
-SWITCHES = CONFIG_DIR / "audit"
 PLACE, PLACED = ("optimizer", "batch", "peak rate", "epochs"), ("---", "---:", "---:", "---:")  # of `Comparison.place`
 
 INTRODUCTION = f"""\
@@ -52,7 +50,7 @@ def markdown(results_dir: str | Path) -> str:
     """Returns the page: every row of `configs/audit`, and what the records below `results_dir` say of it."""
     runs = load(results_dir).runs
     compared = comparisons(runs)
-    names = sorted(path.stem for path in SWITCHES.glob("*.yaml") if path.stem != BASE)
+    names = [name for name in groups.choices("audit") if name != BASE]
     parts = [INTRODUCTION, *_standing(compared), *_overview(names, compared)]
     for name in names:
         parts += [*_row(name, compared.get(name, [])), ""]
@@ -84,7 +82,7 @@ def _stand(epochs: int, runs: Sequence[pd.Series]) -> str:
 
 def _about(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns what a switch is about and the settings it changes."""
-    settings: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(SWITCHES / f"{name}.yaml"), resolve=False)
+    settings: dict[str, Any] = groups.load("audit", name)
     return settings.pop("audit"), settings
 
 

@@ -3,20 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
-from lbt.config import CONFIG_DIR
-from lbt.errors import UserError, did_you_mean
+from lbt.config import groups
 from lbt.records import replace_file
 from lbt.report import overview
 from lbt.report.frame import load_or_refuse
 
-FIGURES = CONFIG_DIR / "figure"
-
 
 def names() -> list[str]:
     """Returns the figures there are."""
-    return sorted(path.stem for path in FIGURES.glob("*.yaml"))
+    return groups.choices("figure")
 
 
 def write_figures(wanted: Sequence[str], results_dir: str | Path) -> int:
@@ -28,8 +23,7 @@ def write_figures(wanted: Sequence[str], results_dir: str | Path) -> int:
         UserError: there is no such figure, or nothing at `results_dir`.
     """
     for name in wanted:
-        if name not in names():
-            raise UserError(f'there is no figure "{name}"{did_you_mean(name, names())}')
+        groups.path_of("figure", name)
     # Only here, so that nothing else waits for matplotlib.
     from lbt.report.plots import KINDS
     from lbt.report.plots.style import Spec, context, encode
@@ -39,7 +33,7 @@ def write_figures(wanted: Sequence[str], results_dir: str | Path) -> int:
     folder.mkdir(exist_ok=True)
     with context():
         for name in wanted or names():
-            spec = Spec(**OmegaConf.to_container(OmegaConf.load(FIGURES / f"{name}.yaml")))
+            spec = Spec(**groups.load("figure", name))
             figure = KINDS[spec.kind](spec, frame)
             if figure is None:
                 print(f"{name}: not drawn, there is no record of it yet")

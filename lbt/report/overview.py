@@ -4,9 +4,7 @@ import html
 import re
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
-from lbt.config import CONFIG_DIR
+from lbt.config import groups
 from lbt.records import replace_file
 
 HEAD = """\
@@ -77,14 +75,14 @@ def _figure(path: Path) -> str:
 def _missing(group: str, folder: Path, verb: str) -> list[str]:
     """Returns a line for each table or figure of a configuration group that has no file yet, with its commands."""
     lines = []
-    for path in sorted((CONFIG_DIR / group).glob("*.yaml")):
-        if list(folder.glob(f"{path.stem}.*")):
+    for choice in groups.choices(group):
+        if list(folder.glob(f"{choice}.*")):
             continue
-        about = OmegaConf.to_container(OmegaConf.load(path))
+        about = groups.load(group, choice)
         wanted = about.get("select", {}).get("experiment", [])
         names = [name for name in ([wanted] if isinstance(wanted, str) else wanted) if "*" not in name]
         trained_by = [f"lbt train -m +experiment={name}" for name in names]
-        commands = [*([about["trained_by"]] if "trained_by" in about else trained_by), f"{verb} {path.stem}"]
+        commands = [*([about["trained_by"]] if "trained_by" in about else trained_by), f"{verb} {choice}"]
         lines.append(f"- {about['title']}: {', '.join(f'`{command}`' for command in commands)}")
     return lines
 

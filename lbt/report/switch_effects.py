@@ -9,7 +9,7 @@ from functools import cache
 import pandas as pd
 
 from lbt import sweep
-from lbt.config import CONFIG_DIR, Config
+from lbt.config import Config, groups
 from lbt.identity import identity, run_id
 from lbt.report.claims import Difference
 
@@ -121,7 +121,7 @@ def comparisons(runs: pd.DataFrame) -> dict[str, list[Comparison]]:
     by_id = {run["id"]: run for _, run in runs.iterrows()}
     fingerprints = sorted({run["fingerprint"] for run in by_id.values()})
     found: dict[str, list[Comparison]] = {}
-    for experiment in sorted(path.stem for path in (CONFIG_DIR / "experiment").glob(f"{EXPERIMENTS}.yaml")):
+    for experiment in groups.choices("experiment", EXPERIMENTS):
         sides = _grid(experiment)
         for (switch, optimizer, batch), configs in sides.items():
             if switch == BASE:

@@ -3,27 +3,22 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
-from lbt.config import CONFIG_DIR
-from lbt.errors import UserError, did_you_mean
+from lbt.config import groups
 from lbt.records import replace_file
 from lbt.report import layout, overview
 from lbt.report.claims_table import ClaimsTable
 from lbt.report.frame import Frame, load_or_refuse
 from lbt.report.table import Table
 
-TABLES = CONFIG_DIR / "table"
-
 
 def names() -> list[str]:
     """Returns the tables there are."""
-    return sorted(path.stem for path in TABLES.glob("*.yaml"))
+    return groups.choices("table")
 
 
 def make(name: str, frame: Frame) -> Table | ClaimsTable:
     """Returns the table of this name over these records."""
-    spec = OmegaConf.to_container(OmegaConf.load(TABLES / f"{name}.yaml"))
+    spec = groups.load("table", name)
     kind = ClaimsTable if "claims" in spec else Table
     return kind(name, spec, frame)
 
@@ -35,8 +30,7 @@ def write_tables(wanted: Sequence[str], results_dir: str | Path) -> int:
         UserError: there is no such table, or nothing at `results_dir`.
     """
     for name in wanted:
-        if name not in names():
-            raise UserError(f'there is no table "{name}"{did_you_mean(name, names())}')
+        groups.path_of("table", name)
     frame = load_or_refuse(results_dir)
     folder = Path(results_dir) / "tables"
     folder.mkdir(exist_ok=True)

@@ -3,13 +3,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
 from planted import plant
 from support import configure
 
 from lbt import runtime
 from lbt.cli import main
-from lbt.config import CONFIG_DIR
+from lbt.config import CONFIG_DIR, groups
 from lbt.optim.tvlars import phi
 from lbt.report import figures
 from lbt.report.frame import load
@@ -19,7 +18,7 @@ from lbt.report.plots.style import Spec, context
 
 
 def spec(name):
-    return Spec(**OmegaConf.to_container(OmegaConf.load(figures.FIGURES / f"{name}.yaml")))
+    return Spec(**groups.load("figure", name))
 
 
 def record(results_dir, accuracy, *overrides, folder="tvlars_table1_x", seed=0, **more):

@@ -8,6 +8,7 @@ from support import TINY
 
 from lbt import records, sweep
 from lbt.cli import main
+from lbt.config import groups
 from lbt.sweep import status
 from lbt.sweep.tuning import chosen_trials, space
 
@@ -18,11 +19,12 @@ TUNE = ["train", "-m", *TINY, "hydra/sweeper=quasi_random", "data.val=0.25", "ba
 
 @pytest.fixture(scope="module", autouse=True)
 def own_spaces(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("spaces")
+    folder = tmp_path_factory.mktemp("configs") / "space"
+    folder.mkdir()
     for name in ("nesterov", "lars"):
         OmegaConf.save(OmegaConf.create(OWN), folder / f"{name}.yaml")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(space.read, "__defaults__", (folder,))
+        patch.setattr(groups, "folders", lambda: (folder.parent, groups.CONFIG_DIR))
         yield folder
 
 
