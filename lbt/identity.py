@@ -30,7 +30,7 @@ def identity(config: Config) -> dict[str, Any]:
     Values that mean "off" (None, False, 0 but of settings declared otherwise, empty) are left out, so that a setting
     added later with an "off" default does not change the id of runs recorded before it.
     """
-    return identity_of(asdict(config))
+    return identity_of({**vars(config), "data": vars(config.data)})
 
 
 def identity_of(settings: Mapping[str, Any]) -> dict[str, Any]:

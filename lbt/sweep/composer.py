@@ -1,10 +1,9 @@
 """Composes the runs of a grid: Hydra once for each combination of choices, the values of each run on top of that."""
 
 import copy
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
@@ -14,11 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lbt.config import Config, register_resolvers, resolve, typed
 from lbt.config.binding import leaves
-from lbt.config.resolution import PLACES
-
-_REFERENCE = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")  # ${protocol.lr_table}
-_CALL = re.compile(r"\$\{([\w.]+):([^${}]*)\}")  # ${lbt.table_lr:...}, once its arguments are without references
-_DONE = "\0"
+from lbt.sweep.interpolations import Derived, derived, overlap
 
 
 class Composer:
@@ -63,13 +58,6 @@ class Composer:
         return self._composed[choices], [one for one in parsed if not self._is_group(one.key_or_group)]
 
 
-class _Derived(NamedTuple):
-    """A setting worked out from others: where it stands, and every setting it depends on, directly or not."""
-
-    path: tuple[str, ...]
-    sources: frozenset[str]
-
-
 class _Composition:
     """One combination of choices, to which values are added.
 
@@ -80,7 +68,7 @@ class _Composition:
     def __init__(self, composed: DictConfig, loader: Any):
         self._base, self._loader = composed, loader
         self._plain = OmegaConf.to_container(composed, resolve=False)
-        self._derived = _derived(self._plain)
+        self._derived = derived(self._plain)
         self._known: dict[tuple, Any] = {}
         self._depends = cache(self._dependent)
 
@@ -104,6 +92,15 @@ class _Composition:
             return None
         composed = None
         for item, depends in self._depends(tuple(texts)):
+            if item.same_as is not None:
+                try:
+                    value = _at(raw, item.same_as)
+                except (KeyError, TypeError):
+                    return None
+                if value == "???":
+                    return None
+                _at(raw, item.path[:-1])[item.path[-1]] = _copied(value)
+                continue
             state = (item.path, *(texts[key] for key in depends))
             if state not in self._known:
                 try:
@@ -111,17 +108,14 @@ class _Composition:
                     self._known[state] = _resolved(composed, item.path)
                 except (OmegaConfBaseException, HydraException):
                     return None
-            node = raw
-            for key in item.path[:-1]:
-                node = node[key]
-            node[item.path[-1]] = _copied(self._known[state])
+            _at(raw, item.path[:-1])[item.path[-1]] = _copied(self._known[state])
         return raw
 
-    def _dependent(self, keys: tuple[str, ...]) -> list[tuple[_Derived, tuple[str, ...]]]:
+    def _dependent(self, keys: tuple[str, ...]) -> list[tuple[Derived, tuple[str, ...]]]:
         """Returns the derived settings that are not themselves set, each with the keys that decide it."""
-        left = [item for item in self._derived if not any(_overlap(".".join(item.path), key) for key in keys)]
+        left = [item for item in self._derived if not any(overlap(".".join(item.path), key) for key in keys)]
         return [
-            (item, tuple(key for key in keys if any(_overlap(source, key) for source in item.sources))) for item in left
+            (item, tuple(key for key in keys if any(overlap(source, key) for source in item.sources))) for item in left
         ]
 
 
@@ -146,45 +140,13 @@ def _set(raw: dict[str, Any], override: Override) -> bool:
     return True
 
 
+def _at(node: Any, path: Iterable[str]) -> Any:
+    for key in path:
+        node = node[key]
+    return node
+
+
 def _copied(node: Any) -> Any:
     if isinstance(node, dict):
         return {key: _copied(value) for key, value in node.items()}
     return [_copied(value) for value in node] if isinstance(node, list) else node
-
-
-def _overlap(one: str, other: str) -> bool:
-    """Says whether two keys are one, or one holds the other."""
-    return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
-
-
-def _derived(plain: Mapping[str, Any]) -> list[_Derived] | None:
-    """Returns the settings that are interpolations; None where one of them cannot be told from its text."""
-    texts = {key: text for key, text in leaves(plain) if isinstance(text, str) and "${" in text}
-    direct = {key: _references(text, key) for key, text in texts.items()}
-    if any(references is None or "[" in key for key, references in direct.items()):
-        return None
-    found = []
-    for key in direct:
-        sources, waiting = set(), [key]
-        while waiting:
-            for source in direct[waiting.pop()] - sources:
-                sources.add(source)
-                waiting += [known for known in direct if _overlap(known, source)]
-        found.append(_Derived(tuple(key.split(".")), frozenset(sources)))
-    return found
-
-
-def _references(text: str, key: str) -> set[str] | None:
-    """Returns the settings an interpolation names; None where it names others than by their full key."""
-    found: set[str] = set()
-    while "${" in text:
-        found |= set(_REFERENCE.findall(text))
-        shorter = _REFERENCE.sub(_DONE, text)
-        for function, _ in _CALL.findall(shorter):
-            if not (function.startswith("lbt.") or (function == "oc.env" and key in PLACES)):
-                return None
-        shorter = _CALL.sub(_DONE, shorter)
-        if shorter == text:
-            return None
-        text = shorter
-    return found
