@@ -104,7 +104,7 @@ def batches(config: Config) -> Callable[[int], int]:
     `schedule.batch` maps epochs completed to the batch size from then on (Smith et al. 2018, arXiv 1711.00489).
 
     Raises:
-        UserError: an epoch outside of the training, or no batch size.
+        UserError: an epoch outside of the training, or something else than a batch size.
     """
     grown = config.schedule.get("batch") or {}
     if not isinstance(grown, dict):

@@ -32,14 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return PIPE_CLOSED
     except KeyboardInterrupt:
         return 130
-    except UserError as error:
-        message = str(error)
     except Exception as error:
-        message = said(error)
-        if not isinstance(error, OSError):
-            message += "; LBT_DEBUG=1 shows where"
         if os.environ.get("LBT_DEBUG") == "1":
             raise
+        message = str(error) if isinstance(error, UserError) else said(error)
+        if not isinstance(error, UserError | OSError):
+            message += "; LBT_DEBUG=1 shows where"
     print(f"lbt: {message}", file=sys.stderr)
     return 2
 

@@ -15,7 +15,7 @@ from lbt.session.mirror import require
 from lbt.session.outcome import Outcome
 from lbt.train import Training
 
-ADHOC = "adhoc"  # the experiment of a run of none
+ADHOC = "adhoc"  # the experiment of a run that belongs to none
 
 
 def run(config: Config, *, interrupt: Interrupt | None = None, reporter: Reporter | None = None) -> Outcome:

@@ -4,7 +4,6 @@ A new data set is one function here under `@source` (its keyword arguments are i
 `configs/data`. A reader that decodes files wraps that work in `cached`.
 """
 
-import inspect
 import os
 import tarfile
 import tempfile
@@ -12,12 +11,13 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lbt.config.binding import convert
 from lbt.data.cache import cached, home, writable
 from lbt.data.download import download, verify
 from lbt.data.folders import Listing, decode, labelled, listing, scored_split
@@ -53,12 +53,18 @@ def load(name: str, root: str | Path | None = None, **options: Any) -> ImageSet:
     """
     if name not in SOURCES:
         raise UserError(f'there is no data set "{name}"{did_you_mean(name, SOURCES)}')
-    known = {key: item.annotation for key, item in inspect.signature(SOURCES[name]).parameters.items() if key != "root"}
+    known = {key: hint for key, hint in get_type_hints(SOURCES[name]).items() if key not in ("root", "return")}
     for option, value in options.items():
         if option not in known:
             raise UserError(f'data set {name} has no option "{option}"{did_you_mean(option, known)}')
-        if type(value) is not known[option] or (known[option] is int and value < 1):
-            kind = "a whole number of at least 1" if known[option] is int else f"of type {known[option].__name__}"
+        try:
+            options[option] = value = convert(value, known[option], option)
+            fits = type(value) is not int or value >= 1
+        except UserError:
+            fits = False
+        if not fits:
+            hint = known[option]
+            kind = "a whole number of at least 1" if hint is int else f"of type {getattr(hint, '__name__', hint)}"
             raise UserError(f"data set {name}: {option} must be {kind}, not {value!r}")
     root = root or os.environ.get("LBT_DATA") or home()
     return SOURCES[name](Path(root).expanduser(), **options)

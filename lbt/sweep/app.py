@@ -7,12 +7,11 @@ from collections.abc import Sequence
 
 import hydra
 from omegaconf import DictConfig
-from rich.console import Console
 
 from lbt import sweep
 from lbt.config import CONFIG_DIR, register_resolvers, resolve
 from lbt.errors import UserError
-from lbt.session.console import ConsoleReporter, sweep_table
+from lbt.session.console import ConsoleReporter, Screen, sweep_table
 from lbt.session.interrupt import Interrupt
 from lbt.session.outcome import Outcome
 from lbt.sweep.execution import execute, started
@@ -100,7 +99,7 @@ def _close(results: Sequence[Outcome | UserError]) -> int:
     """
     outcomes = [result for result in results if isinstance(result, Outcome)]
     if len(outcomes) > 1:
-        Console().print(sweep_table(outcomes))
+        Screen().print(sweep_table(outcomes))
     for result in results:
         if isinstance(result, UserError):
             raise result

@@ -125,7 +125,7 @@ def _resolved(composed: DictConfig, path: Iterable[str]) -> Any:
 
 
 def _set(raw: dict[str, Any], override: Override) -> bool:
-    """Puts a plain value in its place; False: it is none, or has no place of its own."""
+    """Puts a value in its place; False: it is not a plain one, or has no place of its own."""
     if override.type not in (OverrideType.CHANGE, OverrideType.FORCE_ADD) or override.package is not None:
         return False
     *path, name = override.key_or_group.split(".")

@@ -141,7 +141,7 @@ def read(name: str) -> Space:
     """Returns the space `configs/space/<name>.yaml`.
 
     Raises:
-        UserError: no such space, an unknown key, or a range that is none; one line that names it.
+        UserError: no such space, an unknown key, or a range without extent; one line that names it.
     """
     return parse(name, groups.load("space", name))
 
