@@ -17,7 +17,6 @@ from lbt.config import Config
 from lbt.data import AUGMENTATIONS, ImageSet, views_of
 from lbt.errors import UserError, flat
 
-USUAL = 64  # images; a model that refuses so many refuses the images, not their number
 _TELLING_NOTHING = {"seed", "experiment", "results_dir", "study", "lr_rank"}  # of whether a run fits its data
 
 
@@ -45,10 +44,10 @@ def fits(config: Config, images: ImageSet) -> None:
         )
     shape = _augmented(config.data.augment, "data.augment", images)[-3:]
     network = _Network(json.dumps([config.model, config.task, len(images.classes), list(shape)], sort_keys=True))
-    if why := network.refusal(USUAL):
-        raise UserError(f"model={config.model['name']}: does not take images of {_size(shape)} pixels: {why}")
     for size, setting, whole in sorted(passes, reverse=True):
         if why := network.refusal(size):
+            if all(network.refusal(size + more) for more in (1, 2, 3)):  # the images', not their number's fault
+                raise UserError(f"model={config.model['name']}: does not take images of {_size(shape)} pixels: {why}")
             raise UserError(f"{setting}: {_count(size)}, which this model cannot take in training: {why}")
         if size == 1 and whole and task.spans_batch:
             raise UserError(f"{setting}: {_count(size)}, and {config.task['name']} compares the images of a batch")

@@ -10,6 +10,7 @@ from lbt.config import resolve
 from lbt.identity import identity
 from lbt.records import index
 from lbt.run import finished
+from lbt.sweep.composer import _Composition
 from lbt.sweep.hydra_session import loader
 
 
@@ -46,6 +47,14 @@ def test_a_grids_configurations_are_those_hydra_composes_one_by_one(overrides):
         for job in found:
             assert job.config == resolve(hydra.load_sweep_config(master, job.overrides))
     assert len({json.dumps(identity(job.config)) for job in found}) == len(found) > 1
+
+
+def test_runs_that_differ_in_seeds_and_rates_alone_are_not_composed_one_by_one(monkeypatch):
+    composed, exact = [], _Composition.exact
+    monkeypatch.setattr(_Composition, "exact", lambda self, values: composed.append(1) or exact(self, values))
+    found = sweep.grid(["optimizer=lars,tvlars", "batch=512,1024", "lr_rank=0,2", "seed=range(100)"])
+    assert len(found) == 800
+    assert len(composed) <= 2 * 2 * 2 + 2
 
 
 def test_jobs_that_are_one_run_are_listed_once():
