@@ -79,7 +79,7 @@ def test_the_trials_number_is_not_part_of_the_runs_id():
         (["hydra.sweeper.n_trials=0"], "n_trials=0: expected 1 or more"),
         (["hydra.sweeper.n_trials=some"], "n_trials"),
         (["hydra.sweeper.space=sgdd"], 'space=sgdd: there is no space "sgdd"'),
-        (["optimizer=sgd"], 'space=sgd: there is no space "sgd"'),
+        (["optimizer=sm3"], 'space=sm3: there is no space "sm3"'),
         (["lr=0.1"], "lr: is set by the space lars"),
         (["hydra.sweeper.colour=red"], "colour"),
     ],
@@ -99,7 +99,7 @@ def test_a_space_with_an_unknown_setting_is_one_line(own_spaces, capsys):
 
 
 FINAL = [
-    "train", "-m", *TINY, "hydra/sweeper=chosen", "hydra.sweeper.file=chosen_trials.yaml", "batch=8",
+    "train", "-m", *TINY, "hydra/sweeper=chosen", "hydra.sweeper.file=chosen.yaml", "batch=8",
     "optimizer=nesterov", "hydra.sweeper.ablate=nesterov",
     "+hydra.sweeper.ablations={a constant rate:{schedule.end:1},the same:{lr_scaling:none}}",
 ]  # fmt: skip

@@ -143,6 +143,10 @@ def read(name: str) -> Space:
     Raises:
         UserError: no such space, an unknown key, or a range without extent; one line that names it.
     """
+    try:
+        groups.path_of("space", name)
+    except UserError as error:
+        raise UserError(f"space={name}: {error}") from None
     return parse(name, groups.load("space", name))
 
 
