@@ -66,6 +66,19 @@ def _images(name: str, root: str | None, options: str, subset: tuple[int, int], 
     return split_validation(found, *val) if val[0] else found
 
 
+def forget_images() -> None:
+    """Frees the memory of the data that were kept."""
+    _images.cache_clear()
+
+
+def network(model: dict[str, Any], task: dict[str, Any], classes: int) -> nn.Module:
+    """Returns a model as a task trains it, from the settings of both."""
+    builder, arguments = _settings("model", model, MODELS)
+    kind, options = _settings("task", task, TASKS)
+    made = _construct("model", builder, classes, **arguments)
+    return _construct("task", kind, **options).prepare(made)
+
+
 def model(config: Config, classes: int) -> nn.Module:
     """Returns the freshly initialised model; its weights depend on torch's seed alone."""
     builder, arguments = _settings("model", config.model, MODELS)
@@ -91,7 +104,7 @@ def batches(config: Config) -> Callable[[int], int]:
     `schedule.batch` maps epochs completed to the batch size from then on (Smith et al. 2018, arXiv 1711.00489).
 
     Raises:
-        UserError: an epoch outside of the training, or a batch size that is none.
+        UserError: an epoch outside of the training, or something else than a batch size.
     """
     grown = config.schedule.get("batch") or {}
     if not isinstance(grown, dict):
@@ -148,7 +161,7 @@ def _optimizer_settings(where: str, settings: Mapping, steps: Sequence[int]) -> 
 def optimizer(config: Config, parameters: Any, *, steps: Sequence[int]) -> torch.optim.Optimizer:
     """Returns the optimizer at its peak learning rate; an argument `<x>_epochs` reaches it as `<x>_steps`.
 
-    An argument with a `name` is an optimizer, too: what SAM is around, checked in the same way.
+    An argument with a `name` is an optimizer, too: the one inside SAM, checked in the same way.
 
     With `bias_lr_factor`, biases and norm layers are a second parameter group, with a rate of their own.
 

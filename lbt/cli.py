@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from lbt.errors import UserError
+from lbt.errors import UserError, said
 
 DESCRIPTION = "Large-batch training: sweep optimizers, batch sizes and learning rates; regenerate published tables."
 
@@ -15,24 +15,63 @@ train one configuration, or with -m a sweep of them:
   lbt train -m +experiment=quickstart
   lbt train --help shows every setting"""
 
+PIPE_CLOSED = 141  # a shell's exit code for SIGPIPE
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns 0, 1 for a failed run, 2 for a mistake, 130 or 143 for a signal."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if arguments[:1] == ["train"] or arguments[:1] in (["-sc"], ["--shell-completion"]):
-            from lbt.sweep.app import train
-
-            return train(arguments)
-        options = _parser().parse_args(arguments)
-        return options.run(options)
-    except (UserError, OSError) as error:  # a disk that is full or must not be written to is the user's to mend, too
-        if os.environ.get("LBT_DEBUG") == "1":
-            raise
-        print(f"lbt: {error}", file=sys.stderr)
-        return 2
+        _prepare_streams()
+        _refuse_other_encodings(arguments)
+        code = _command(arguments)
+        sys.stdout.flush()  # a closed pipe is noticed here at the latest
+        return code
+    except BrokenPipeError:  # who reads has enough: lbt status | head
+        _discard_output()
+        return PIPE_CLOSED
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        if os.environ.get("LBT_DEBUG") == "1":
+            raise
+        message = str(error) if isinstance(error, UserError) else said(error)
+        if not isinstance(error, UserError | OSError):
+            message += "; LBT_DEBUG=1 shows where"
+    print(f"lbt: {message}", file=sys.stderr)
+    return 2
+
+
+def _command(arguments: Sequence[str]) -> int:
+    if arguments[:1] == ["train"] or arguments[:1] in (["-sc"], ["--shell-completion"]):
+        from lbt.sweep.app import train
+
+        return train(arguments)
+    options = _parser().parse_args(arguments)
+    return options.run(options)
+
+
+def _prepare_streams() -> None:
+    """Has output that knows few letters show the others by their numbers."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure") and (stream.encoding or "").lower().replace("-", "") != "utf8":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _discard_output() -> None:
+    """Has what is still to be written go nowhere, so that the interpreter's end does not fail over it."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+def _refuse_other_encodings(arguments: Sequence[str]) -> None:
+    """Refuses paths that no record or table, all of them UTF-8, could hold."""
+    for word in (*arguments, f"LBT_DATA={os.environ.get('LBT_DATA', '')}"):
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"{word!r}: is not UTF-8; give the folder such a name, or a link that has one") from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,12 +99,14 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument(
         "overrides", nargs="+", metavar="OVERRIDE", help="as for lbt train, e.g. +experiment=quickstart"
     )
+    status.add_argument("--config-dir", metavar="DIR", help="configuration files of your own, as for lbt train")
     status.set_defaults(run=_status)
 
     profile = verbs.add_parser("profile", help="show where a run's time goes and what limits it; records nothing")
     profile.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for lbt train, e.g. batch=4096")
     profile.add_argument("--images", type=_count, metavar="N", help="images an epoch; default: all, on a CPU 2,048")
     profile.add_argument("--epochs", type=_count, default=1, metavar="N", help="timed epochs; default: %(default)s")
+    profile.add_argument("--config-dir", metavar="DIR", help="configuration files of your own, as for lbt train")
     profile.set_defaults(run=_profile)
 
     reality = verbs.add_parser(
@@ -138,16 +179,16 @@ def _audit(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from lbt.sweep.app import mistakes_in_one_line
+    from lbt.sweep.mistakes import in_one_line
     from lbt.sweep.status import show
 
-    with mistakes_in_one_line():
-        return show(options.overrides)
+    with in_one_line():
+        return show(options.overrides, options.config_dir)
 
 
 def _profile(options: argparse.Namespace) -> int:
     from lbt.profile import show
-    from lbt.sweep.app import mistakes_in_one_line
+    from lbt.sweep.mistakes import in_one_line
 
-    with mistakes_in_one_line():
-        return show(options.overrides, options.images, options.epochs)
+    with in_one_line():
+        return show(options.overrides, options.images, options.epochs, options.config_dir)

@@ -3,11 +3,12 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from lbt.config import Config, DataConfig, WandbConfig
 from lbt.config.binding import bind
+from lbt.config.schema import ZERO_IS_A_VALUE
 
 # Settings that say where or how a run is executed or shown, or that reach it through another setting.
 NOT_IDENTITY = {
@@ -15,16 +16,21 @@ NOT_IDENTITY = {
     "sweep", "cuda_graph", "compile",
 }  # fmt: skip
 
-NULLABLE = {"bias_lr_factor", "delay_epochs"}  # settings of which null alone means "off": 0 is a value
+# Of the optimizer's settings, those that say how it computes and not what.
+NOT_IDENTITY_OF_OPTIMIZER = {"fused"}
+
+
+# Settings of which 0 is a value, and not a way to say "off", as the schema declares them.
+ZEROS = frozenset(name for item in fields(Config) for name in item.metadata.get(ZERO_IS_A_VALUE, ()))
 
 
 def identity(config: Config) -> dict[str, Any]:
     """Returns the settings that define the run: the same identity on the same data gives the same numbers.
 
-    Values that mean "off" (None, False, 0 except of `NULLABLE`, empty) are left out, so that a setting added later with
-    an "off" default does not change the id of runs recorded before it.
+    Values that mean "off" (None, False, 0 but of settings declared otherwise, empty) are left out, so that a setting
+    added later with an "off" default does not change the id of runs recorded before it.
     """
-    return identity_of(asdict(config))
+    return identity_of({**vars(config), "data": vars(config.data)})
 
 
 def identity_of(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,7 +38,17 @@ def identity_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     settings = {key: value for key, value in settings.items() if key not in NOT_IDENTITY and key != "peak_lr"}
     settings["data"] = {key: value for key, value in settings["data"].items() if key != "root"}
     settings["protocol"] = {"name": settings["protocol"]["name"]}
+    settings["optimizer"] = _rule(settings["optimizer"])
     return _without_off(settings)
+
+
+def _rule(optimizer: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what an optimizer, and the one inside it, computes."""
+    return {
+        key: _rule(value) if isinstance(value, Mapping) else value
+        for key, value in optimizer.items()
+        if key not in NOT_IDENTITY_OF_OPTIMIZER
+    }
 
 
 def _without_off(value: Any) -> Any:
@@ -41,7 +57,7 @@ def _without_off(value: Any) -> Any:
         return {
             int(key) if str(key).isdecimal() else key: kept
             for key, item in value.items()
-            if (kept := _without_off(item)) or (key in NULLABLE and item is not None)
+            if (kept := _without_off(item)) or (key in ZEROS and item is not None)
         }
     if isinstance(value, list | tuple):
         return [_without_off(item) for item in value]

@@ -3,20 +3,20 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
-from lbt import build, records, runtime
+from lbt import build, fit, records, runtime
 from lbt.config import Config
-from lbt.errors import UserError
 from lbt.identity import identity, run_id
 from lbt.records import index, places
 from lbt.session.console import Reporter
 from lbt.session.interrupt import Interrupt
+from lbt.session.lock import held
 from lbt.session.mirror import require
 from lbt.session.outcome import Outcome
 from lbt.train import Training
 
-ADHOC = "adhoc"  # the experiment of a run of none
+ADHOC = "adhoc"  # the experiment of a run that belongs to none
 
 
 def run(config: Config, *, interrupt: Interrupt | None = None, reporter: Reporter | None = None) -> Outcome:
@@ -32,20 +32,15 @@ def run(config: Config, *, interrupt: Interrupt | None = None, reporter: Reporte
     if config.wandb.mode != "disabled":
         require()
     images = build.images(config)
+    fit.fits(config, images)
     name = run_id(identity(config), images.fingerprint)
     interrupt, reporter = interrupt or Interrupt(), reporter or Reporter()
-    lock = places.lock_of(config.results_dir, name)
 
     ended = _finished(config, name)
     if ended is None:
         training = Training(config, images, name)  # refuses what does not fit the data before anything is written
         try:
-            lock.parent.mkdir(parents=True, exist_ok=True)
-            lock.touch()
-        except OSError as error:
-            raise UserError(f"results_dir={config.results_dir}: cannot be written to ({error.strerror})") from error
-        try:
-            with FileLock(lock, timeout=0):
+            with held(config.results_dir, name):
                 ended = _finished(config, name)  # by another process, meanwhile
                 if ended is None:
                     places.tidy(config.results_dir, name)

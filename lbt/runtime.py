@@ -17,13 +17,19 @@ from lbt.config import Config
 from lbt.errors import UserError
 
 
-def settle(config: Config) -> Config:
+def settle(config: Config, *, elsewhere: bool = False) -> Config:
     """Returns the configuration with `device` and `precision` as they are used on this machine.
+
+    Args:
+        config: as composed.
+        elsewhere: the run is only asked about; `device=cuda` may mean another machine, with a GPU of these years.
 
     Raises:
         UserError: CUDA is asked for and there is none.
     """
     if config.device == "cuda" and not torch.cuda.is_available():
+        if elsewhere:
+            return replace(config, precision="bf16" if config.precision == "auto" else config.precision)
         raise UserError("device=cuda: this torch sees no CUDA device; use device=cpu or device=auto")
     device = config.device
     if device == "auto":

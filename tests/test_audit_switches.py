@@ -9,11 +9,11 @@ from support import configure, run_tiny, tiny_config
 
 from lbt import build, records, sweep
 from lbt.config import CONFIG_DIR
+from lbt.config.groups import choices
 from lbt.data import load
 from lbt.errors import UserError
 from lbt.identity import identity
 from lbt.report.frame import flatten
-from lbt.sweep.app import choices
 
 ROWS = [name for name in choices("audit") if name != "none"]
 # What each row changes in the identity of TVLARS, LARS, LAMB (and LARS without warm-up) at batch 1,024, 20 epochs.

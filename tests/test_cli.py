@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,9 +11,9 @@ from support import TINY, run_tiny
 from lbt import records
 from lbt.cli import main
 from lbt.config import CONFIG_DIR
+from lbt.config.groups import choices
 from lbt.records import places
 from lbt.sweep import status
-from lbt.sweep.app import choices
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +91,18 @@ MISTAKES = [
     (["optimizer.name=[a]"], "optimizer=['a']: there is no optimizer"),
     (["optimizer=tvlars", "optimizer.delay_epochs=abc"], "optimizer.delay_epochs=abc: expected a number or null"),
     (["seed=99999999999999999999"], "seed=99999999999999999999: expected 0 or more, below 2^63"),
+    (["results_dir=/data/lr=0.1"], """quote twice, 'results_dir="/data/lr=0.1"'"""),
+    (["-m", "data.root=/data/images(1)"], """quote twice, 'data.root="/data/images(1)"'"""),
+    (["-m", "seed=0,"], "seed=0,: a value is missing after the last comma"),
+    (["experiment='a"], "experiment='a: its quotes do not close"),
+    (["--config-dir", "nowhere"], "nowhere' not found"),
+    (["wandb.entity='${oc.env:HOME}'"], "wandb.entity: takes its value from the environment, which would be recorded"),
+    (["-m", "seed=0,1", "study={of:['${oc.env:HOME}']}"], "study.of[0]: takes its value from the environment"),
+    (["batch='${oc.decode:${oc.env:HOME}}'"], "batch: takes its value from the environment"),
+    (["results_dir='${oc.env:HOME}'", "wandb.project='${results_dir}'"], "wandb.project: takes its value"),
+    (["epochs=100000000000"], "epochs=100000000000: expected 1 or more, at most"),
+    (["task=barlow_twins", "task.probe.seed=-1"], "task.probe.seed=-1: expected 0 or more"),
+    (["data.root=/\udcff"], "is not UTF-8; give the folder such a name"),
     (["optimizer=sam", "optimizer@optimizer.base=sam"], "Invalid base name: 'sam' (must be one of adam, "),
 ]
 
@@ -176,10 +189,22 @@ def test_an_experiments_grid_can_be_changed_on_the_command_line(tmp_path, monkey
     assert {record.run["config"]["experiment"] for record in made} == {"quickstart"}
 
 
-def test_a_mistake_of_one_run_does_not_stop_the_others(tmp_path, capfd):
-    assert main(["train", "-m", *TINY, "batch=4000,8"]) == 2
-    assert "batch=4000: larger than the training set" in capfd.readouterr().err
-    assert [records.read(path).run["config"]["batch"] for path in records.paths(tmp_path / "results")] == [8]
+@pytest.mark.parametrize(
+    ("axis", "message"),
+    [
+        ("batch=8,4000", "batch=4000: larger than the training set"),
+        ("data.subset_seed=0,4294967296", "data.subset_seed=4294967296: expected 0 or more, below 2^32"),
+        ("data.val_seed=0,-1", "data.val_seed=-1: expected 0 or more, below 2^32"),
+        ("data.subset=22,44", "data.subset=44: synthetic has 44 training images"),
+        ("data.augment=none,barlow_twins", "needs 1 view(s) of an image, data.augment=barlow_twins gives 2"),
+    ],
+)
+@pytest.mark.parametrize("parallel", [1, 2])
+def test_a_mistake_of_one_run_is_told_before_any_starts(tmp_path, capfd, axis, message, parallel):
+    assert main(["train", "-m", *TINY, axis, f"sweep.parallel={parallel}"]) == 2
+    err = capfd.readouterr().err
+    assert message in err and err.count("\n") == 1
+    assert written(tmp_path) == []
 
 
 def test_divergence_and_failure_decide_the_exit_code(tmp_path, monkeypatch, capsys):
@@ -201,19 +226,45 @@ def test_a_used_up_time_budget_starts_no_further_run(tmp_path, capsys):
     assert written(tmp_path) == []
 
 
-def test_a_time_budget_counts_from_the_start_of_the_sweep(tmp_path, monkeypatch):
+@pytest.fixture
+def slow_runs(monkeypatch):
+    """Has the clock that budgets are measured with go on by two hours in each run."""
     import lbt.run
+    from lbt.sweep import execution
 
-    run = lbt.run.run
+    run, clock = lbt.run.run, [1e9]
 
     def slow(*arguments, **keywords):
         outcome = run(*arguments, **keywords)
-        monkeypatch.setenv("LBT_SWEEP_STARTED", "0")  # as if the first run had taken decades
+        clock[0] += 7200
         return outcome
 
     monkeypatch.setattr(lbt.run, "run", slow)
+    monkeypatch.setattr(execution, "time", SimpleNamespace(time=lambda: clock[0]))
+    return clock
+
+
+def test_a_time_budget_counts_from_the_start_of_the_sweep(tmp_path, slow_runs):
     assert main(["train", "-m", *TINY, "seed=0,1,2", "time_budget=1h"]) == 0
     assert len(records.paths(tmp_path / "results")) == 1
+
+
+def test_each_command_of_a_process_has_its_own_time(tmp_path, slow_runs):
+    before = dict(os.environ)
+    assert main(["train", *TINY, "time_budget=1h"]) == 0
+    assert main(["train", "-m", *TINY, "seed=1,2", "time_budget=3h"]) == 0
+    assert len(records.paths(tmp_path / "results")) == 3
+    assert {key for key in os.environ.keys() - before.keys() if key.startswith("LBT")} == set()
+
+
+def test_a_script_gives_its_commands_one_clock(tmp_path, monkeypatch, slow_runs, capfd):
+    monkeypatch.setenv("LBT_SWEEP_STARTED", str(slow_runs[0]))
+    assert main(["train", *TINY, "time_budget=1h"]) == 0
+    assert main(["train", *TINY, "seed=1", "time_budget=1h"]) == 0
+    assert len(records.paths(tmp_path / "results")) == 1
+    monkeypatch.setenv("LBT_SWEEP_STARTED", "noon")
+    assert main(["train", *TINY, "seed=2"]) == 2
+    assert "LBT_SWEEP_STARTED=noon: expected seconds since 1970" in capfd.readouterr().err
 
 
 def test_status_shows_every_state(tmp_path, capsys):
@@ -316,3 +367,74 @@ def test_tab_completion_after_the_verb(line, wanted):
 
 def test_choices_are_the_groups_files():
     assert choices("protocol") == ["paper", "released"]
+
+
+@pytest.fixture
+def own_experiment(tmp_path):
+    folder = tmp_path / "own" / "experiment"
+    folder.mkdir(parents=True)
+    text = "# @package _global_\nhydra: {sweeper: {params: {seed: '3,4'}}}\nexperiment: mine\n"
+    (folder / "mine.yaml").write_text(text)
+    return ["--config-dir", str(tmp_path / "own"), *TINY, "+experiment=mine"]
+
+
+def test_an_experiment_of_ones_own_is_trained_and_shown(own_experiment, tmp_path, capsys):
+    assert main(["status", *own_experiment]) == 0
+    assert "2 runs: 2 missing" in capsys.readouterr().out
+    assert main(["train", "-m", *own_experiment]) == 0
+    assert main(["status", *own_experiment]) == 0
+    assert "2 runs: 2 done" in capsys.readouterr().out
+    assert main(["status", "--config-dir", "nowhere", *TINY]) == 2
+    assert "--config-dir nowhere: no such folder" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_status_of_runs_of_another_machines_gpu(capsys):
+    words = [word for word in TINY if not word.startswith(("device", "precision"))]
+    assert main(["status", *words, "device=cuda", "seed=0,1"]) == 0
+    assert "2 runs: 2 missing" in capsys.readouterr().out
+
+
+def lbt(*words, **changes):
+    return {"args": [sys.executable, "-m", "lbt", *words], "env": {**os.environ, **changes}, "stderr": subprocess.PIPE}
+
+
+def test_a_reader_who_has_enough_is_no_mistake():
+    """The pipe is longer than its buffer, and closed before anything is read from it."""
+    process = subprocess.Popen(**lbt("status", "seed=range(1000)", "optimizer=lars,lamb"), stdout=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() != 2
+
+
+def test_a_training_goes_on_without_its_reader(tmp_path):
+    words = ["data=digits", "data.subset=64", "batch=32", "epochs=2", "schedule=constant", "device=cpu"]
+    process = subprocess.Popen(**lbt("train", "-m", *words, "seed=0,1"), stdout=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 0
+    assert [records.read(path).status for path in records.paths(tmp_path / "results")] == ["done"] * 2
+
+
+def test_output_without_many_letters_is_no_mistake():
+    found = subprocess.run(**lbt("status", "seed=0", PYTHONIOENCODING="ascii"), stdout=subprocess.PIPE, check=False)
+    assert (found.returncode, found.stderr) == (0, b"") and b"1 missing" in found.stdout
+
+
+def test_any_error_is_one_line_and_its_place_is_shown_on_demand(monkeypatch, capfd):
+    def broken(*_):
+        raise KeyError("a bug")
+
+    monkeypatch.setattr("lbt.sweep.status.find", broken)
+    assert main(["status", *TINY]) == 2
+    err = capfd.readouterr().err
+    assert err.startswith("lbt: KeyError: 'a bug'; LBT_DEBUG=1 shows where") and err.count("\n") == 1
+    monkeypatch.setenv("LBT_DEBUG", "1")
+    with pytest.raises(KeyError):
+        main(["status", *TINY])
+
+
+def test_a_home_in_quotes_is_found(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert main(["train", *TINY, 'results_dir="~/results"']) == 0
+    assert len(records.paths(tmp_path / "home" / "results")) == 1

@@ -9,9 +9,9 @@ from support import configure
 
 from lbt import build, sweep
 from lbt.config import CONFIG_DIR
+from lbt.config.groups import choices
 from lbt.errors import UserError
 from lbt.records import index
-from lbt.sweep.app import choices
 
 BATCHES = {16384, 8192, 4096, 2048, 1024, 512}
 RATES = {

@@ -3,7 +3,8 @@
 import inspect
 import math
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from lbt.errors import UserError, did_you_mean
@@ -29,13 +30,7 @@ def bind(target: Callable, values: Mapping[str, Any], where: str) -> dict[str, A
     """
     if not isinstance(values, Mapping):
         raise UserError(f"{where}={values}: expected settings, {where}.<name>=<value>")
-    function = target.__init__ if inspect.isclass(target) else target
-    hints = get_type_hints(function)
-    known = {
-        name
-        for name, parameter in inspect.signature(target).parameters.items()
-        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-    }
+    known, hints = _arguments(target)
     bound = {}
     for name, value in values.items():
         key = f"{where}.{name}" if where else name
@@ -43,6 +38,15 @@ def bind(target: Callable, values: Mapping[str, Any], where: str) -> dict[str, A
             raise UserError(f"{key}: no such setting{did_you_mean(name, known)}")
         bound[name] = convert(value, hints.get(name, Any), key)
     return bound
+
+
+@cache
+def _arguments(target: Callable) -> tuple[frozenset[str], dict[str, Any]]:
+    """Returns the names of a target's keyword arguments, and their annotations: read once, asked for by every run."""
+    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    known = [name for name, parameter in inspect.signature(target).parameters.items() if parameter.kind in kinds]
+    return frozenset(known), hints
 
 
 def convert(value: Any, annotation: Any, key: str) -> Any:
@@ -115,3 +119,15 @@ def _describe(annotation: Any) -> str:
         return " or ".join(map(str, get_args(annotation)))
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
     return names.get(annotation, str(annotation))
+
+
+def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the settings below a node as (dotted key, value); the elements of lists one by one."""
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            yield from leaves(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, list | tuple):
+        for place, value in enumerate(node):
+            yield from leaves(value, f"{key}[{place}]")
+    else:
+        yield key, node

@@ -1,5 +1,7 @@
 """What a user sees while runs are executed: a progress bar on a terminal, plain lines elsewhere."""
 
+import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -14,6 +16,17 @@ from lbt.config import Config
 from lbt.tasks import metrics
 
 PLAIN_SECONDS = 10.0  # without a terminal, at most one line in this time
+
+
+class Screen(Console):
+    """A console that goes on without showing anything once nobody reads it: the run is not over with its reader."""
+
+    def on_broken_pipe(self) -> None:
+        """Has everything written from now on go nowhere."""
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 class _Rate(ProgressColumn):
@@ -51,7 +64,7 @@ class ConsoleReporter(Reporter):
     """
 
     def __init__(self, console: Console | None = None):
-        self.console = console or Console()
+        self.console = console or Screen()
         self._progress: Progress | None = None
         self._shown = 0.0
         self._epochs = 0

@@ -3,21 +3,19 @@
 import os
 import re
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import hydra
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
+from omegaconf import DictConfig
 
 from lbt import sweep
 from lbt.config import CONFIG_DIR, register_resolvers, resolve
-from lbt.errors import UserError, did_you_mean
-from lbt.session.console import ConsoleReporter, sweep_table
+from lbt.errors import UserError
+from lbt.session.console import ConsoleReporter, Screen, sweep_table
 from lbt.session.interrupt import Interrupt
+from lbt.session.outcome import Outcome
+from lbt.sweep.execution import execute, started
+from lbt.sweep.mistakes import in_one_line, one_line
 
 
 def train(arguments: Sequence[str]) -> int:
@@ -27,30 +25,57 @@ def train(arguments: Sequence[str]) -> int:
         UserError: a mistake in the command.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
-    os.environ.setdefault(sweep.STARTED, repr(time.time()))
     sweep.register()
-    register_resolvers()
     for word in arguments:
         if word.startswith("~"):  # a default would take its place, of which the run's id knows nothing
             raise UserError(f"{word}: a setting cannot be taken away; set it to what means off: null, false or 0")
-    sys.argv = ["lbt", *_without_verb(arguments)]
-    sweep.outcomes.clear()
-    sweep.errors.clear()
-    main = hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")(job)
-    with mistakes_in_one_line():
-        main()
-    if sweep.errors:
-        raise sweep.errors[0]
-    return _close(sweep.outcomes)
-
-
-@contextmanager
-def mistakes_in_one_line() -> Iterator[None]:
-    """Turns what Hydra and OmegaConf say of a command's overrides into a `UserError`."""
+    task = Task(started())
+    main = hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")(task)
+    before, sys.argv = sys.argv, ["lbt", *_without_verb(arguments)]
     try:
-        yield
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise UserError(one_line(error)) from error
+        with in_one_line():
+            main()
+    finally:
+        sys.argv = before
+    return _close(task.results)
+
+
+class Task:
+    """What Hydra calls for each configuration, in this process or a launcher's.
+
+    Args:
+        began: when the command began, in seconds since 1970; its time budget counts from there.
+
+    Attributes:
+        results: what became of the command's runs, or what kept them from starting; a sweeper puts them in their order,
+            those of other processes among them.
+    """
+
+    def __init__(self, began: float):
+        self.began = began
+        self.results: list[Outcome | UserError] = []
+
+    def __call__(self, composed: DictConfig) -> Outcome | UserError:
+        """Executes one configuration and returns its outcome, or the mistake that kept it from starting.
+
+        Raises:
+            SystemExit: it was interrupted, and the launcher takes care of that; a sweep stops, too.
+        """
+        register_resolvers()
+        interrupt = Interrupt()
+        try:
+            result = execute(resolve(composed), interrupt, ConsoleReporter(), began=self.began)
+        except UserError as error:
+            result = error
+        self.results.append(result)
+        if isinstance(result, Outcome) and result.status == "interrupted":
+            try:
+                interrupt.hand_on()
+            except Exception as error:  # the launcher does not requeue the job
+                print(f"lbt: {one_line(error)}", file=sys.stderr)
+            else:
+                raise SystemExit(interrupt.exit_code)
+        return result
 
 
 def _without_verb(arguments: Sequence[str]) -> list[str]:
@@ -66,67 +91,16 @@ def _without_verb(arguments: Sequence[str]) -> list[str]:
     return list(arguments)
 
 
-def job(composed: DictConfig) -> object:
-    """Executes one configuration; the task function Hydra calls, in this process or a launcher's.
+def _close(results: Sequence[Outcome | UserError]) -> int:
+    """Shows a sweep's runs and returns the exit code.
 
-    Returns:
-        The run's outcome, or the `UserError` that kept it from starting.
+    Raises:
+        UserError: what kept the first of those from starting that could not.
     """
-    register_resolvers()
-    interrupt = Interrupt()
-    try:
-        result = sweep.execute(resolve(composed), interrupt, ConsoleReporter())
-    except UserError as error:
-        sweep.errors.append(error)
-        return error
-    if result.status == "interrupted":
-        try:
-            interrupt.hand_on()
-        except Exception as error:  # the launcher does not requeue the job
-            print(f"lbt: {one_line(error)}", file=sys.stderr)
-        else:
-            raise SystemExit(interrupt.exit_code)  # a sweep stops, too
-    sweep.outcomes.append(result)
-    return result
-
-
-def _close(outcomes: Sequence) -> int:
+    outcomes = [result for result in results if isinstance(result, Outcome)]
     if len(outcomes) > 1:
-        Console().print(sweep_table(outcomes))
+        Screen().print(sweep_table(outcomes))
+    for result in results:
+        if isinstance(result, UserError):
+            raise result
     return 1 if any(outcome.status in ("failed", "oom", "interrupted") for outcome in outcomes) else 0
-
-
-def one_line(error: Exception) -> str:
-    """Returns a Hydra or OmegaConf error as one line that names the mistake and the nearest right spelling."""
-    text = str(error)
-    if unknown := re.search(r"Could not override '([^']+)'", text):
-        key = unknown[1].split("@")[0]
-        if key == "experiment":
-            return "experiment: add an experiment with a plus sign, +experiment=<name>"
-        if key.startswith("optimizer.base."):
-            return f"{key}: not an argument of what is inside, which optimizer@optimizer.base=<optimizer> chooses"
-        return f"{key}: no such setting{did_you_mean(key, _known_keys(key))}"
-    if missing := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
-        group, choice = missing[1], missing[2]
-        return f'{group}={choice}: there is no {group} "{choice}"{did_you_mean(choice, choices(group))}'
-    if ambiguous := re.search(r"Ambiguous value for argument '([^']+)'", text):
-        return f"{ambiguous[1]}: several values are a sweep, lbt train -m ...; one value with a comma needs quotes"
-    return " ".join(text.split("\n")[0].split())
-
-
-def choices(group: str) -> list[str]:
-    """Returns the choices of a configuration group."""
-    return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
-
-
-def _known_keys(key: str) -> list[str]:
-    composed = sweep.compose([])
-    keys = [found for found in _walk(OmegaConf.to_container(composed), "") if not found.startswith("hydra")]
-    return keys + [path.name for path in CONFIG_DIR.iterdir() if path.is_dir() and path.name not in keys]
-
-
-def _walk(node: object, prefix: str) -> Iterator[str]:
-    if isinstance(node, dict):
-        for key, value in node.items():
-            yield f"{prefix}{key}"
-            yield from _walk(value, f"{prefix}{key}.")

@@ -9,11 +9,9 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from rich.console import Console
-
 from lbt.config import Config
 from lbt.errors import UserError
-from lbt.session.console import ConsoleReporter, Reporter
+from lbt.session.console import ConsoleReporter, Reporter, Screen
 from lbt.session.interrupt import Interrupt
 from lbt.session.outcome import Outcome
 
@@ -26,7 +24,7 @@ class RunReporter(ConsoleReporter):
     """Plain lines, each headed by the beginning of its run's id: several runs share the screen."""
 
     def __init__(self) -> None:
-        super().__init__(Console(force_terminal=False))
+        super().__init__(Screen(force_terminal=False))
         self._run = ""
 
     def start(self, config: Config, name: str, images: Any, updates: Sequence[int], step: int) -> None:

@@ -10,17 +10,14 @@ from support import configure
 
 from lbt import build, optim, records, runtime
 from lbt.config import CONFIG_DIR, Config, scaling_factor, seconds, table_lr
+from lbt.config.groups import choices
 from lbt.errors import UserError
-from lbt.identity import from_json, identity, run_id, to_json
+from lbt.identity import from_json, identity, identity_of, run_id, to_json
 from lbt.models import MODELS
 from lbt.schedules import SCHEDULES
 from lbt.tasks import TASKS
 
 PAPER = {512: [1, 2, 3], 1024: [2, 3, 4], 16384: [15, 17, 19]}
-
-
-def choices(group):
-    return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
 
 
 @pytest.mark.parametrize("protocol", choices("protocol"))
@@ -165,6 +162,35 @@ def test_zero_is_not_null_where_null_means_something_else(setting):
     assert identity(from_json(json.loads(json.dumps(to_json(zero))))) == identity(zero)
 
 
+@pytest.mark.parametrize("words", [["optimizer=lars"], ["optimizer=sam", "optimizer@optimizer.base=lamb"]])
+def test_kernels_that_compute_the_same_are_one_run_and_stand_in_the_record(words):
+    inside = "optimizer.base" if "optimizer=sam" in words else "optimizer"
+    off, on = (configure(*words, f"{inside}.fused={value}") for value in ("false", "true"))
+    assert identity(off) == identity(on)
+    settings = to_json(on)["optimizer"]
+    assert settings.get("base", settings)["fused"] is True
+
+
+def test_zero_is_a_value_inside_another_optimizer_too():
+    words = ["optimizer=sam", "optimizer@optimizer.base=tvlars"]
+    zero, null = (configure(*words, f"optimizer.base.delay_epochs={value}") for value in (0, "null"))
+    assert identity(zero) != identity(null)
+
+
+def test_where_zero_may_be_said_and_null_too_the_schema_says_which_of_them_is_off():
+    """A number that may be null takes no 0, or is declared to mean something by it."""
+    for name, field in Config.__dataclass_fields__.items():
+        if "None" not in str(field.type) or not {"int", "float"} & set(re.findall(r"\w+", str(field.type))):
+            continue
+        if name in ("time_budget", "lr_rank"):  # no part of the id
+            continue
+        try:
+            zero = identity(configure(f"{name}=0"))
+        except UserError:
+            continue
+        assert zero != identity(configure(f"{name}=null")), name
+
+
 def test_a_setting_added_later_with_an_off_default_keeps_the_id():
     config = configure()
     before = run_id(identity(config), "f")
@@ -194,8 +220,9 @@ def test_every_committed_record_has_the_id_of_its_configuration():
         pytest.skip("no committed records")
     for path in paths:
         record = records.read(path)
-        config = from_json(record.run["config"])
-        assert run_id(identity(config), record.run["provenance"]["data_fingerprint"]) == record.run["id"] == path.stem
+        config, fingerprint = from_json(record.run["config"]), record.run["provenance"]["data_fingerprint"]
+        assert run_id(identity(config), fingerprint) == record.run["id"] == path.stem
+        assert run_id(identity_of(record.run["config"]), fingerprint) == path.stem
 
 
 def test_all_settings_of_the_yaml_file_are_in_the_schema():

@@ -25,6 +25,21 @@ def test_mistakes_are_one_line(name, options, expected):
     assert expected in error_line(name, None, **options)
 
 
+@pytest.mark.parametrize("quoted", [False, True])
+def test_an_option_may_be_null(monkeypatch, quoted):
+    """As written, or as a text where the reader's module postpones the evaluation of annotations."""
+
+    def reader(root, limit: int | None = None):
+        return limit
+
+    if quoted:
+        reader.__annotations__ = {"limit": "int | None"}
+    monkeypatch.setitem(SOURCES, "reader", reader)
+    assert [load("reader", limit=value) for value in (None, 3)] == [None, 3]
+    for value in (0, "3", True):
+        assert "limit must be of type int | None" in error_line("reader", None, limit=value)
+
+
 def test_root_defaults_to_lbt_data_then_home(monkeypatch, tmp_path, home):
     assert str(home / ".cache" / "lbt") in error_line("image_folder", None)
     monkeypatch.setenv("LBT_DATA", str(tmp_path / "elsewhere"))

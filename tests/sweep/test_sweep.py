@@ -1,7 +1,6 @@
 import json
 
 import pytest
-from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from support import TINY, run_tiny, tiny_config
 
@@ -11,6 +10,8 @@ from lbt.config import resolve
 from lbt.identity import identity
 from lbt.records import index
 from lbt.run import finished
+from lbt.sweep.composer import _Composition
+from lbt.sweep.hydra_session import loader
 
 
 @pytest.mark.parametrize(
@@ -20,16 +21,40 @@ from lbt.run import finished
         ["+experiment=tvlars_table1_cifar10_clf", "batch=512,16384", "data.val=0,0.1", "lr_rank=1"],
         ["schedule=warmup_polynomial,constant", "++optimizer.eta=0.01,0.02", "warmup=3"],
         ["model=resnet18,resnet34", "optimizer=lamb", "schedule.batch={30:2048},{60:8192}"],
+        [
+            "task=barlow_twins",
+            "task.projector=[64,64],[32]",
+            "seed=1,2",
+            "data.subset=100",
+            "epochs=5,200",
+            "study={trial:1}",
+        ],
+        ["optimizer=sam", "optimizer@optimizer.base=tvlars,lars", "optimizer.base.eta=1,2", "data.root=a,'b c'"],
+        [
+            "optimizer=tvlars",
+            "lr='${batch}',2",
+            "batch=512,1024",
+            "+schedule.warmup_power=2,3",
+            "protocol.lr_table={512:[1,2]}",
+        ],
+        ["optimizer=muon", "optimizer.betas=[0.8,0.9],[0.7,0.8]", "lr_scaling=none,linear", "warmup=1,2"],
     ],
 )
 def test_a_grids_configurations_are_those_hydra_composes_one_by_one(overrides):
     found = sweep.grid(overrides)
-    with sweep._hydra():
-        loader = GlobalHydra.instance().config_loader()
-        master = loader.load_configuration("train", overrides=overrides, run_mode=RunMode.MULTIRUN)
+    with loader() as hydra:
+        master = hydra.load_configuration("train", overrides=overrides, run_mode=RunMode.MULTIRUN)
         for job in found:
-            assert job.config == resolve(loader.load_sweep_config(master, job.overrides))
+            assert job.config == resolve(hydra.load_sweep_config(master, job.overrides))
     assert len({json.dumps(identity(job.config)) for job in found}) == len(found) > 1
+
+
+def test_runs_that_differ_in_seeds_and_rates_alone_are_not_composed_one_by_one(monkeypatch):
+    composed, exact = [], _Composition.exact
+    monkeypatch.setattr(_Composition, "exact", lambda self, values: composed.append(1) or exact(self, values))
+    found = sweep.grid(["optimizer=lars,tvlars", "batch=512,1024", "lr_rank=0,2", "seed=range(100)"])
+    assert len(found) == 800
+    assert len(composed) <= 2 * 2 * 2 + 2
 
 
 def test_jobs_that_are_one_run_are_listed_once():

@@ -8,6 +8,7 @@ from support import TINY
 
 from lbt import records, sweep
 from lbt.cli import main
+from lbt.config import groups
 from lbt.sweep import status
 from lbt.sweep.tuning import chosen_trials, space
 
@@ -18,11 +19,12 @@ TUNE = ["train", "-m", *TINY, "hydra/sweeper=quasi_random", "data.val=0.25", "ba
 
 @pytest.fixture(scope="module", autouse=True)
 def own_spaces(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("spaces")
+    folder = tmp_path_factory.mktemp("configs") / "space"
+    folder.mkdir()
     for name in ("nesterov", "lars"):
         OmegaConf.save(OmegaConf.create(OWN), folder / f"{name}.yaml")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(space.read, "__defaults__", (folder,))
+        patch.setattr(groups, "folders", lambda: (folder.parent, groups.CONFIG_DIR))
         yield folder
 
 
@@ -77,7 +79,7 @@ def test_the_trials_number_is_not_part_of_the_runs_id():
         (["hydra.sweeper.n_trials=0"], "n_trials=0: expected 1 or more"),
         (["hydra.sweeper.n_trials=some"], "n_trials"),
         (["hydra.sweeper.space=sgdd"], 'space=sgdd: there is no space "sgdd"'),
-        (["optimizer=sgd"], 'space=sgd: there is no space "sgd"'),
+        (["optimizer=sm3"], 'space=sm3: there is no space "sm3"'),
         (["lr=0.1"], "lr: is set by the space lars"),
         (["hydra.sweeper.colour=red"], "colour"),
     ],
@@ -97,7 +99,7 @@ def test_a_space_with_an_unknown_setting_is_one_line(own_spaces, capsys):
 
 
 FINAL = [
-    "train", "-m", *TINY, "hydra/sweeper=chosen", "hydra.sweeper.file=chosen_trials.yaml", "batch=8",
+    "train", "-m", *TINY, "hydra/sweeper=chosen", "hydra.sweeper.file=chosen.yaml", "batch=8",
     "optimizer=nesterov", "hydra.sweeper.ablate=nesterov",
     "+hydra.sweeper.ablations={a constant rate:{schedule.end:1},the same:{lr_scaling:none}}",
 ]  # fmt: skip

@@ -9,7 +9,7 @@ from functools import cache
 import pandas as pd
 
 from lbt import sweep
-from lbt.config import CONFIG_DIR, Config
+from lbt.config import Config, groups
 from lbt.identity import identity, run_id
 from lbt.report.claims.rules import Difference
 from lbt.report.kit.wording import counted, mean_and_spread
@@ -120,7 +120,7 @@ def comparisons(runs: pd.DataFrame) -> dict[str, list[Comparison]]:
     """
     by_id = {run["id"]: run for _, run in runs.iterrows()}
     found: dict[str, list[Comparison]] = {}
-    for experiment in sorted(path.stem for path in (CONFIG_DIR / "experiment").glob(f"{EXPERIMENTS}.yaml")):
+    for experiment in groups.choices("experiment", EXPERIMENTS):
         for switch, lines in of_experiment(experiment, grid(experiment), by_id).items():
             found.setdefault(switch, []).extend(lines)
     return {

@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-from omegaconf import OmegaConf
 
 from lbt import records
-from lbt.config import CONFIG_DIR
+from lbt.config import groups
 from lbt.config.binding import bind
-from lbt.errors import UserError, did_you_mean
+from lbt.errors import UserError
 from lbt.report.frame import Frame, select
 from lbt.report.kit.cells import differing
 from lbt.report.reality.places import with_places
 
-STUDIES = CONFIG_DIR / "reality"
 FINISHED = ("done", "diverged", "oom", "failed")  # an end that came of the settings; the others may still go on
 STANDING = ("fingerprint", "epochs", "model.name", "model.stem", "task.name", "data.augment", "precision")
 
@@ -52,7 +50,7 @@ class Study:
 
 def names() -> list[str]:
     """Returns the studies there are."""
-    return sorted(path.stem for path in STUDIES.glob("*.yaml"))
+    return groups.choices("reality")
 
 
 def read(name: str) -> Study:
@@ -61,10 +59,7 @@ def read(name: str) -> Study:
     Raises:
         UserError: there is no such study, or its file has a wrong or missing setting.
     """
-    path = STUDIES / f"{name}.yaml"
-    if not path.exists():
-        raise UserError(f'there is no study "{name}"{did_you_mean(name, names())}')
-    return parse(name, OmegaConf.to_container(OmegaConf.load(path)))
+    return parse(name, groups.load("reality", name, called="study"))
 
 
 def parse(name: str, content: Mapping[str, Any]) -> Study:

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from lbt.errors import UserError
+from lbt.errors import UserError, flat
 from lbt.records import replace_file
 
 
@@ -60,5 +60,5 @@ def read(path: str | Path) -> list[Choice]:
         raise UserError(f"{path}: no trial has been chosen yet; lbt reality choose writes this file")
     try:
         return [Choice(**entry) for entry in OmegaConf.to_container(OmegaConf.load(path))["chosen"]]
-    except (TypeError, KeyError, ValueError) as error:
-        raise UserError(f"{path}: not a file of chosen trials: {' '.join(str(error).split())}") from error
+    except Exception as error:
+        raise UserError(f"{path}: not a file of chosen trials: {flat(error)}") from error

@@ -4,16 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
 
-from lbt.config import CONFIG_DIR
+from lbt.config import groups
 from lbt.errors import UserError, did_you_mean
 
-SPACES = CONFIG_DIR / "space"
 DIGITS = 4  # significant digits of a drawn number: the same text, and so the same run id, on every machine
 KINDS = ("log", "linear", "choice")
 TRANSFORMS = ("one_minus", "epochs")
@@ -105,8 +102,10 @@ def points(dimensions: int, count: int, seed: int) -> np.ndarray:
     A longer sequence begins with a shorter one of the same seed, so that a study can be extended.
 
     Raises:
-        UserError: a count below 1.
+        UserError: a count below 1, or a seed below 0.
     """
+    if seed < 0:
+        raise UserError(f"space_seed={seed}: expected 0 or more")
     if count < 1:
         raise UserError(f"n_trials={count}: expected 1 or more")
     from scipy.stats import qmc  # half a second that only a tuning sweep pays
@@ -135,19 +134,20 @@ def text(value: Any) -> str:
 
 def names() -> list[str]:
     """Returns the spaces there are."""
-    return sorted(path.stem for path in SPACES.glob("*.yaml"))
+    return groups.choices("space")
 
 
-def read(name: str, folder: Path = SPACES) -> Space:
-    """Returns the space `<folder>/<name>.yaml`.
+def read(name: str) -> Space:
+    """Returns the space `configs/space/<name>.yaml`.
 
     Raises:
-        UserError: no such space, an unknown key, or a range that is none; one line that names it.
+        UserError: no such space, an unknown key, or a range without extent; one line that names it.
     """
-    path = folder / f"{name}.yaml"
-    if not path.exists():
-        raise UserError(f'space={name}: there is no space "{name}"{did_you_mean(name, names())}')
-    return parse(name, OmegaConf.to_container(OmegaConf.load(path)))
+    try:
+        groups.path_of("space", name)
+    except UserError as error:
+        raise UserError(f"space={name}: {error}") from None
+    return parse(name, groups.load("space", name))
 
 
 def parse(name: str, content: Any) -> Space:

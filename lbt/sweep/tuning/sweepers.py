@@ -1,6 +1,6 @@
 """Hydra sweepers of a tuning study: quasi-random trials of a space, and the runs of the trials that were chosen."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,7 +8,7 @@ from lbt import records
 from lbt.config import Config
 from lbt.errors import UserError
 from lbt.identity import from_json, identity
-from lbt.sweep import CellSweeper, Compose, GridSweeperConf
+from lbt.sweep.sweepers import CellSweeper, Compose, GridSweeperConf
 from lbt.sweep.tuning import FEWEST_SEEDS, chosen_trials, space
 
 # In these a final run differs from the trial it was chosen by: nothing is held out, and its seed is fresh.
@@ -124,18 +124,18 @@ def _same_protocol(trial: Config, final: Config) -> None:
 
 def _differences(one: Config, other: Config, apart_from: tuple[str, ...] = ()) -> Mapping[str, tuple]:
     """Returns the settings that decide a run's numbers and in which two configurations differ."""
-    flat = [dict(_flat(identity(config))) for config in (one, other)]
-    keys = sorted({key for part in flat for key in part} - set(apart_from))
-    pairs = {key: (flat[0].get(key, "off"), flat[1].get(key, "off")) for key in keys}
+    settings = [_settings(identity(config)) for config in (one, other)]
+    keys = sorted({key for part in settings for key in part} - set(apart_from))
+    pairs = {key: (settings[0].get(key, "off"), settings[1].get(key, "off")) for key in keys}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+def _settings(found: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns nested settings under their full keys, lists whole."""
+    settings: dict[str, Any] = {}
+    for key, value in found.items():
+        settings |= _settings(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return settings
 
 
 SWEEPERS = {"quasi_random": (QuasiRandomConf, QuasiRandomSweeper), "chosen": (ChosenConf, ChosenSweeper)}

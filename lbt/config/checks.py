@@ -1,0 +1,87 @@
+"""What must hold of a configuration, as far as it can be told without data, model or device."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+from lbt.config.binding import leaves
+from lbt.config.derived import seconds, table_lr
+from lbt.config.schema import Config, DataConfig
+from lbt.errors import UserError
+
+LARGEST_SEED = 2**32 - 1  # of NumPy's generators, which draw subsets and held-out images
+LARGEST_TORCH_SEED = 2**63 - 1
+LONGEST = 10_000_000  # epochs; each has its place in memory
+
+
+def check(config: Config, tables: Sequence[Mapping]) -> None:
+    """Checks a configuration's numbers one by one.
+
+    Args:
+        config: of a run.
+        tables: the protocol's learning rates, batch -> rates; an optimizer may have one of its own.
+
+    Raises:
+        UserError: one is out of range, or has no effect; one line that names it.
+    """
+    _check_training(config, tables)
+    _check_data(config.data)
+    for key, seed in leaves(config.task, "task"):
+        if key.endswith(".seed") and isinstance(seed, int):
+            _require(0 <= seed <= LARGEST_TORCH_SEED, f"{key}={seed}: expected 0 or more, below 2^63")
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise UserError(message)
+
+
+def _check_data(data: DataConfig) -> None:
+    _require(0 <= data.val < 1, f"data.val={data.val:g}: expected a share of at least 0 and less than 1")
+    _require(data.subset >= 0, f"data.subset={data.subset}: expected a number of images, 0 for all")
+    _require(
+        data.test_every is None or data.test_every > 1,
+        f"data.test_every={data.test_every}: expected a whole number of images, 2 or more, or null",
+    )
+    for key in ("val_seed", "subset_seed"):
+        seed = getattr(data, key)
+        _require(0 <= seed <= LARGEST_SEED, f"data.{key}={seed}: expected 0 or more, below 2^32")
+
+
+def _check_training(config: Config, tables: Sequence[Mapping]) -> None:
+    _require(config.batch >= 1, f"batch={config.batch}: expected a whole number, 1 or more")
+    _require(1 <= config.epochs <= LONGEST, f"epochs={config.epochs}: expected 1 or more, at most {LONGEST:,}")
+    _require(0 <= config.seed <= LARGEST_TORCH_SEED, f"seed={config.seed}: expected 0 or more, below 2^63")
+    _require(math.isfinite(config.lr) and config.lr > 0, f"lr={config.lr}: expected a positive number")
+    _require(
+        0 <= config.warmup <= config.epochs,
+        f"warmup={config.warmup:g}: expected 0 to {config.epochs} epochs, the length of the training",
+    )
+    if config.micro_batch is not None:
+        _require(
+            1 <= config.micro_batch <= config.batch,
+            f"micro_batch={config.micro_batch}: expected 1 to {config.batch}, the batch",
+        )
+    _require(
+        re.fullmatch(r"[\w.-]+", config.experiment) is not None,
+        f"experiment={config.experiment}: expected letters, digits, '.', '_' and '-'",
+    )
+    _require(
+        config.grad_clip is None or config.grad_clip > 0,
+        f"grad_clip={config.grad_clip}: expected a positive number, or null",
+    )
+    _require(
+        config.bias_lr_factor is None or 0 <= config.bias_lr_factor < math.inf,
+        f"bias_lr_factor={config.bias_lr_factor}: expected a number of 0 or more, or null",
+    )
+    _require(
+        config.layer_norms is None or config.layer_norms >= 1,
+        f"layer_norms={config.layer_norms}: expected a whole number of updates, 1 or more, or null",
+    )
+    _require(config.ema is None or 0 < config.ema < 1, f"ema={config.ema}: expected a number between 0 and 1, or null")
+    seconds(config.time_budget)
+    _require(config.sweep.parallel >= 1, f"sweep.parallel={config.sweep.parallel}: expected 1 or more")
+    if config.lr_rank is not None:
+        rates = [table_lr(table, config.batch, config.lr_rank) for table in tables]
+        has_effect = any(math.isclose(config.lr, rate) for rate in rates)
+        _require(has_effect, f"lr_rank={config.lr_rank}: has no effect, lr is set to {config.lr:g}")

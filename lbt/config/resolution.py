@@ -1,0 +1,81 @@
+"""From what Hydra composed to the typed, checked configuration of one run."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lbt.config.binding import bind, leaves
+from lbt.config.checks import check
+from lbt.config.derived import register_resolvers
+from lbt.config.schema import Config, DataConfig, SweepConfig, WandbConfig
+from lbt.errors import UserError
+
+PLACES = ("results_dir", "data.root")  # in no record: they alone may come from the environment
+
+
+def resolve(composed: DictConfig) -> Config:
+    """Returns the typed configuration of what Hydra composed, checked as far as it can be without data or device.
+
+    Raises:
+        UserError: an unknown setting, a value of the wrong type or out of range; one line that names it.
+    """
+    register_resolvers()
+    settings = OmegaConf.to_container(composed, resolve=False)
+    settings.pop("hydra", None)
+    _refuse_environment(settings)
+    # The plain numbers come first: what is derived from them would otherwise fail with a less direct message.
+    for key in ("batch", "epochs", "seed"):
+        if OmegaConf.is_missing(composed, key) or not isinstance(composed[key], int) or isinstance(composed[key], bool):
+            raise UserError(f"{key}={composed[key]}: expected a whole number")
+    if isinstance(base := composed.optimizer.get("base"), str):
+        raise UserError(f"optimizer.base={base}: an optimizer inside is chosen by optimizer@optimizer.base={base}")
+    try:
+        raw = OmegaConf.to_container(composed, resolve=True)
+    except OmegaConfBaseException as error:
+        message = str(error).splitlines()[0]
+        raise UserError(message.removeprefix("UserError raised while resolving interpolation: ")) from None
+    return typed(raw)
+
+
+def typed(raw: dict[str, Any]) -> Config:
+    """Returns the typed configuration of settings without interpolations; changes `raw`.
+
+    Raises:
+        UserError: as `resolve` does.
+    """
+    raw.pop("hydra", None)
+    raw.pop("audit", None)  # what a switch is about; what it does reaches the run through the other groups
+    optimizer = raw["optimizer"]
+    while isinstance(optimizer, dict):
+        for default in ("lr", "lr_scaling"):  # an optimizer's own, read by interpolation
+            optimizer.pop(default, None)
+        optimizer = optimizer.get("base")  # the one inside
+    if isinstance(raw["results_dir"], str):  # in quotes, as Hydra wants it, no shell expands it
+        raw["results_dir"] = os.path.expanduser(raw["results_dir"])
+    raw["data"] = _data_config(raw["data"])
+    raw["wandb"] = WandbConfig(**bind(WandbConfig, raw["wandb"], "wandb"))
+    raw["sweep"] = SweepConfig(**bind(SweepConfig, raw["sweep"], "sweep"))
+    config = Config(**bind(Config, raw, ""))
+    check(config, [table for key, table in raw["protocol"].items() if key.endswith("lr_table")])
+    return config
+
+
+def _data_config(raw: dict) -> DataConfig:
+    own = {key: value for key, value in raw.items() if key in DataConfig.__dataclass_fields__ and key != "options"}
+    options = {key: value for key, value in raw.items() if key not in own}
+    return DataConfig(**bind(DataConfig, {**own, "options": options}, "data"))
+
+
+def _refuse_environment(settings: Mapping[str, Any]) -> None:
+    """Keeps the environment, where keys and passwords are, out of what is recorded, also by way of a place."""
+    texts = [(key, text) for key, text in leaves(settings) if isinstance(text, str) and "${" in text]
+    places = [key for key, text in texts if key in PLACES and "oc.env" in text]
+    for key, text in texts:
+        if key not in PLACES and any(source in text for source in ("oc.env", *places)):
+            raise UserError(
+                f"{key}: takes its value from the environment, which would be recorded; "
+                f"write the value itself (only {' and '.join(PLACES)} may use oc.env)"
+            )

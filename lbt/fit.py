@@ -1,0 +1,194 @@
+"""Whether a configuration fits its data and model: found out before anything is written or a sweep begins.
+
+The model is built without memory or arithmetic (torch's meta device) and given batches of the sizes that the training
+will have, so that what a layer refuses is refused here: no rule of any architecture is repeated.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from lbt import build, runtime
+from lbt.config import Config
+from lbt.data import AUGMENTATIONS, ImageSet, views_of
+from lbt.errors import UserError, flat
+
+_TELLING_NOTHING = {"seed", "experiment", "results_dir", "study", "lr_rank"}  # of whether a run fits its data
+
+
+class _Pass(NamedTuple):
+    """A forward pass of a training: its images, the setting they come of, and whether they are a whole batch."""
+
+    size: int
+    setting: str
+    whole: bool = True
+
+
+def fits(config: Config, images: ImageSet) -> None:
+    """Checks a settled configuration against its data and model.
+
+    Raises:
+        UserError: a batch, micro-batch or image that the model, the task or the augmentation cannot take; one line.
+    """
+    passes = set(_passes(config, len(images.train_labels)))
+    task = build.task(config)
+    views = views_of(AUGMENTATIONS[config.data.augment])
+    if views != task.views:
+        raise UserError(
+            f"task={config.task['name']} needs {task.views} view(s) of an image, "
+            f"data.augment={config.data.augment} gives {views}"
+        )
+    shape = _augmented(config.data.augment, "data.augment", images)[-3:]
+    network = _Network(json.dumps([config.model, config.task, len(images.classes), list(shape)], sort_keys=True))
+    for size, setting, whole in sorted(passes, reverse=True):
+        if why := network.refusal(size):
+            if all(network.refusal(size + more) for more in (1, 2, 3)):  # the images', not their number's fault
+                raise UserError(f"model={config.model['name']}: does not take images of {_size(shape)} pixels: {why}")
+            raise UserError(f"{setting}: {_count(size)}, which this model cannot take in training: {why}")
+        if size == 1 and whole and task.spans_batch:
+            raise UserError(f"{setting}: {_count(size)}, and {config.task['name']} compares the images of a batch")
+    _check_probe(config, images, network)
+    _check_lengths(config, len(images.train_labels))
+
+
+def check_all(configs: Sequence[Config], *, elsewhere: bool = False) -> None:
+    """Checks every run of a sweep, those on the same data one after the other, so that these are read once.
+
+    Args:
+        configs: as composed.
+        elsewhere: the runs may be executed on other machines: a device or data that this one lacks is no mistake.
+
+    Raises:
+        UserError: a run cannot be executed as it is.
+    """
+    seen = set()
+    for config in sorted(configs, key=lambda config: repr(config.data)):
+        telling = {key: value for key, value in vars(config).items() if key not in _TELLING_NOTHING}
+        if repr(telling) in seen:
+            continue
+        seen.add(repr(telling))
+        try:
+            config = runtime.settle(config)
+            build.validate(config)
+            images = build.images(config)
+        except UserError:
+            if elsewhere:
+                continue
+            raise
+        fits(config, images)
+
+
+def _passes(config: Config, count: int) -> Iterator[_Pass]:
+    """Yields the forward passes of a training on so many images.
+
+    Raises:
+        UserError: a batch is larger than the training set.
+    """
+    batch_of = build.batches(config)
+    for batch in {batch_of(epoch) for epoch in range(config.epochs)}:
+        if batch > count:
+            raise UserError(f"batch={batch}: larger than the training set of {count} images")
+        wholes = [_Pass(batch, f"batch={batch}")]
+        if config.data.last_batch == "keep" and count % batch:
+            last = f"batch={batch}, data.last_batch=keep: the last batch of {count:,} images"
+            wholes.append(_Pass(count % batch, last))
+        for whole in wholes:
+            micro = config.micro_batch or whole.size
+            if micro < whole.size:
+                yield _Pass(micro, f"micro_batch={micro}", whole=False)
+                if whole.size % micro:
+                    left = f"micro_batch={micro}: the last micro-batch of {whole.size:,} images"
+                    yield _Pass(whole.size % micro, left, whole=False)
+            else:
+                yield whole
+
+
+def _count(images: int) -> str:
+    return "one image" if images == 1 else f"{images:,} images"
+
+
+def _size(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape[-2:]))
+
+
+def _augmented(name: str, setting: str, images: ImageSet) -> Sequence[int]:
+    """Returns the shape of an augmented training image: [C, H, W], or [views, C, H, W]."""
+    one = images.train_images[torch.tensor([0])]
+    try:
+        return AUGMENTATIONS[name](one, torch.Generator().manual_seed(0)).shape[1:]
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"{setting}={name}: does not take images of {_size(one.shape)} pixels: {flat(error)}"
+        ) from error
+
+
+class _Network(NamedTuple):
+    """A model as its task trains it.
+
+    Attributes:
+        described: JSON of model, task, number of classes and the shape of an image, [C, H, W].
+    """
+
+    described: str
+
+    def refusal(self, size: int, *, backbone: bool = False) -> str | None:
+        """Returns why it refuses a batch of so many images in training, None where it takes it.
+
+        Args:
+            size: images.
+            backbone: whether the part below the task's own layers is meant.
+        """
+        return _refusal(self.described, size, backbone)
+
+
+@lru_cache(maxsize=256)
+def _refusal(described: str, size: int, backbone: bool) -> str | None:
+    shape = json.loads(described)[-1]
+    network = _built(described)
+    network = getattr(network, "backbone", network) if backbone else network
+    try:
+        with torch.no_grad():
+            network.train()(torch.empty(size, *shape, device="meta"))
+    except (ValueError, RuntimeError) as error:
+        return flat(error)
+    return None
+
+
+@lru_cache(maxsize=4)
+def _built(described: str) -> nn.Module:
+    model, task, classes, _ = json.loads(described)
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return build.network(model, task, classes)
+
+
+def _check_probe(config: Config, images: ImageSet, network: _Network) -> None:
+    """Checks the linear probe at the end of a pre-training, whose backbone may go on adapting."""
+    probe = config.task.get("probe")
+    if not isinstance(probe, Mapping):
+        return
+    for key in ("augment", "test_augment"):
+        if key in probe:
+            _augmented(probe[key], f"task.probe.{key}", images)
+    batch = probe.get("batch")
+    if probe.get("mode") != "train" or not batch:
+        return
+    for split, count in (("training", len(images.train_labels)), ("test", len(images.test_labels))):
+        for size in {min(batch, count), count % batch} - {0}:
+            if why := network.refusal(size, backbone=True):
+                raise UserError(
+                    f"task.probe.batch={batch}, task.probe.mode=train: a batch of {_count(size)} of the {count:,} "
+                    f"{split} images, which this model cannot take: {why}"
+                )
+
+
+def _check_lengths(config: Config, count: int) -> None:
+    """Checks schedule and optimizer at the lengths that the training will have."""
+    batch_of = build.batches(config)
+    keep = config.data.last_batch == "keep"
+    steps = [count // batch + (keep and count % batch > 0) for batch in map(batch_of, range(config.epochs))]
+    build.schedule(config, steps=steps)
+    build.optimizer(config, [nn.Parameter(torch.zeros(2, 2))], steps=steps)

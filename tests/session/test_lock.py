@@ -1,0 +1,44 @@
+import errno
+import fcntl
+import os
+
+import pytest
+from filelock import Timeout
+from support import run_tiny, tiny_config
+
+from lbt import records
+from lbt.errors import UserError
+from lbt.run import run
+from lbt.session.lock import held
+
+
+@pytest.fixture(params=[errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def without_flock(request, monkeypatch):
+    def refuse(*_):
+        raise OSError(request.param, os.strerror(request.param))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+
+def test_a_run_is_executed_where_the_file_system_has_no_locks(tmp_path, without_flock):
+    outcome = run_tiny(tmp_path)
+    assert outcome.status == "done" and records.read(outcome.path).status == "done"
+    assert not list(tmp_path.glob("work/*.taken"))  # which would stop the next one
+    assert run_tiny(tmp_path).recorded_before
+
+
+def test_a_second_process_is_told_there_what_to_do(tmp_path, without_flock):
+    outcome = run_tiny(tmp_path)
+    outcome.path.unlink()
+    told = pytest.raises(UserError, match=f"{outcome.id}.taken: another process executes run")
+    with held(tmp_path, outcome.id), told:
+        run(tiny_config(tmp_path))
+    assert not records.paths(tmp_path)
+    assert run_tiny(tmp_path).status == "done"
+
+
+def test_the_systems_lock_is_held_by_one(tmp_path):
+    with held(tmp_path, "a"), held(tmp_path, "b"), pytest.raises(Timeout), held(tmp_path, "a"):
+        pass
+    with held(tmp_path, "a"):
+        assert not list(tmp_path.glob("work/*.taken"))
