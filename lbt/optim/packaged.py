@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lbt.optim.checks import check, check_betas, check_number
 from lbt.optim.generic import groups_of
-from lbt.optim.layerwise import check, check_number
-from lbt.optim.wrapper import Around
+from lbt.optim.wrapping import WrappingOptimizer
 
 PACKAGE = "pytorch_optimizer"
 
@@ -30,7 +30,7 @@ def load(kind: str) -> type[Optimizer]:
         raise ValueError(f"{kind} needs the package {PACKAGE}: pip install 'lbt[more]'") from error
 
 
-class Packaged(Around):
+class Packaged(WrappingOptimizer):
     """One of the package's optimizers.
 
     Args:
@@ -89,7 +89,7 @@ class Packaged(Around):
                 if isinstance(group["lr"], Tensor):
                     group["lr"] = group["lr"].item() if group["lr"].device.type == "cpu" else group["lr"].clone()
             if params:
-                self.inner.step()
+                self.step_inside()
         finally:
             for param, grad in zip(params, grads, strict=True):
                 param.grad = grad
@@ -112,14 +112,6 @@ class ScheduleFree(Packaged):
         self.inner.eval()
 
 
-def _check(betas: Any, count: int, weight_decay: Any, eps: Any = 0.0) -> None:
-    pair = isinstance(betas, tuple | list) and len(betas) == count
-    numbers = pair and all(isinstance(beta, int | float) and 0 <= beta < 1 for beta in betas)
-    check("betas", betas, numbers, f"{({2: 'two', 3: 'three'})[count]} numbers >= 0 and < 1")
-    check_number("weight_decay", weight_decay)
-    check_number("eps", eps)
-
-
 def lion(
     params: Any,
     lr: float | Tensor,
@@ -140,7 +132,8 @@ def lion(
     Raises:
         ValueError: A bad argument, by its name and value; complex or sparse parameters; no package.
     """
-    _check(betas, 2, weight_decay)
+    check_betas(betas)
+    check_number("weight_decay", weight_decay)
     return Packaged("Lion", params, lr, maximize, betas=tuple(betas), weight_decay=weight_decay)
 
 
@@ -166,7 +159,9 @@ def adan(
     Raises:
         ValueError: A bad argument, by its name and value; complex or sparse parameters; no package.
     """
-    _check(betas, 3, weight_decay, eps)
+    check_betas(betas, 3)
+    check_number("weight_decay", weight_decay)
+    check_number("eps", eps)
     return Packaged("Adan", params, lr, maximize, betas=tuple(betas), eps=eps, weight_decay=weight_decay)
 
 
@@ -198,7 +193,9 @@ def soap(
     Raises:
         ValueError: A bad argument, by its name and value; complex or sparse parameters; no package.
     """
-    _check(betas, 2, weight_decay, eps)
+    check_betas(betas)
+    check_number("weight_decay", weight_decay)
+    check_number("eps", eps)
     for name, value in (
         ("precondition_frequency", precondition_frequency),
         ("max_precondition_dim", max_precondition_dim),
@@ -267,7 +264,9 @@ def schedulefree_adamw(
     Raises:
         ValueError: A bad argument, by its name and value; complex or sparse parameters; no package.
     """
-    _check(betas, 2, weight_decay, eps)
+    check_betas(betas)
+    check_number("weight_decay", weight_decay)
+    check_number("eps", eps)
     check("betas", betas, betas[0] > 0, "two numbers < 1, the first > 0, the second >= 0")
     check_number("warmup_steps", warmup_steps)
     options = {"betas": tuple(betas), "eps": eps, "weight_decay": weight_decay, "warmup_steps": warmup_steps}
