@@ -213,14 +213,13 @@ class LayerwiseOptimizer(Optimizer):
         held = []
         for layer in layers:
             state = self.state[layer]
-            value = state.get(key)
+            value, dtype = state.get(key), torch.float32 if layer.dtype == torch.float16 else layer.dtype
             if value is None:
                 if layer.is_cuda and torch.cuda.is_current_stream_capturing():
                     raise RuntimeError(f"{type(self).__name__}: take one step before capturing a CUDA graph")
-                dtype = torch.float32 if layer.dtype == torch.float16 else layer.dtype
                 value = state[key] = torch.zeros_like(layer, dtype=dtype, memory_format=torch.preserve_format)
-            elif value.dtype == torch.float16:
-                value = state[key] = value.float()
+            elif value.dtype != dtype:  # the model was cast, or the state is an older one
+                value = state[key] = value.to(dtype)
             held.append(local(value))
         return held
 

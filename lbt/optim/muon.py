@@ -29,7 +29,9 @@ def orthogonalise(matrices: Tensor, steps: int, dtype: torch.dtype) -> Tensor:
     flip = x.shape[-1] < x.shape[-2]
     if flip:
         x = x.mT
-    x = x / torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True).clamp(min=1e-7)
+    wide = torch.float32 if x.device.type == "mps" else torch.float64  # in float32 squares overflow
+    norm = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True, dtype=wide).to(dtype)
+    x = x / norm.clamp(min=1e-7)
     for _ in range(steps):
         gram = x @ x.mT
         x = add_product(x, add_product(gram, gram, gram, beta=b, alpha=c), x, beta=a)

@@ -17,9 +17,12 @@ from torch.optim import Optimizer
 
 from lbt.optim.checks import check, check_betas, check_number
 from lbt.optim.generic import groups_of
+from lbt.optim.sharded import is_spread, refuse_flat
 from lbt.optim.wrapping import WrappingOptimizer
 
 PACKAGE = "pytorch_optimizer"
+NO_DTENSORS = ("Adan", "SOAP")  # whose steps in the package fail on them
+WHOLE_LAYERS = ("SOAP",)
 
 
 def load(kind: str) -> type[Optimizer]:
@@ -47,7 +50,16 @@ class Packaged(WrappingOptimizer):
     def __init__(self, kind: str, params: Any, lr: float | Tensor, maximize: bool, **options: Any):
         check_number("lr", lr)
         self.kind = kind
-        super().__init__(load(kind)(groups_of(params), lr=lr, **options), {"maximize": maximize})
+        groups = groups_of(params)
+        self._refuse_parts([m[1] if isinstance(m, tuple) else m for group in groups for m in group["params"]])
+        super().__init__(load(kind)(groups, lr=lr, **options), {"maximize": maximize})
+
+    def _refuse_parts(self, params: list[Tensor]) -> None:
+        for param in params:
+            if self.kind in WHOLE_LAYERS:
+                refuse_flat(param, self.kind)
+            if self.kind in NO_DTENSORS and is_spread(param):
+                raise ValueError(f"{self.kind} takes no DTensors (use DistributedDataParallel in place of fully_shard)")
 
     def __getstate__(self) -> dict[str, Any]:
         own = {k: v for k, v in vars(self.inner).items() if k not in ("state", "param_groups") and k[0] != "_"}
@@ -73,12 +85,14 @@ class Packaged(WrappingOptimizer):
 
         Raises:
             RuntimeError: For a sparse gradient.
+            ValueError: For pieces of layers (FSDP1) or DTensors where the rule cannot take them.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         params = [param for some in self.with_gradients() for param in some]
+        self._refuse_parts(params)
         grads = [param.grad for param in params]
         up = {id(p) for group in self.param_groups if group["maximize"] for p in group["params"]}
         rates = [group["lr"] for group in self.param_groups]

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lbt.optim.tensors import PLAIN
+
 FLAT = "_fsdp_flattened"  # torch.distributed.fsdp marks with it what is a piece of its flat parameter
 
 
@@ -49,6 +51,8 @@ def _module() -> Any:
 
 def is_spread(tensor: Tensor) -> bool:
     """Whether a tensor is a DTensor."""
+    if type(tensor) in PLAIN:
+        return False
     module = _module()
     return module is not None and isinstance(tensor, module.DTensor)
 
