@@ -6,6 +6,7 @@ form (``b = mu * b + g; w -= lr * (g + mu * b)``), "adam" has L2 decay in the gr
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -16,9 +17,10 @@ from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
 
 from lbt.optim.checks import check_betas, check_number, check_params
 from lbt.optim.sharded import refuse_flat, refuse_zero
-from lbt.optim.tensors import CPU_KERNEL_DTYPES, PLAIN, same_layout
+from lbt.optim.tensors import CPU_KERNEL_DTYPES, PLAIN, is_dense, same_layout
 
 SPLIT = "decay_1d=False"
+LOOKED_AT = (Tensor.stride, attrgetter("dtype"), attrgetter("device"))
 
 
 class _TorchKernels:
@@ -29,10 +31,12 @@ class _TorchKernels:
     Attributes:
         cpu_kernels: Use the fused kernels where they apply.
         cpu_dtypes: For what on a CPU.
+        kept: Names of the state tensors.
     """
 
     cpu_kernels = True
     cpu_dtypes: tuple[torch.dtype, ...] = (*CPU_KERNEL_DTYPES, torch.bfloat16, torch.float16)
+    kept: tuple[str, ...] = ("exp_avg", "exp_avg_sq")
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, as two where ``decay_1d`` is off; raises ValueError for bad arguments or parameters."""
@@ -46,22 +50,22 @@ class _TorchKernels:
     def _suits_fused(self, group: dict[str, Any]) -> bool:
         if not self.cpu_kernels or torch.compiler.is_compiling():
             return False
-        devices = _get_fused_kernels_supported_devices()
-        for param in group["params"]:
-            if param.grad is None:
-                continue
-            state = self.state.get(param, {})
-            tensors = (param, param.grad, *(v for k, v in state.items() if k != "step" and isinstance(v, Tensor)))
-            if any(type(t) not in PLAIN or t.dtype != param.dtype or t.device != param.device for t in tensors):
-                return False
-            if param.device.type not in devices or not same_layout(*tensors):
-                return False
-            if param.device.type == "cpu" and param.dtype not in self.cpu_dtypes:
-                return False
-            step = state.get("step")
-            if isinstance(step, Tensor) and (step.dtype, step.device) != (torch.float32, param.device):
-                return False
-        return True
+        params = [param for param in group["params"] if param.grad is not None]
+        states = [self.state.get(param, {}) for param in params]
+        rows = [params, [param.grad for param in params]]
+        rows += [[held.get(key, param) for held, param in zip(states, params, strict=True)] for key in self.kept]
+        if not {type(tensor) for row in rows for tensor in row} <= {*PLAIN}:
+            return False
+        first, *others = ([list(map(look, row)) for look in LOOKED_AT] for row in rows)
+        if any(other != first for other in others) or not all(map(is_dense, params)):
+            return False
+        _, dtypes, devices = first
+        counters = [(held.get("step"), device) for held, device in zip(states, devices, strict=True)]
+        if any(c is not None and (c.dtype, c.device) != (torch.float32, device) for c, device in counters):
+            return False
+        kinds = {device.type for device in devices}
+        suited = "cpu" not in kinds or {*dtypes} <= {*self.cpu_dtypes}
+        return suited and kinds <= {*_get_fused_kernels_supported_devices()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -88,6 +92,7 @@ class _SGD(_TorchKernels, SGD):
     """
 
     cpu_dtypes = CPU_KERNEL_DTYPES
+    kept = ("momentum_buffer",)
 
     def _init_group(self, group: dict[str, Any], *lists: Any) -> Any:
         for param in group["params"]:

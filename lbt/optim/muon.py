@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from lbt.optim.checks import check, check_betas, check_number
 from lbt.optim.layerwise import Bucket, LayerwiseOptimizer, arguments_are_defaults
-from lbt.optim.tensors import scalar_for
+from lbt.optim.tensors import norms, scalar_for
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration, Jordan et al. 2024
 PRECISIONS = ("bf16", "full")
@@ -29,9 +30,8 @@ def orthogonalise(matrices: Tensor, steps: int, dtype: torch.dtype) -> Tensor:
     flip = x.shape[-1] < x.shape[-2]
     if flip:
         x = x.mT
-    wide = torch.float32 if x.device.type == "mps" else torch.float64  # in float32 squares overflow
-    norm = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True, dtype=wide).to(dtype)
-    x = x / norm.clamp(min=1e-7)
+    norm = norms([x] if x.ndim == 2 else list(x.unbind())).to(dtype)
+    x = x / norm.reshape(-1, *[1] * (x.ndim - 1)).clamp(min=1e-7)
     for _ in range(steps):
         gram = x @ x.mT
         x = add_product(x, add_product(gram, gram, gram, beta=b, alpha=c), x, beta=a)
@@ -132,21 +132,23 @@ class Muon(LayerwiseOptimizer):
             if layer.numel():
                 together.setdefault((layer.shape[0], layer.numel() // layer.shape[0]), []).append(i)
         for shape, members in together.items():
+            rate = lr * scale_of(shape, group["scale"])
             matrices = [bucket.whole(i, update[i]).reshape(shape) for i in members]
-            moves = self._moves(matrices, group)
-            for i, move in zip(members, moves, strict=True):
+            for i, move in zip(members, self._moves(matrices, group), strict=True):
                 part = bucket.part(move.view(bucket.layers[i].shape))
-                if isinstance(lr, Tensor):
-                    params[i].sub_(part.to(params[i].dtype) * (lr * scale_of(shape, group["scale"])))
+                if isinstance(rate, Tensor):
+                    params[i].sub_(part.to(params[i].dtype) * rate)
                 else:
-                    params[i].sub_(part, alpha=lr * scale_of(shape, group["scale"]))
+                    params[i].sub_(part, alpha=rate)
 
-    def _moves(self, matrices: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+    def _moves(self, matrices: list[Tensor], group: dict[str, Any]) -> Iterator[Tensor]:
         """Orthogonalised matrices of one shape: in one batch, which on a CPU only costs copies."""
         dtype = torch.bfloat16 if group["ns_precision"] == "bf16" else matrices[0].dtype
-        if len(matrices) == 1 or matrices[0].device.type == "cpu":
-            return [orthogonalise(matrix, group["ns_steps"], dtype) for matrix in matrices]
-        return list(orthogonalise(torch.stack(matrices), group["ns_steps"], dtype).unbind())
+        if len(matrices) > 1 and matrices[0].device.type != "cpu":
+            yield from orthogonalise(torch.stack(matrices), group["ns_steps"], dtype).unbind()
+            return
+        for matrix in matrices:
+            yield orthogonalise(matrix, group["ns_steps"], dtype)
 
     def _rest(self, bucket: Bucket, group: dict[str, Any]) -> None:
         params, grads, (beta1, beta2) = bucket.params, bucket.grads, group["betas"]

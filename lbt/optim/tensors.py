@@ -82,8 +82,13 @@ def safe_ratio(top: Tensor, bottom: Tensor, valid: Tensor) -> Tensor:
     return torch.where(valid, top / bottom, torch.ones_like(top))
 
 
+def is_dense(tensor: Tensor) -> bool:
+    """Whether a tensor's elements lie in memory without gaps, contiguous or in the format channels_last."""
+    return tensor.is_contiguous() or (tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last))
+
+
 def same_layout(*tensors: Tensor) -> bool:
     """Whether plain tensors lie densely in memory in the same order, as torch's fused CPU kernels silently assume."""
     first, strides = tensors[0], tensors[0].stride()
-    dense = first.is_contiguous() or (first.ndim == 4 and first.is_contiguous(memory_format=torch.channels_last))
-    return dense and type(first) in PLAIN and all(t.stride() == strides and type(t) in PLAIN for t in tensors[1:])
+    alike = type(first) in PLAIN and all(t.stride() == strides and type(t) in PLAIN for t in tensors[1:])
+    return alike and is_dense(first)
