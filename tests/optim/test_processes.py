@@ -28,7 +28,7 @@ OPTIONS = {
     "soap": {"max_precondition_dim": 1},  # else rounding chooses its first basis, see test_suite.py
 }
 LAYERS = {"lars", "tvlars", "clars", "larc", "lamb", "sm3", "shampoo", "muon", "sam", "soap"}  # see more than elements
-WAYS = ("ddp", "zero", "fsdp2", "fsdp2_resumed", "fsdp1")
+WAYS = ("ddp", "no_sync", "zero", "fsdp2", "fsdp2_resumed", "fsdp1")
 NEAR = 1e-12
 
 
@@ -42,13 +42,18 @@ def batch(step):
     return (torch.randn(8, n, generator=generator, dtype=torch.float64) for n in (12, 5))
 
 
-def train(network, optimizer, part, steps=4, first=0):
+def train(network, optimizer, part, steps=4, first=0, no_sync=None):
+    """With ``no_sync`` in two micro-batches, of which only the second one's backward pass exchanges gradients."""
     for t in range(first, first + steps):
         x, y = batch(t)
 
         def closure(x=x[part], y=y[part]):
             optimizer.zero_grad()
-            loss = nn.functional.mse_loss(network(x), y)
+            if no_sync:
+                with no_sync():
+                    (nn.functional.mse_loss(network(x[::2]), y[::2]) / 2).backward()
+                x, y = x[1::2], y[1::2]
+            loss = nn.functional.mse_loss(network(x), y) / (2 if no_sync else 1)
             loss.backward()
             return loss
 
@@ -67,6 +72,9 @@ def trained(name, way, part):
         train(net, make(net.parameters(), lr=0.05, **options), part)
     elif way == "ddp":
         train(DistributedDataParallel(net), make(net.parameters(), lr=0.05, **options), part)
+    elif way == "no_sync":
+        spread = DistributedDataParallel(net)
+        train(spread, make(net.parameters(), lr=0.05, **options), part, no_sync=spread.no_sync)
     elif way == "zero":
         optimizer = ZeroRedundancyOptimizer(net.parameters(), optimizer_class=make, lr=0.05, **options)
         train(DistributedDataParallel(net), optimizer, part)
@@ -187,6 +195,7 @@ def expect(found, name, way, refused=None):
 @pytest.mark.parametrize("name", lbt.optim.names())
 def test_distributed_data_parallel(found, name):
     expect(found, name, "ddp")
+    expect(found, name, "no_sync")
 
 
 @pytest.mark.parametrize("name", lbt.optim.names())
