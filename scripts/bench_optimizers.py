@@ -66,11 +66,16 @@ def step_of(optimizer):
     if "SAM" not in type(optimizer).__name__:
         return optimizer.step
 
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    grads = [p.grad for p in params]
+
+    def give():
+        for p, grad in zip(params, grads, strict=True):
+            p.grad = grad.detach()  # a new tensor, as after a backward pass
+
     def step():
-        for group in optimizer.param_groups:
-            for p in group["params"]:
-                p.grad = p.grad.detach()  # a new tensor, as after a backward pass
-        optimizer.step(lambda: None)
+        give()
+        optimizer.step(give)
 
     return step
 
