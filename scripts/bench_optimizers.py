@@ -43,6 +43,43 @@ class ReleasedStyle(torch.optim.Optimizer):
                 p.add_(buffer, alpha=-group["lr"])
 
 
+KINDS = ("LAMB", "LARS", "SM3", "Shampoo", "Muon", "SAM")  # "TVLARS" is compared with what ends in "LARS"
+COMPARED = (
+    "lbt LARS", "lbt TVLARS", "lbt LAMB", "lbt LARS fused", "lbt TVLARS fused", "lbt LAMB fused", "lbt SM3",
+    "lbt Shampoo", "lbt Muon", "lbt SAM",
+)  # fmt: skip
+
+
+def torch_muon(params):
+    """torch's Muon, which takes matrices alone: convolutions are given as such, the rest is left out."""
+    matrices = []
+    for p in params:
+        if p.ndim > 1:
+            matrix = nn.Parameter(p.detach().reshape(len(p), -1))
+            matrix.grad = p.grad.reshape(len(p), -1)
+            matrices.append(matrix)
+    return torch.optim.Muon(matrices, 1e-3, adjust_lr_fn="match_rms_adamw")
+
+
+def step_of(optimizer):
+    """A step as a call; SAM's contains everything but the closure's own work, which is none here."""
+    if "SAM" not in type(optimizer).__name__:
+        return optimizer.step
+
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    grads = [p.grad for p in params]
+
+    def give():
+        for p, grad in zip(params, grads, strict=True):
+            p.grad = grad.detach()  # a new tensor, as after a backward pass
+
+    def step():
+        give()
+        optimizer.step(give)
+
+    return step
+
+
 def contenders(device):
     """Name -> factory over parameters; absent packages are left out with a note."""
     ours = {
@@ -54,6 +91,8 @@ def contenders(device):
         "lbt CLARS": lambda p: lbt.optim.CLARS(p, 0.01),
         "lbt SM3": lambda p: lbt.optim.SM3(p, 0.01),
         "lbt Shampoo": lambda p: lbt.optim.Shampoo(p, 0.01),
+        "lbt Muon": lambda p: lbt.optim.Muon(p, 1e-3),
+        "lbt SAM": lambda p: lbt.optim.SAM(p, 0.01),
     }
     if device == "cuda":
         ours |= {
@@ -65,7 +104,7 @@ def contenders(device):
         "torch fused SGD": lambda p: torch.optim.SGD(p, 0.01, momentum=0.9, weight_decay=5e-4, fused=True),
         "torch fused AdamW": lambda p: torch.optim.AdamW(p, 1e-3, fused=True),
     }
-    peers = {"released-style TVLARS": lambda p: ReleasedStyle(p, 0.01)}
+    peers = {"released-style TVLARS": lambda p: ReleasedStyle(p, 0.01), "torch Muon": torch_muon}
     try:
         import timm.optim
 
@@ -78,6 +117,13 @@ def contenders(device):
 
         peers["pytorch_optimizer LARS"] = lambda p: pytorch_optimizer.LARS(p, 0.01, weight_decay=5e-4)
         peers["pytorch_optimizer LAMB"] = lambda p: pytorch_optimizer.Lamb(p, 1e-3, weight_decay=0.01)
+        peers["pytorch_optimizer SM3"] = lambda p: pytorch_optimizer.SM3(p, 0.01, momentum=0.9)
+        peers["pytorch_optimizer Shampoo"] = lambda p: pytorch_optimizer.ScalableShampoo(
+            p, 0.01, preconditioning_compute_steps=10, start_preconditioning_step=10, block_size=512
+        )
+        peers["pytorch_optimizer SAM"] = lambda p: pytorch_optimizer.SAM(
+            p, torch.optim.SGD, lr=0.01, momentum=0.9, nesterov=True
+        )
     except ImportError:
         print("pytorch_optimizer is not installed: left out")
     return floor | ours | peers
@@ -105,11 +151,12 @@ def measure(optimizers, device, rounds):
     """Seconds of a step by name: the median over interleaved rounds, the fastest, and the mean."""
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     times = {name: [] for name in optimizers}
+    steps = {name: step_of(optimizer) for name, optimizer in optimizers.items()}
     for turn in range(rounds + 2):
-        for name, optimizer in optimizers.items():
+        for name, step in steps.items():
             wait()
             start = time.perf_counter()
-            optimizer.step()
+            step()
             wait()
             if turn >= 2:
                 times[name].append(time.perf_counter() - start)
@@ -122,11 +169,11 @@ def extra_memory(optimizer, device):
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        optimizer.step()
+        step_of(optimizer)()
         torch.cuda.synchronize()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        optimizer.step()
+        step_of(optimizer)()
     now = top = 0
     for event in sorted(profile.profiler.kineto_results.events(), key=lambda e: e.start_ns()):
         if event.name() == "[memory]":
@@ -138,7 +185,7 @@ def extra_memory(optimizer, device):
 def launches(optimizer):
     """CUDA kernels started by one step."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-        optimizer.step()
+        step_of(optimizer)()
         torch.cuda.synchronize()
     kernels = [e for e in profile.events() if e.device_type == torch.autograd.DeviceType.CUDA]
     return sum(not e.name.startswith(("Memcpy", "Memset")) for e in kernels)
@@ -203,10 +250,10 @@ def main():
                 print(line + (f"{launches(optimizers[name]):10d}" if device == "cuda" else ""))
             if device == "cuda":
                 print_targets(times, optimizers, sum(s.numel() for s in sizes))
-            for mine in ("lbt LARS", "lbt TVLARS", "lbt LAMB", "lbt LARS fused", "lbt TVLARS fused", "lbt LAMB fused"):
+            for mine in COMPARED:
                 if mine not in times:
                     continue
-                kind = "LAMB" if "LAMB" in mine else "LARS"
+                kind = next(kind for kind in KINDS if kind in mine)
                 faster = {
                     n: (times[n] / times[mine], best[n] / best[mine])
                     for n in times

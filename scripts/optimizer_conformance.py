@@ -33,8 +33,9 @@ rewrite from the paper's formula in tests/optim/reference.py. lion, adan and the
 pytorch_optimizer's; its SOAP has no oracle here.
 
 Left out, because they are other rules under the same name: pytorch_optimizer's LARS (first step unscaled) and Lamb
-(bias correction outside the ratio), and optax's `adan`, which weights the gradient difference by `1 - b2` where the
-paper's Algorithm 1 has `1 - beta_2 = b2`.
+(bias correction outside the ratio), its adaptive SAM (scales `|w|` for every tensor; the authors' program has
+`|w| + 0.01` for weights and 1 for biases), and optax's `adan`, which weights the gradient difference by `1 - b2` where
+the paper's Algorithm 1 has `1 - beta_2 = b2`.
 
 Made by `python scripts/optimizer_conformance.py` with {packages}.
 

@@ -5,6 +5,42 @@ A new optimizer is one module in this package with ``OPTIMIZERS = {"name": calla
 What a training loop asks of any of them, by attribute and never by name: ``needs_closure`` (`SAM`: ``step(closure)``
 recomputes loss and gradients), ``observe_micro_batch(share)`` (`CLARS`: after each micro-batch's backward pass),
 ``train()`` and ``eval()`` (the schedule-free ones: around evaluations). Those who lack an attribute do without.
+
+``fused`` is an argument of LARS, TVLARS and LAMB: our Triton kernels on a GPU (``lbt.optim.triton``). In the groups of
+sgd, nesterov, adam and adamw it is torch's own switch, which these set in each step. ``cpu_kernels``, an attribute of
+all of them, says whether torch's fused CPU kernels are used where every tensor suits them.
+
+In anybody's loop: found by trying each on two processes, float64, whole weights after some steps against one process
+(tests/optim/test_processes.py), and the compiled step against the plain one. "right" is equal but for rounding;
+"refused" is one line that says what to use. ZeRO is ZeroRedundancyOptimizer, FSDP2 ``fully_shard``, compile
+``torch.compile(optimizer.step)``.
+
+=================  =====  ========  =================  =======  =================  =======
+optimizer          DDP    no_sync   ZeRO               FSDP2    FSDP1              compile
+=================  =====  ========  =================  =======  =================  =======
+sgd, nesterov      right  right     right [1]_         right    right [1]_         right
+adam, adamw        right  right     right [1]_         right    right [1]_         right
+lars, larc         right  right     right              right    refused            right
+tvlars             right  right     right              right    refused            right
+clars              right  right     refused            right    refused            right
+                          [2]_                         [2]_
+lamb               right  right     right; grad_clip   right    refused            right
+                                    refused
+sm3, muon          right  right     right              right    refused            right
+shampoo            right  right     right              right    refused            right
+sam                right  right     refused            right    refused            right
+                                                       [3]_
+lion               right  right     right              right    right              right
+adan               right  right     right              refused  right              right
+soap               right  right     right              refused  refused            right
+schedulefree_sgd   right  right     right              right    right              right
+schedulefree_adamw right  right     right              right    right              right
+=================  =====  ========  =================  =======  =================  =======
+
+.. [1] ``decay_1d=False`` is refused: the groups that it makes, and which tensors are biases, are not seen there.
+.. [2] Micro-batches that are exchanged are joint ones of all processes, those of ``no_sync`` one process' each. FSDP2
+   without gradient synchronisation is refused, because it shows no gradient.
+.. [3] Of its bases: as the base itself.
 """
 
 from __future__ import annotations

@@ -6,27 +6,66 @@ form (``b = mu * b + g; w -= lr * (g + mu * b)``), "adam" has L2 decay in the gr
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
 
-from lbt.optim.layerwise import FUSED, check_betas, check_number, check_params, same_layout
+from lbt.optim.checks import check_betas, check_number, check_params
+from lbt.optim.sharded import refuse_flat, refuse_zero
+from lbt.optim.tensors import CPU_KERNEL_DTYPES, PLAIN, is_dense, same_layout
+
+SPLIT = "decay_1d=False"
+LOOKED_AT = (Tensor.stride, attrgetter("dtype"), attrgetter("device"))
 
 
-class _Chosen(Optimizer):
-    """Chooses torch's kernels: the fused ones where every tensor suits them, also after a load or with a later group.
+class _TorchKernels:
+    """Takes torch's fused kernels in each step in which all of a group's tensors suit them, else torch's default.
 
-    On a CPU these walk through parameter and state as flat memory, without a look at the strides.
+    On a CPU these kernels walk through parameter, gradient and state as flat memory, without a look at the strides.
+
+    Attributes:
+        cpu_kernels: Use the fused kernels where they apply.
+        cpu_dtypes: For what on a CPU.
+        kept: Names of the state tensors.
     """
+
+    cpu_kernels = True
+    cpu_dtypes: tuple[torch.dtype, ...] = (*CPU_KERNEL_DTYPES, torch.bfloat16, torch.float16)
+    kept: tuple[str, ...] = ("exp_avg", "exp_avg_sq")
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, as two where ``decay_1d`` is off; raises ValueError for bad arguments or parameters."""
         for group in _groups([param_group], self.defaults.get("decay_1d", True)):
             super().add_param_group(group)
-        self._choose()
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:  # what a GradScaler asks just before a step
+        return all(self._suits_fused(group) for group in self.param_groups)
+
+    def _suits_fused(self, group: dict[str, Any]) -> bool:
+        if not self.cpu_kernels or torch.compiler.is_compiling():
+            return False
+        params = [param for param in group["params"] if param.grad is not None]
+        states = [self.state.get(param, {}) for param in params]
+        rows = [params, [param.grad for param in params]]
+        rows += [[held.get(key, param) for held, param in zip(states, params, strict=True)] for key in self.kept]
+        if not {type(tensor) for row in rows for tensor in row} <= {*PLAIN}:
+            return False
+        first, *others = ([list(map(look, row)) for look in LOOKED_AT] for row in rows)
+        if any(other != first for other in others) or not all(map(is_dense, params)):
+            return False
+        _, dtypes, devices = first
+        counters = [(held.get("step"), device) for held, device in zip(states, devices, strict=True)]
+        if any(c is not None and (c.dtype, c.device) != (torch.float32, device) for c, device in counters):
+            return False
+        kinds = {device.type for device in devices}
+        suited = "cpu" not in kinds or {*dtypes} <= {*self.cpu_dtypes}
+        return suited and kinds <= {*_get_fused_kernels_supported_devices()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -34,27 +73,26 @@ class _Chosen(Optimizer):
             for key, value in held.items():
                 if isinstance(value, Tensor) and value.shape == param.shape and not same_layout(param, value):
                     held[key] = torch.empty_like(param, dtype=value.dtype).copy_(value)
-        self._choose()
 
-    def _choose(self) -> None:
-        tensors = [param for group in self.param_groups for param in group["params"]]
-        supported = set(_get_fused_kernels_supported_devices())
-        fused = all(t.device.type in supported and same_layout(t) for t in tensors)
-        if isinstance(self, SGD):
-            fused = fused and all(t.device.type != "cpu" or t.dtype in FUSED for t in tensors)
-        for group in self.param_groups:
-            # torch's foreach writes to p.grad under Nesterov, and needs capturable for a tensor lr
-            loop = group.get("nesterov") or (isinstance(group["lr"], Tensor) and not group.get("capturable"))
-            group["fused"], group["foreach"] = fused or None, False if loop and not fused else None
-        self._step_supports_amp_scaling = fused  # what a GradScaler asks
+    def _init_group(self, group: dict[str, Any], *lists: Any) -> Any:
+        if any(param.grad is not None and param.grad.layout != torch.strided for param in group["params"]):
+            raise RuntimeError(f"{type(self).__name__[1:]} does not support sparse gradients")
+        fused = self._suits_fused(group)
+        # torch's foreach writes to p.grad under Nesterov, and needs capturable for a tensor lr
+        loop = group.get("nesterov") or (isinstance(group["lr"], Tensor) and not group.get("capturable"))
+        group["fused"], group["foreach"] = fused or None, False if loop and not fused else None
+        return super()._init_group(group, *lists)
 
 
-class _SGD(_Chosen, SGD):
+class _SGD(_TorchKernels, SGD):
     """torch's SGD with momentum buffers made as zeros, layer by layer.
 
     Torch's fused path fails when a layer joins later (its buffer is missing), and leaves the first buffers
     uninitialised when a gradient scaler skips the first step.
     """
+
+    cpu_dtypes = CPU_KERNEL_DTYPES
+    kept = ("momentum_buffer",)
 
     def _init_group(self, group: dict[str, Any], *lists: Any) -> Any:
         for param in group["params"]:
@@ -63,17 +101,22 @@ class _SGD(_Chosen, SGD):
         return super()._init_group(group, *lists)
 
 
-class _Adam(_Chosen, Adam):
+class _Adam(_TorchKernels, Adam):
     """torch's Adam."""
 
 
-class _AdamW(_Chosen, AdamW):
+class _AdamW(_TorchKernels, AdamW):
     """torch's AdamW."""
 
 
 def groups_of(params: Any) -> list[dict[str, Any]]:
     """Parameter groups, checked, their tensors in lists: a generator is read once and not used up by the check."""
-    items = [params] if isinstance(params, Tensor) else list(params)
+    if isinstance(params, Tensor):
+        raise TypeError(
+            "params argument given to the optimizer should be an iterable of Tensors or dicts, but got "
+            + torch.typename(params)
+        )
+    items = list(params)
     groups = []
     for group in items if not items or isinstance(items[0], dict) else [{"params": items}]:
         for name in {"lr", "weight_decay"} & group.keys():
@@ -88,8 +131,13 @@ def _groups(params: Any, decay_1d: bool) -> list[dict[str, Any]]:
     """Parameter groups; without ``decay_1d`` each is split, its biases and norms (``ndim <= 1``) without decay."""
     if decay_1d:
         return groups_of(params)
+    refuse_zero(SPLIT, "it does not see the groups which that makes")
     groups = []
     for group in groups_of(params):
+        for tensor in (m[1] if isinstance(m, tuple) else m for m in group["params"]):
+            refuse_flat(tensor, SPLIT)
+            if is_lazy(tensor):
+                raise ValueError(f"{SPLIT} needs layers with a shape (call a lazy layer once before)")
         small = [(m[1] if isinstance(m, tuple) else m).ndim <= 1 for m in group["params"]]
         for flag, extra in ((False, {}), (True, {"weight_decay": 0.0})):
             chosen = [m for m, one in zip(group["params"], small, strict=True) if one is flag]

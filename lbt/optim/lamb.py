@@ -7,17 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lbt.optim.layerwise import (
-    Bucket,
-    LayerwiseOptimizer,
-    check_betas,
-    check_number,
-    norms,
-    safe_ratio,
-    same_layout,
-    scalar_for,
-    scaled_by_layer,
-)
+from lbt.optim.checks import check_betas, check_number
+from lbt.optim.layerwise import Bucket, LayerwiseOptimizer, arguments_are_defaults
+from lbt.optim.sharded import refuse_zero
+from lbt.optim.tensors import safe_ratio, same_layout, scalar_for, scaled_by_layer, wide_dtype
 from lbt.optim.triton import launch
 from lbt.optim.triton.plan import Plan
 
@@ -25,11 +18,12 @@ MOMENTS = ["exp_avg", "exp_avg_sq"]
 FOREVER = 1e30  # a step count at which Adam's bias correction is exactly 1
 
 
-def lamb_ratios(weight: Tensor, update: Tensor, group: dict[str, Any]) -> Tensor:
-    """Trust ratios ``||w|| / ||u||`` from vectors of norms, shape ``[n]``; 1 where a norm is zero."""
+def lamb_ratios(bucket: Bucket, params: list[Tensor], update: list[Tensor], group: dict[str, Any]) -> Tensor:
+    """Trust ratios ``||w|| / ||u||`` of ``n`` of a bucket's layers, shape ``[n]``; 1 where a norm is zero."""
+    weight, update = bucket.norms(params), bucket.norms(update)
     if group["norm_clamp"] is not None:
         weight = weight.clamp(max=group["norm_clamp"])
-    ratios = safe_ratio(weight, update, (weight > 0) & (update > 0))
+    ratios = safe_ratio(weight, update, (weight > 0) & (update > 0)).to(wide_dtype(params[0]))
     return ratios if group["ratio_clip"] is None else ratios.clamp(max=group["ratio_clip"])
 
 
@@ -69,6 +63,7 @@ class LAMB(LayerwiseOptimizer):
 
     counts_steps = True
 
+    @arguments_are_defaults
     def __init__(
         self,
         params: Any,
@@ -86,9 +81,7 @@ class LAMB(LayerwiseOptimizer):
         maximize: bool = False,
         fused: bool = False,
     ):
-        defaults = {k: v for k, v in locals().items() if k not in ("self", "params", "__class__")}
         self._clip: Tensor | None = None
-        super().__init__(params, defaults)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -105,6 +98,8 @@ class LAMB(LayerwiseOptimizer):
                 check_number(name, group[name], open_low=True)
         if group["grad_clip"] != self.param_groups[0]["grad_clip"]:
             raise ValueError(f"Invalid grad_clip: {group['grad_clip']!r} (must be the same in all groups)")
+        if group["grad_clip"] is not None:
+            refuse_zero("LAMB's grad_clip", "each process sees the gradients of its layers alone")
 
     def begin_step(self) -> None:
         """Find what all gradients are multiplied by: ``min(1, grad_clip / global norm)``, or None."""
@@ -116,7 +111,7 @@ class LAMB(LayerwiseOptimizer):
         for group in self.param_groups:
             plans, rest = self.plans(group, MOMENTS)
             parts += [launch.gradient_norms(plan) for plan in plans]
-            parts += [norms(bucket.grads) for bucket in self.buckets(group, rest)]
+            parts += [bucket.norms(bucket.grads) for bucket in self.buckets(group, rest)]
         if parts:
             total = torch.cat([part.to(parts[0].device, torch.float64) for part in parts]).norm()
             self._clip = 1.0 / torch.clamp(total / limit, min=1.0)
@@ -124,20 +119,19 @@ class LAMB(LayerwiseOptimizer):
     def update_group(self, group: dict[str, Any]) -> None:
         """Take one step for one group."""
         plans, rest = self.plans(group, MOMENTS)
-        buckets = list(self.buckets(group, rest))
-        if plans or buckets:
-            group["step"].add_(1)
+        if any(param.grad is not None for param in group["params"]) or not group["params"]:
+            group["step"].add_(1)  # without parameters: those of the group are on other processes
         for plan in plans:
             ratios = triton_update(plan, self._clip, group)
             if ratios is not None:
                 self.keep_ratios(plan.params[: plan.adapted], ratios)
-        for bucket in buckets:
-            moments = [self.state_tensors(bucket.params, key) for key in MOMENTS]
-            fast = self.fast_cpu and bucket.params[0].device.type == "cpu"
+        for bucket in self.buckets(group, rest):
+            moments = [self.state_tensors(bucket.layers, key) for key in MOMENTS]
+            update = cpu_kernel_update if self.runs_on_cpu_kernels(bucket) else foreach_update
             adapted = bucket.adapted and not group["unit_ratio"]
-            ratios = (fused_update if fast else foreach_update)(bucket, *moments, adapted, self._clip, group)
+            ratios = update(bucket, *moments, adapted, self._clip, group)
             if adapted:
-                self.keep_ratios(bucket.params, ratios)
+                self.keep_ratios(bucket.layers, ratios)
 
 
 def foreach_update(
@@ -165,7 +159,7 @@ def foreach_update(
         torch._foreach_add_(update, params, alpha=group["weight_decay"])
     ratios, lr = None, scalar_for(params[0], group["lr"])
     if adapted:
-        ratios = lamb_ratios(norms(params), norms(update), group)
+        ratios = lamb_ratios(bucket, params, update, group)
         scaled_by_layer(update, ratios * lr)
     else:
         torch._foreach_mul_(update, lr)
@@ -188,7 +182,7 @@ def triton_update(plan: Plan, clip: Tensor | None, group: dict[str, Any]) -> Ten
     return ratios
 
 
-def fused_update(
+def cpu_kernel_update(
     bucket: Bucket, first: list[Tensor], second: list[Tensor], adapted: bool, clip: Tensor | None, group: dict[str, Any]
 ) -> Tensor | None:
     """The same on CPU by torch's fused Adam kernel, one tensor after another.
@@ -197,14 +191,15 @@ def fused_update(
     """
     lr, clip_by = float(group["lr"]), 1.0 if clip is None else float(clip)
     decay = group["weight_decay"] if bucket.adapted else 0.0
-    step = torch.tensor(float(group["step"]) if group["bias_correction"] else FOREVER)
+    count = float(group["step"]) if group["bias_correction"] else FOREVER
+    step = torch.tensor(count, dtype=torch.float32, device="cpu")
     options = {key: group[key] for key in ("eps", "maximize")}
     options["beta1"], options["beta2"] = group["betas"]
     scratch = bucket.params[0].new_empty(max(param.numel() for param in bucket.params))
     kept = []
     for i, (param, grad, m, v) in enumerate(zip(bucket.params, bucket.grads, first, second, strict=True)):
         if not same_layout(param, grad, m, v):
-            one = Bucket([param], [grad], bucket.adapted)
+            one = bucket.only([i])
             kept.append(foreach_update(one, first[i : i + 1], second[i : i + 1], adapted, clip, group))
             continue
         if clip_by != 1.0:
@@ -215,7 +210,7 @@ def fused_update(
         )  # fmt: skip
         if decay:
             update.sub_(param, alpha=decay)
-        ratio = lamb_ratios(norms([param]), norms([update]), group) if adapted else None
+        ratio = lamb_ratios(bucket, [param], [update], group) if adapted else None
         kept.append(ratio)
         param.add_(update, alpha=lr if ratio is None else lr * ratio.item())
     return torch.cat(kept) if adapted else None

@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from lbt.optim.lars import LARS, lars_ratios
-from lbt.optim.layerwise import Bucket, scalar_for
+from lbt.optim.layerwise import Bucket, arguments_are_defaults
+from lbt.optim.tensors import scalar_for
 
 
 class LARC(LARS):
@@ -28,6 +29,9 @@ class LARC(LARS):
         ValueError: A bad argument, by its name and value; complex or sparse parameters.
     """
 
+    fixed = {"norm_clamp": None}  # noqa: RUF012
+
+    @arguments_are_defaults
     def __init__(
         self,
         params: Any,
@@ -42,13 +46,11 @@ class LARC(LARS):
         nesterov: bool = False,
         exclude_1d: bool = True,
         maximize: bool = False,
-    ):
-        defaults = {k: v for k, v in locals().items() if k not in ("self", "params", "__class__")}
-        super(LARS, self).__init__(params, defaults | {"norm_clamp": None})
+    ): ...
 
     def ratios(self, bucket: Bucket, lr: float | Tensor, group: dict[str, Any]) -> Tensor:
         """Trust ratios in units of the rate, at most 1, shape ``[n]``."""
-        ratios = lars_ratios(bucket.params, bucket.grads, group)
+        ratios = lars_ratios(bucket, group)
         return (ratios / scalar_for(ratios, lr)).clamp(max=1.0)
 
 

@@ -7,18 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lbt.optim.layerwise import (
-    FUSED,
-    Bucket,
-    LayerwiseOptimizer,
-    check,
-    check_number,
-    norms,
+from lbt.optim.checks import check, check_number
+from lbt.optim.layerwise import Bucket, LayerwiseOptimizer, arguments_are_defaults
+from lbt.optim.tensors import (
+    CPU_KERNEL_DTYPES,
     safe_ratio,
     same_layout,
+    scalar,
     scalar_for,
     scaled_by_layer,
     sum_norms,
+    wide_dtype,
 )
 from lbt.optim.triton import launch
 from lbt.optim.triton.plan import Plan
@@ -28,26 +27,25 @@ PLACEMENTS = ("inside", "outside")
 EXACT = 2.0**-20  # below it `1 - (1 - x)`, which the fused kernel computes in double, is no longer x in float32
 
 
-def lars_ratios(
-    params: list[Tensor], grads: list[Tensor], group: dict[str, Any], spread: Tensor | None = None
-) -> Tensor:
+def lars_ratios(bucket: Bucket, group: dict[str, Any], factors: Tensor | None = None) -> Tensor:
     """Trust ratios ``eta * ||w|| / denominator`` of ``n`` layers, shape ``[n]``; 1 where a norm is zero.
 
-    ``spread`` (shape ``[n]``) multiplies the gradients' norms, or is None for 1.
+    ``factors`` (shape ``[n]``) multiply the gradients' norms, or are None for 1.
     """
     wd = group["weight_decay"]
-    weight = norms(params)
+    weight = bucket.norms(bucket.params)
     if group["denominator"] == "joint" and wd:
         sign = -1.0 if group["maximize"] else 1.0
-        gradient = sum_norms(grads, params, sign * wd)
+        gradient = bucket.whole_norms(sum_norms(bucket.grads, bucket.params, sign * wd))
     else:
-        gradient = norms(grads)
-    if spread is not None:
-        gradient = gradient * spread
+        gradient = bucket.norms(bucket.grads)
+    if factors is not None:
+        gradient = gradient * factors
     if group["norm_clamp"] is not None:
         weight, gradient = weight.clamp(max=group["norm_clamp"]), gradient.clamp(max=group["norm_clamp"])
     added = {"sum": wd * weight, "joint": 0.0, "bare": wd}[group["denominator"]]
-    return safe_ratio(group["eta"] * weight, gradient + added + group["eps"], (weight > 0) & (gradient > 0))
+    ratios = safe_ratio(group["eta"] * weight, gradient + added + group["eps"], (weight > 0) & (gradient > 0))
+    return ratios.to(wide_dtype(bucket.params[0]))
 
 
 class LARS(LayerwiseOptimizer):
@@ -67,7 +65,8 @@ class LARS(LayerwiseOptimizer):
 
     Args:
         params: Tensors, or groups of them, which may override each argument below.
-        lr: Learning rate, dimensionless, multiplied by the trust ratio; a 0-dim tensor can be changed in a CUDA graph.
+        lr: Learning rate, dimensionless, multiplied by the trust ratio; a tensor (of one element) can be changed in a
+            CUDA graph.
         momentum: mu, in [0, 1).
         weight_decay: wd, added to the gradient (not decoupled).
         eta: Trust coefficient.
@@ -87,6 +86,7 @@ class LARS(LayerwiseOptimizer):
 
     cpu_bucket = 2**20
 
+    @arguments_are_defaults
     def __init__(
         self,
         params: Any,
@@ -103,9 +103,7 @@ class LARS(LayerwiseOptimizer):
         norm_clamp: float | None = None,
         maximize: bool = False,
         fused: bool = False,
-    ):
-        defaults = {k: v for k, v in locals().items() if k not in ("self", "params", "__class__")}
-        super().__init__(params, defaults)
+    ): ...
 
     def check_group(self, group: dict[str, Any]) -> None:
         """Raise ValueError for a bad argument in ``group``."""
@@ -129,12 +127,12 @@ class LARS(LayerwiseOptimizer):
 
     def ratios(self, bucket: Bucket, lr: float | Tensor, group: dict[str, Any]) -> Tensor:
         """Trust ratios of a bucket's layers, shape ``[n]``; LARC's clip and CLARS's norms enter here."""
-        return lars_ratios(bucket.params, bucket.grads, group)
+        return lars_ratios(bucket, group)
 
     def update_group(self, group: dict[str, Any]) -> None:
         """Take one step for one group."""
         of_lr, of_ratio = self.factors(group)
-        lr = group["lr"] * of_lr
+        lr = scalar(group["lr"]) * of_lr
         plans, rest = self.plans(group, ["momentum_buffer"] if group["momentum"] else [])
         for plan in plans:
             self.keep_ratios(plan.params[: plan.adapted], triton_update(plan, lr, of_ratio, group))
@@ -142,12 +140,11 @@ class LARS(LayerwiseOptimizer):
             scales = None
             if bucket.adapted:
                 ratios = self.ratios(bucket, lr, group)
-                self.keep_ratios(bucket.params, ratios)
+                self.keep_ratios(bucket.layers, ratios)
                 scales = ratios * of_ratio
-            buffers = self.state_tensors(bucket.params, "momentum_buffer") if group["momentum"] else []
-            like = bucket.params[0]
-            fast = self.fast_cpu and like.device.type == "cpu" and like.dtype in FUSED
-            update = fused_update if fast else foreach_update
+            buffers = self.state_tensors(bucket.layers, "momentum_buffer") if group["momentum"] else []
+            fast = self.runs_on_cpu_kernels(bucket) and bucket.params[0].dtype in CPU_KERNEL_DTYPES
+            update = cpu_kernel_update if fast else foreach_update
             update(bucket, buffers, lr, scales, group)
 
 
@@ -189,7 +186,7 @@ def triton_update(plan: Plan, lr: float | Tensor, of_ratio: float | Tensor, grou
     return ratios
 
 
-def fused_update(
+def cpu_kernel_update(
     bucket: Bucket, buffers: list[Tensor], lr: float | Tensor, scales: Tensor | None, group: dict[str, Any]
 ) -> None:
     """The same on CPU by torch's fused SGD kernel: all of a tensor's update in one pass over memory.
@@ -212,7 +209,7 @@ def fused_update(
         tensors = zip(params, grads, buffer, strict=True) if mu else zip(params, grads, strict=True)
         left = 1.0 - inner * outer * decay
         if inner < EXACT or left < 0.5 or not all(same_layout(*together) for together in tensors):
-            one = Bucket(params, grads, bucket.adapted)
+            one = bucket.only(list(range(count))[piece])
             foreach_update(one, buffer, lr, None if scales is None else scales[piece], group)
             continue
         if group["nesterov"]:

@@ -1,13 +1,9 @@
-"""Shared trust-ratio maths on lists of tensors, and the skeleton of a layer-wise optimizer.
-
-Everything here works on whole lists (``torch._foreach_*``) and on vectors with one element a layer, so that nothing
-has to be read back from the device. Only code which is reached for CPU tensors alone turns a tensor into a float.
-"""
+"""The skeleton of a layer-wise optimizer: groups, checks, step counter, state, trust ratios, loading."""
 
 from __future__ import annotations
 
+import functools
 import inspect
-import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -15,116 +11,88 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lbt.optim.checks import check, check_params
+from lbt.optim.sharded import Spread, is_spread, local, refuse_flat, spread_of
+from lbt.optim.tensors import norms
 from lbt.optim.triton.plan import Plan, Planner, check_triton, is_adapted
 
-FUSED = (torch.float32, torch.float64)  # torch 2.11's fused SGD kernel on CPU skips elements of bfloat16 tensors
 BUCKET = 2**24  # elements: bounds the temporaries of one foreach update to 64 MiB a list in float32
 
 
 class Bucket(NamedTuple):
-    """Tensors of one parameter group which share device, dtype and treatment."""
+    """Layers of one parameter group which share device, dtype, treatment and the way they are spread.
 
+    Attributes:
+        layers: The parameters; keys of the optimizer's state.
+        params, grads: What is computed with: the layers' values and gradients, or this process' parts of them, or
+            float32 copies of float16 ones (see `LayerwiseOptimizer.buckets`).
+        adapted: Whether the layers get decay and a trust ratio.
+        spread: How they are spread over processes, or None.
+    """
+
+    layers: list[Tensor]
     params: list[Tensor]
     grads: list[Tensor]
     adapted: bool
+    spread: Spread | None = None
+
+    def norms(self, tensors: list[Tensor]) -> Tensor:
+        """Norms of whole layers, shape ``[n]``, from tensors like ``params``."""
+        return self.whole_norms(norms(tensors))
+
+    def whole_norms(self, found: Tensor) -> Tensor:
+        """Norms of whole layers from those of tensors like ``params``."""
+        return found if self.spread is None else self.spread.norms(found)
+
+    def whole(self, index: int, tensor: Tensor) -> Tensor:
+        """``tensor``, which is like ``params[index]``, for the whole layer."""
+        return tensor if self.spread is None else self.spread.whole(tensor, self.layers[index])
+
+    def part(self, whole: Tensor) -> Tensor:
+        """What of a tensor for a whole layer belongs to this process."""
+        return whole if self.spread is None else self.spread.part(whole)
+
+    def only(self, places: list[int], grads: list[Tensor] | None = None) -> Bucket:
+        """Some of the layers, with other gradients if these are given."""
+        grads = self.grads if grads is None else grads
+        chosen = ([some[i] for i in places] for some in (self.layers, self.params, grads))
+        return Bucket(*chosen, self.adapted, self.spread)
 
 
-def check(name: str, value: Any, ok: bool, rule: str) -> None:
-    """Raise ``ValueError("Invalid <name>: <value> (must be <rule>)")`` unless ``ok``."""
-    if not ok:
-        raise ValueError(f"Invalid {name}: {value!r} (must be {rule})")
+def arguments_are_defaults(init: Callable[..., None]) -> Callable[..., None]:
+    """Make of an ``__init__`` one whose arguments, all but ``params``, are the defaults of the parameter groups.
 
-
-def check_number(name: str, value: Any, *, low: float = 0.0, high: float = math.inf, open_low: bool = False) -> None:
-    """Check that a number is finite and lies in ``[low, high)``, or ``(low, high)``; a tensor must be 0-dim."""
-    rule = f"a finite number {'>' if open_low else '>='} {low:g}" + ("" if high == math.inf else f" and < {high:g}")
-    if isinstance(value, Tensor):
-        check(name, tuple(value.shape), value.ndim == 0, "a float or a 0-dim tensor, not of this shape")
-        if value.device.type != "cpu":  # reading it would wait for the device
-            return
-        value = value.item()
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    check(name, value, number and (low < value if open_low else low <= value) and value < high, rule)
-
-
-def check_betas(betas: Any) -> None:
-    """Check a pair of decay rates, each in [0, 1)."""
-    pair = isinstance(betas, tuple | list) and len(betas) == 2
-    numbers = pair and all(isinstance(beta, int | float) and 0 <= beta < 1 for beta in betas)
-    check("betas", betas, numbers, "two numbers >= 0 and < 1")
-
-
-def check_params(params: list[Tensor]) -> None:
-    """Refuse complex, integer and sparse parameters, and, in torch's words, what is no tensor."""
-    for param in params:
-        if not isinstance(param, Tensor):
-            raise TypeError(f"optimizer can only optimize Tensors, but one of the params is {torch.typename(param)}")
-        if param.layout != torch.strided or not param.is_floating_point():
-            what = "sparse" if param.layout != torch.strided else str(param.dtype).removeprefix("torch.")
-            raise ValueError(f"Invalid params: a {what} tensor (must be dense, real floating point)")
-
-
-def norms(tensors: list[Tensor]) -> Tensor:
-    """2-norms of ``n`` tensors of one device and dtype as a vector of shape ``[n]``, at least in float32."""
-    dtype = torch.promote_types(tensors[0].dtype, torch.float32)
-    return torch.stack(torch._foreach_norm(tensors, 2, dtype=dtype))
-
-
-def sum_norms(tensors: list[Tensor], others: list[Tensor], alpha: float) -> Tensor:
-    """Norms of ``tensors[i] + alpha * others[i]``, shape ``[n]``; on CPU with one temporary for all of them."""
-    if tensors[0].device.type != "cpu":
-        return norms(torch._foreach_add(tensors, others, alpha=alpha))
-    scratch = tensors[0].new_empty(max(tensor.numel() for tensor in tensors))
-    found = []
-    for a, b in zip(tensors, others, strict=True):
-        out = scratch[: a.numel()].as_strided(a.shape, a.stride()) if same_layout(a) else torch.empty_like(a)
-        found.append(norms([torch.add(a, b, alpha=alpha, out=out)]))
-    return torch.cat(found)
-
-
-def scaled_by_layer(tensors: list[Tensor], factors: Tensor) -> None:
-    """Multiply each of ``n`` tensors, in place, by its element of ``factors`` (shape ``[n]``)."""
-    torch._foreach_mul_(tensors, list(factors.unbind()))
-
-
-def scalar_for(like: Tensor, value: float | Tensor) -> float | Tensor:
-    """A 0-dim tensor (a rate, a correction) in the form in which foreach takes it for tensors like ``like``.
-
-    One on the CPU becomes a float for tensors elsewhere: reading it waits for no device.
+    The class attribute ``fixed`` adds settings which the class does not let its users choose.
     """
-    if not isinstance(value, Tensor):
-        return value
-    if value.device != like.device and value.device.type == "cpu":
-        return value.item()
-    return value.to(like.device, torch.promote_types(like.dtype, torch.float32))
+    signature = inspect.signature(init)
 
+    @functools.wraps(init)
+    def wrapped(self: LayerwiseOptimizer, *args: Any, **kwargs: Any) -> None:
+        given = signature.bind(self, *args, **kwargs)
+        given.apply_defaults()
+        init(*given.args, **given.kwargs)
+        settings = {name: value for name, value in given.arguments.items() if name not in ("self", "params")}
+        LayerwiseOptimizer.__init__(self, given.arguments["params"], settings | self.fixed)
 
-def safe_ratio(top: Tensor, bottom: Tensor, valid: Tensor) -> Tensor:
-    """``top / bottom`` where ``valid``, else 1: a layer whose weights or gradients are zero is not adapted."""
-    return torch.where(valid, top / bottom, torch.ones_like(top))
-
-
-def same_layout(*tensors: Tensor) -> bool:
-    """Whether the tensors lie densely in memory in the same order, as torch's fused CPU kernels silently assume."""
-    first, strides = tensors[0], tensors[0].stride()
-    dense = first.is_contiguous() or (first.ndim == 4 and first.is_contiguous(memory_format=torch.channels_last))
-    return dense and all(tensor.stride() == strides for tensor in tensors[1:])
+    return wrapped
 
 
 class LayerwiseOptimizer(Optimizer):
-    """What our own rules share: groups, checks, step counter, trust ratios, loading of older states.
+    """What our own rules share. A subclass gives ``check_group(group)`` and ``update_group(group)``.
 
-    A subclass gives ``check_group(group)`` and ``update_group(group)``. Groups may override every argument.
+    Groups may override every argument.
 
     Attributes:
-        fast_cpu: Use torch's fused CPU kernels where they apply. The results are equal but for rounding.
+        cpu_kernels: Use torch's fused CPU kernels where they apply. The results are equal but for rounding.
         counts_steps: Keep ``group["step"]``, a 0-dim tensor on the device of the group's parameters.
         cpu_bucket: `BUCKET` on the CPU; a small one keeps tensors in the cache from one pass over them to the next.
+        fixed: Settings of all groups which are no arguments.
     """
 
-    fast_cpu = True
+    cpu_kernels = True
     counts_steps = False
     cpu_bucket = BUCKET
+    fixed: dict[str, Any] = {}  # noqa: RUF012
 
     def __init__(self, params: Any, defaults: dict[str, Any]):
         self._forget_steps()
@@ -141,12 +109,15 @@ class LayerwiseOptimizer(Optimizer):
             param_group: ``{"params": tensors, argument: value, ...}``; what is left out comes from the constructor.
 
         Raises:
-            ValueError: For complex or sparse parameters, or a bad argument; the group is then not added.
+            ValueError: For complex or sparse parameters, pieces of layers, or a bad argument; the group is then not
+                added.
         """
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         try:
             check_params(group["params"])
+            for param in group["params"]:
+                refuse_flat(param, type(self).__name__)
             fused = group.get("fused", False)
             check("fused", fused, isinstance(fused, bool), "True or False")
             if fused:
@@ -167,6 +138,11 @@ class LayerwiseOptimizer(Optimizer):
             for name, value in known.items():
                 group.setdefault(name, value)
             self._place_step(group)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what ``state_dict()`` gave; state that is wider than its parameter stays so."""
+        super().load_state_dict(state_dict)
+        restore_wide_state(self, state_dict)
 
     def _place_step(self, group: dict[str, Any]) -> None:
         if self.counts_steps:
@@ -200,6 +176,7 @@ class LayerwiseOptimizer(Optimizer):
 
         Raises:
             RuntimeError: For a sparse gradient, or when state would have to be made while a CUDA graph is captured.
+            ValueError: For parameters which FSDP1 has flattened since the optimizer was made.
         """
         loss = None
         if closure is not None:
@@ -219,25 +196,41 @@ class LayerwiseOptimizer(Optimizer):
         """
         return {p: ratio for params, ratios in self._trust for p, ratio in zip(params, ratios.unbind(), strict=True)}
 
-    def keep_ratios(self, params: list[Tensor], ratios: Tensor) -> None:
-        """Remember the trust ratios (shape ``[len(params)]``) of this step."""
-        self._trust.append((params, ratios))
+    def keep_ratios(self, layers: list[Tensor], ratios: Tensor) -> None:
+        """Remember the trust ratios (shape ``[len(layers)]``) of this step."""
+        self._trust.append((layers, ratios))
 
-    def state_tensors(self, params: list[Tensor], key: str) -> list[Tensor]:
-        """The state tensors called ``key`` of ``params``, made as zeros where missing."""
-        for param in params:
-            if key not in self.state[param]:
-                if param.is_cuda and torch.cuda.is_current_stream_capturing():
+    def runs_on_cpu_kernels(self, bucket: Bucket) -> bool:
+        """Whether a bucket may be shown to torch's fused CPU kernels; each layer's layout is looked at there."""
+        on_cpu = bucket.params[0].device.type == "cpu"
+        return on_cpu and self.cpu_kernels and not torch.compiler.is_compiling()
+
+    def state_tensors(self, layers: list[Tensor], key: str) -> list[Tensor]:
+        """The state tensors called ``key`` of ``layers``, or this process' parts of them, made as zeros where missing.
+
+        They have the layer's dtype; float32 for float16, which squares of gradients leave in both directions.
+        """
+        held = []
+        for layer in layers:
+            state = self.state[layer]
+            value, dtype = state.get(key), torch.float32 if layer.dtype == torch.float16 else layer.dtype
+            if value is None:
+                if layer.is_cuda and torch.cuda.is_current_stream_capturing():
                     raise RuntimeError(f"{type(self).__name__}: take one step before capturing a CUDA graph")
-                self.state[param][key] = torch.zeros_like(param, memory_format=torch.preserve_format)
-        return [self.state[param][key] for param in params]
+                value = state[key] = torch.zeros_like(layer, dtype=dtype, memory_format=torch.preserve_format)
+            elif value.dtype != dtype:  # the model was cast, or the state is an older one
+                value = state[key] = value.to(dtype)
+            held.append(local(value))
+        return held
 
     def plans(self, group: dict[str, Any], keys: list[str]) -> tuple[list[Plan], list[Tensor]]:
-        """What of a group the fused kernels take in this step, and the parameters which they leave to `buckets`.
+        """What of a group our Triton kernels take in this step, and the parameters which they leave to `buckets`.
 
         ``keys`` are the names of the rule's state tensors.
         """
         if not group.get("fused") or "fused" not in self.defaults:  # not every subclass has kernels
+            return [], group["params"]
+        if torch.compiler.is_compiling() or any(map(is_spread, group["params"])):
             return [], group["params"]
 
         def states(params: list[Tensor]) -> list[list[Tensor]]:
@@ -252,22 +245,52 @@ class LayerwiseOptimizer(Optimizer):
         return self._planned[id(group)]
 
     def buckets(self, group: dict[str, Any], params: list[Tensor] | None = None) -> Iterator[Bucket]:
-        """Split a group's parameters (or some of them) by device, dtype and exclusion, of bounded size."""
+        """Split a group's parameters (or some of them) by device, dtype, exclusion and spread, of bounded size.
+
+        Float16 is computed with in float32: such a bucket has copies, which are written back when the next is asked
+        for.
+        """
         split: dict[Any, Bucket] = {}
         sizes: dict[Any, int] = {}
         for param in group["params"] if params is None else params:
-            if param.grad is None:
+            grad = param.grad
+            if grad is None:
                 continue
-            if param.grad.layout != torch.strided:
+            refuse_flat(param, type(self).__name__)
+            if grad.layout != torch.strided:
                 raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
             adapted = is_adapted(param, group)
-            key = (param.device, param.dtype, adapted)
+            spread = spread_of(param)
+            key = (param.device, param.dtype, adapted, spread)
             limit = self.cpu_bucket if param.device.type == "cpu" else BUCKET
             if key in split and sizes[key] + param.numel() > limit:
-                yield split.pop(key)
+                yield from _in_wide_type(split.pop(key))
             if key not in split:
-                split[key], sizes[key] = Bucket([], [], adapted), 0
-            split[key].params.append(param)
-            split[key].grads.append(param.grad)
+                split[key], sizes[key] = Bucket([], [], [], adapted, spread), 0
+            split[key].layers.append(param)
+            split[key].params.append(local(param))
+            split[key].grads.append(local(grad, param))
             sizes[key] += param.numel()
-        yield from split.values()
+        for bucket in split.values():
+            yield from _in_wide_type(bucket)
+
+
+def _in_wide_type(bucket: Bucket) -> Iterator[Bucket]:
+    if bucket.params[0].dtype != torch.float16:
+        yield bucket
+        return
+    copies = [[tensor.float() for tensor in some] for some in (bucket.params, bucket.grads)]
+    yield bucket._replace(params=copies[0], grads=copies[1])
+    torch._foreach_copy_(bucket.params, copies[0])
+
+
+def restore_wide_state(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
+    """Give state of a wider type than its parameter's, which torch narrows when it loads, the saved values again."""
+    saved = [i for group in state_dict["param_groups"] for i in group["params"]]
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    for i, param in zip(saved, params, strict=True):
+        for key, value in state_dict["state"].get(i, {}).items():
+            narrowed = optimizer.state[param].get(key)
+            both = isinstance(value, Tensor) and isinstance(narrowed, Tensor) and param.dtype == torch.float16
+            if both and torch.promote_types(value.dtype, narrowed.dtype) != narrowed.dtype:
+                optimizer.state[param][key] = value.detach().clone().to(narrowed.device)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lbt.optim.layerwise import Bucket, LayerwiseOptimizer, check, check_betas, check_number, scalar_for
+from lbt.optim.checks import check, check_betas, check_number
+from lbt.optim.layerwise import Bucket, LayerwiseOptimizer, arguments_are_defaults
+from lbt.optim.tensors import norms, scalar_for
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration, Jordan et al. 2024
 PRECISIONS = ("bf16", "full")
@@ -16,20 +19,29 @@ SCALES = ("match_rms_adamw", "original")
 
 
 def orthogonalise(matrices: Tensor, steps: int, dtype: torch.dtype) -> Tensor:
-    """Push the singular values of matrices (shape ``[n, rows, columns]``) towards 1, into about [0.7, 1.2].
+    """Push the singular values of matrices (``[..., rows, columns]``) towards 1, into about [0.7, 1.2].
 
-    ``steps`` Newton-Schulz iterations ``X <- a X + (b A + c A A) X`` with ``A = X X^T``, from ``X / ||X||``.
+    ``steps`` Newton-Schulz iterations ``X <- a X + (b A + c A A) X`` with ``A = X X^T``, from ``X / ||X||``. The result
+    has the type ``dtype``.
     """
     a, b, c = COEFFICIENTS
+    add_product = torch.addmm if matrices.ndim == 2 else torch.baddbmm
     x = matrices.to(dtype)
-    flip = x.shape[1] > x.shape[2]
+    flip = x.shape[-1] < x.shape[-2]
     if flip:
         x = x.mT
-    x = x / torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    norm = norms([x] if x.ndim == 2 else list(x.unbind())).to(dtype)
+    x = x / norm.reshape(-1, *[1] * (x.ndim - 1)).clamp(min=1e-7)
     for _ in range(steps):
         gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return (x.mT if flip else x).to(matrices.dtype)
+        x = add_product(x, add_product(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if flip else x
+
+
+def scale_of(shape: tuple[int, int], scale: str) -> float:
+    """What the orthogonalised matrix of a shape is multiplied by, besides the learning rate."""
+    rows, columns = shape
+    return math.sqrt(max(1.0, rows / columns)) if scale == "original" else 0.2 * math.sqrt(max(rows, columns))
 
 
 class Muon(LayerwiseOptimizer):
@@ -68,7 +80,9 @@ class Muon(LayerwiseOptimizer):
     """
 
     counts_steps = True
+    fixed = {"exclude_1d": True}  # noqa: RUF012
 
+    @arguments_are_defaults
     def __init__(
         self,
         params: Any,
@@ -84,9 +98,7 @@ class Muon(LayerwiseOptimizer):
         betas: tuple[float, float] = (0.9, 0.95),
         eps: float = 1e-8,
         maximize: bool = False,
-    ):
-        defaults = {k: v for k, v in locals().items() if k not in ("self", "params", "__class__")}
-        super().__init__(params, defaults | {"exclude_1d": True})
+    ): ...
 
     def check_group(self, group: dict[str, Any]) -> None:
         """Raise ValueError for a bad argument in ``group``."""
@@ -101,43 +113,46 @@ class Muon(LayerwiseOptimizer):
 
     def update_group(self, group: dict[str, Any]) -> None:
         """Take one step for one group."""
-        counted = False
+        if any(param.grad is not None for param in group["params"]) or not group["params"]:
+            group["step"].add_(1)  # without parameters: those of the group are on other processes
         for bucket in self.buckets(group):
-            if not counted:
-                group["step"].add_(1)
-                counted = True
-            grads = torch._foreach_neg(bucket.grads) if group["maximize"] else bucket.grads
-            bucket = Bucket(bucket.params, grads, bucket.adapted)
-            if bucket.adapted:
-                self._matrices(bucket, group)
-            else:
-                self._rest(bucket, group)
+            if group["maximize"]:
+                bucket = bucket._replace(grads=torch._foreach_neg(bucket.grads))
+            (self._matrices if bucket.adapted else self._rest)(bucket, group)
 
     def _matrices(self, bucket: Bucket, group: dict[str, Any]) -> None:
         params, grads, mu = bucket.params, bucket.grads, group["momentum"]
-        buffers = self.state_tensors(params, "momentum_buffer")
+        buffers = self.state_tensors(bucket.layers, "momentum_buffer")
         torch._foreach_lerp_(buffers, grads, 1 - mu)
         update = torch._foreach_lerp(grads, buffers, mu) if group["nesterov"] else buffers
         lr = scalar_for(params[0], group["lr"])
         torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
         together: dict[Any, list[int]] = {}
-        for i, param in enumerate(params):
-            if param.numel():
-                together.setdefault((param.shape[0], param.numel() // param.shape[0]), []).append(i)
-        dtype = torch.bfloat16 if group["ns_precision"] == "bf16" else params[0].dtype
-        for (rows, columns), members in together.items():
-            stack = torch.stack([update[i].reshape(rows, columns) for i in members])
-            if group["scale"] == "original":
-                scale = math.sqrt(max(1.0, rows / columns))
-            else:
-                scale = 0.2 * math.sqrt(max(rows, columns))
-            moves = (orthogonalise(stack, group["ns_steps"], dtype) * (lr * scale)).unbind()
-            for i, move in zip(members, moves, strict=True):
-                params[i].sub_(move.view(params[i].shape))
+        for i, layer in enumerate(bucket.layers):
+            if layer.numel():
+                together.setdefault((layer.shape[0], layer.numel() // layer.shape[0]), []).append(i)
+        for shape, members in together.items():
+            rate = lr * scale_of(shape, group["scale"])
+            matrices = [bucket.whole(i, update[i]).reshape(shape) for i in members]
+            for i, move in zip(members, self._moves(matrices, group), strict=True):
+                part = bucket.part(move.view(bucket.layers[i].shape))
+                if isinstance(rate, Tensor):
+                    params[i].sub_(part.to(params[i].dtype) * rate)
+                else:
+                    params[i].sub_(part, alpha=rate)
+
+    def _moves(self, matrices: list[Tensor], group: dict[str, Any]) -> Iterator[Tensor]:
+        """Orthogonalised matrices of one shape: in one batch, which on a CPU only costs copies."""
+        dtype = torch.bfloat16 if group["ns_precision"] == "bf16" else matrices[0].dtype
+        if len(matrices) > 1 and matrices[0].device.type != "cpu":
+            yield from orthogonalise(torch.stack(matrices), group["ns_steps"], dtype).unbind()
+            return
+        for matrix in matrices:
+            yield orthogonalise(matrix, group["ns_steps"], dtype)
 
     def _rest(self, bucket: Bucket, group: dict[str, Any]) -> None:
         params, grads, (beta1, beta2) = bucket.params, bucket.grads, group["betas"]
-        first, second = (self.state_tensors(params, key) for key in ("exp_avg", "exp_avg_sq"))
+        first, second = (self.state_tensors(bucket.layers, key) for key in ("exp_avg", "exp_avg_sq"))
         torch._foreach_lerp_(first, grads, 1 - beta1)
         torch._foreach_mul_(second, beta2)
         torch._foreach_addcmul_(second, grads, grads, 1 - beta2)

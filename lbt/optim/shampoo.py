@@ -8,17 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lbt.optim.layerwise import (
-    Bucket,
-    LayerwiseOptimizer,
-    check,
-    check_betas,
-    check_number,
-    norms,
-    safe_ratio,
-    scalar_for,
-    scaled_by_layer,
-)
+from lbt.optim.checks import check, check_betas, check_number
+from lbt.optim.layerwise import Bucket, LayerwiseOptimizer, arguments_are_defaults
+from lbt.optim.tensors import safe_ratio, scalar_for, scaled_by_layer, wide_dtype
 
 GRAFTS = ("sgd", "adam", "none")
 
@@ -71,8 +63,8 @@ class Shampoo(LayerwiseOptimizer):
     and ``p.grad`` is changed. Where both apply they agree (see the conformance table).
 
     On a GPU the eigendecomposition waits for the device once every ``interval`` steps and cannot be captured in a
-    CUDA graph. Memory: for an ``r x c`` block, ``2 * (r * r + c * c)`` numbers. Nothing is distributed: on several
-    ranks each computes all.
+    CUDA graph. Memory: for an ``r x c`` block, ``2 * (r * r + c * c)`` numbers. On several processes each computes
+    all the roots; of layers that are spread over them (FSDP2) each has the statistics whole.
 
     Args:
         params: Tensors, or groups of them, which may override each argument below.
@@ -93,6 +85,9 @@ class Shampoo(LayerwiseOptimizer):
         ValueError: A bad argument, by its name and value; complex or sparse parameters.
     """
 
+    fixed = {"exclude_1d": True, "step": 0}  # noqa: RUF012
+
+    @arguments_are_defaults
     def __init__(
         self,
         params: Any,
@@ -109,9 +104,7 @@ class Shampoo(LayerwiseOptimizer):
         eps: float = 1e-6,
         graft_eps: float = 1e-8,
         maximize: bool = False,
-    ):
-        defaults = {k: v for k, v in locals().items() if k not in ("self", "params", "__class__")}
-        super().__init__(params, defaults | {"exclude_1d": True, "step": 0})
+    ): ...
 
     def check_group(self, group: dict[str, Any]) -> None:
         """Raise ValueError for a bad argument in ``group``."""
@@ -127,22 +120,21 @@ class Shampoo(LayerwiseOptimizer):
 
     def update_group(self, group: dict[str, Any]) -> None:
         """Take one step for one group."""
-        buckets = list(self.buckets(group))
-        if buckets:
-            if buckets[0].params[0].is_cuda and torch.cuda.is_current_stream_capturing():
-                raise RuntimeError("Shampoo cannot be captured in a CUDA graph")
+        present = [param for param in group["params"] if param.grad is not None]
+        if present and present[0].is_cuda and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError("Shampoo cannot be captured in a CUDA graph")
+        if present or not group["params"]:  # without parameters: those of the group are on other processes
             group["step"] = int(group["step"]) + 1
-        for bucket in buckets:
-            full = [i for i, param in enumerate(bucket.params) if param.numel()]
+        for bucket in self.buckets(group):
+            full = [i for i, layer in enumerate(bucket.layers) if layer.numel()]
             if full:
-                params, grads = [bucket.params[i] for i in full], [bucket.grads[i] for i in full]
-                grads = torch._foreach_neg(grads) if group["maximize"] else grads
-                self._update(Bucket(params, grads, bucket.adapted), group)
+                grads = torch._foreach_neg(bucket.grads) if group["maximize"] else bucket.grads
+                self._update(bucket.only(full, grads), group)
 
     def _update(self, bucket: Bucket, group: dict[str, Any]) -> None:
         params, mu = bucket.params, group["momentum"]
-        for param in params:
-            state = self.state[param]
+        for layer in bucket.layers:
+            state = self.state[layer]
             before = group["step"] - 1 if state else 0  # an older state has the group's steps alone
             state["step"] = state.get("step", before) + 1
         update = self._graft(bucket, group)
@@ -150,13 +142,13 @@ class Shampoo(LayerwiseOptimizer):
             whitened = self._whitened(bucket, group)
             if whitened:
                 if group["graft"] != "none":
-                    wanted, found = norms(update), norms(whitened)
+                    wanted, found = bucket.norms(update), bucket.norms(whitened)
                     scaled_by_layer(whitened, safe_ratio(wanted, found, found > 0))
                 update = whitened
             if group["weight_decay"]:
                 torch._foreach_add_(update, params, alpha=group["weight_decay"])
         if mu:
-            buffers = self.state_tensors(params, "momentum_buffer")
+            buffers = self.state_tensors(bucket.layers, "momentum_buffer")
             torch._foreach_mul_(buffers, mu)
             torch._foreach_add_(buffers, update)
             if group["nesterov"]:
@@ -170,11 +162,11 @@ class Shampoo(LayerwiseOptimizer):
         if group["graft"] != "adam":
             return torch._foreach_mul(bucket.grads, 1.0)
         beta = group["betas"][0]
-        second = self.state_tensors(bucket.params, "exp_avg_sq")
+        second = self.state_tensors(bucket.layers, "exp_avg_sq")
         torch._foreach_mul_(second, beta)
         torch._foreach_addcmul_(second, bucket.grads, bucket.grads, 1 - beta)
         update = torch._foreach_sqrt(second)
-        torch._foreach_mul_(update, [(1 - beta ** self.state[param]["step"]) ** -0.5 for param in bucket.params])
+        torch._foreach_mul_(update, [(1 - beta ** self.state[layer]["step"]) ** -0.5 for layer in bucket.layers])
         torch._foreach_add_(update, group["graft_eps"])
         torch._foreach_reciprocal_(update)
         torch._foreach_mul_(update, bucket.grads)
@@ -183,9 +175,9 @@ class Shampoo(LayerwiseOptimizer):
     def _whitened(self, bucket: Bucket, group: dict[str, Any]) -> list[Tensor]:
         """``L^(-1/4) G R^(-1/4)`` of each layer, none before ``start``; keeps the statistics, and renews the roots."""
         out, ready, due = [], group["step"] >= group["start"], group["step"] % group["interval"] == 0
-        for param, grad in zip(bucket.params, bucket.grads, strict=True):
-            blocks = to_blocks(grad.to(torch.promote_types(grad.dtype, torch.float32)), group["block"])
-            state = self.state[param]
+        for i, (layer, grad) in enumerate(zip(bucket.layers, bucket.grads, strict=True)):
+            blocks = to_blocks(bucket.whole(i, grad).to(wide_dtype(grad)), group["block"])
+            state = self.state[layer]
             for side, products in (("left", blocks @ blocks.mT), ("right", blocks.mT @ blocks)):
                 if side not in state:
                     state[side] = torch.zeros_like(products)
@@ -196,7 +188,7 @@ class Shampoo(LayerwiseOptimizer):
                     state[f"{side}_root"] = inverse_root(unbiased, group["eps"])
             if ready:
                 left, right = (state[f"{side}_root"].to(blocks.dtype) for side in ("left", "right"))
-                out.append(from_blocks(left @ blocks @ right, param).to(param.dtype))
+                out.append(bucket.part(from_blocks(left @ blocks @ right, layer)).to(grad.dtype))
         return out
 
 

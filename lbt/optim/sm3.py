@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lbt.optim.layerwise import Bucket, LayerwiseOptimizer, check_number, scalar_for
+from lbt.optim.checks import check_number
+from lbt.optim.layerwise import Bucket, LayerwiseOptimizer, arguments_are_defaults
+from lbt.optim.tensors import scalar_for
 
 
 def axis_maxima(x: Tensor, axes: list[int]) -> list[Tensor]:
@@ -47,6 +49,7 @@ class SM3(LayerwiseOptimizer):
 
     cpu_bucket = 2**20
 
+    @arguments_are_defaults
     def __init__(
         self,
         params: Any,
@@ -57,9 +60,7 @@ class SM3(LayerwiseOptimizer):
         eps: float = 1e-30,
         exclude_1d: bool = True,
         maximize: bool = False,
-    ):
-        defaults = {k: v for k, v in locals().items() if k not in ("self", "params", "__class__")}
-        super().__init__(params, defaults)
+    ): ...
 
     def check_group(self, group: dict[str, Any]) -> None:
         """Raise ValueError for a bad argument in ``group``."""
@@ -68,27 +69,28 @@ class SM3(LayerwiseOptimizer):
         check_number("weight_decay", group["weight_decay"])
         check_number("eps", group["eps"])
 
-    def axes(self, param: Tensor) -> list[Tensor]:
-        """The maxima along each axis ``r`` of a parameter, shapes ``[1, .., n_r, .., 1]``, made as zeros."""
-        state = self.state[param]
-        if "axis_0" not in state:
-            for r in range(max(param.ndim, 1)):
-                shape = [n if i == r else 1 for i, n in enumerate(param.shape)]
-                state[f"axis_{r}"] = param.new_zeros(shape)
-        return [state[f"axis_{r}"] for r in range(max(param.ndim, 1))]
+    def axes(self, layer: Tensor, like: Tensor) -> list[Tensor]:
+        """The maxima along each axis ``r`` of a layer, shapes ``[1, .., n_r, .., 1]``, made as zeros like ``like``."""
+        state, count = self.state[layer], max(layer.ndim, 1)
+        for r in range(count):
+            if f"axis_{r}" not in state:
+                shape = [n if i == r else 1 for i, n in enumerate(layer.shape)]
+                state[f"axis_{r}"] = like.new_zeros(shape)
+            state[f"axis_{r}"] = state[f"axis_{r}"].to(like.dtype)  # an older state has float16
+        return [state[f"axis_{r}"] for r in range(count)]
 
     def update_group(self, group: dict[str, Any]) -> None:
         """Take one step for one group."""
         for bucket in self.buckets(group):
-            full = [i for i, param in enumerate(bucket.params) if param.numel()]
+            full = [i for i, layer in enumerate(bucket.layers) if layer.numel()]
             if full:
-                params, grads = [bucket.params[i] for i in full], [bucket.grads[i] for i in full]
-                self._update(Bucket(params, grads, bucket.adapted), group)
+                self._update(bucket.only(full), group)
 
     def _update(self, bucket: Bucket, group: dict[str, Any]) -> None:
-        params, grads, mu = bucket.params, bucket.grads, group["momentum"]
-        buffers = self.state_tensors(params, "momentum_buffer") if mu else []
-        axes = [self.axes(param) for param in params]
+        params, mu = bucket.params, group["momentum"]
+        grads = [bucket.whole(i, grad) for i, grad in enumerate(bucket.grads)]
+        buffers = self.state_tensors(bucket.layers, "momentum_buffer") if mu else []
+        axes = [self.axes(layer, grad) for layer, grad in zip(bucket.layers, grads, strict=True)]
         nu = torch._foreach_addcmul([reduce(torch.minimum, own) for own in axes], grads, grads, value=1.0)
         for own, fresh in zip(axes, nu, strict=True):
             for axis, maximum in zip(own, axis_maxima(fresh, list(range(fresh.ndim)) or [0]), strict=True):
@@ -96,7 +98,7 @@ class SM3(LayerwiseOptimizer):
         torch._foreach_add_(nu, max(group["eps"], torch.finfo(params[0].dtype).tiny))
         torch._foreach_rsqrt_(nu)
         torch._foreach_mul_(nu, grads)
-        update = nu
+        update = [bucket.part(whole) for whole in nu]
         if group["maximize"]:
             torch._foreach_neg_(update)
         if mu:

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lbt.optim.checks import check, check_number
 from lbt.optim.lars import LARS
-from lbt.optim.layerwise import check, check_number
+from lbt.optim.layerwise import arguments_are_defaults
 
 SCOPES = ("all", "adapted")
 
@@ -57,7 +58,9 @@ class TVLARS(LARS):
     """
 
     counts_steps = True
+    fixed = {"nesterov": False}  # noqa: RUF012
 
+    @arguments_are_defaults
     def __init__(
         self,
         params: Any,
@@ -78,9 +81,7 @@ class TVLARS(LARS):
         norm_clamp: float | None = None,
         maximize: bool = False,
         fused: bool = False,
-    ):
-        defaults = {k: v for k, v in locals().items() if k not in ("self", "params", "__class__")}
-        super(LARS, self).__init__(params, defaults | {"nesterov": False})
+    ): ...
 
     def check_group(self, group: dict[str, Any]) -> None:
         """Raise ValueError for a bad argument in ``group``."""

@@ -92,8 +92,9 @@ def sam(weights, gradients, rates, *, pull, rho=0.05, adaptive=False, momentum=0
     for grads, rate in zip(gradients, rates, strict=True):
         here = [g + pull * w for g, w in zip(grads, out, strict=True)]
         if adaptive:
-            length = np.sqrt(sum(((abs(w) * g) ** 2).sum() for w, g in zip(out, here, strict=True)))
-            climbed = [w + rho * w**2 * g / length for w, g in zip(out, here, strict=True)]
+            scales = [abs(w) + 0.01 if w.ndim > 1 else 1.0 for w in out]
+            length = np.sqrt(sum(((t * g) ** 2).sum() for t, g in zip(scales, here, strict=True)))
+            climbed = [w + rho * t**2 * g / length for w, t, g in zip(out, scales, here, strict=True)]
         else:
             length = np.sqrt(sum((g**2).sum() for g in here))
             climbed = [w + rho * g / length for w, g in zip(out, here, strict=True)]

@@ -11,7 +11,7 @@ import torch
 import lbt.optim
 from lbt import build
 from lbt.errors import UserError
-from lbt.optim import CLARS, LAMB, LARC, LARS, SAM, SM3, TVLARS, Shampoo, external
+from lbt.optim import CLARS, LAMB, LARC, LARS, SAM, SM3, TVLARS, Shampoo, packaged
 from lbt.optim.muon import orthogonalise
 from lbt.optim.shampoo import from_blocks, inverse_root, to_blocks
 from lbt.optim.tvlars import phi
@@ -29,7 +29,7 @@ PACKAGES = ("optax", "timm", "pytorch_optimizer")
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_agreement(case):
     for package in PACKAGES:
-        if package in case.oracle or (package == "pytorch_optimizer" and case.rule in external.OPTIMIZERS):
+        if package in case.oracle or (package == "pytorch_optimizer" and case.rule in packaged.OPTIMIZERS):
             pytest.importorskip(package)
     assert case.largest_error() <= case.near
 

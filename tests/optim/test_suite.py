@@ -155,7 +155,7 @@ def saved(optimizer):
 
 
 def use_plain_path(optimizer):
-    getattr(optimizer, "inner", optimizer).fast_cpu = False
+    getattr(optimizer, "inner", optimizer).cpu_kernels = False
     for group in optimizer.param_groups:
         if "fused" in group:
             group["fused"], group["foreach"] = False, False

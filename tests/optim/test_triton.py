@@ -40,7 +40,7 @@ NEAR = {torch.float64: 1e-12, torch.float32: 3e-6}  # largest error relative to 
 def make(rule, params, fused=True, **more):
     """A rule with kernels, or by torch's foreach functions."""
     optimizer = lbt.optim.get(rule.split()[0])(params, **({"lr": 0.05} | RULES[rule] | {"fused": fused} | more))
-    optimizer.fast_cpu = False
+    optimizer.cpu_kernels = False
     return optimizer
 
 

@@ -51,6 +51,12 @@ def _write(pointer, at, value, size, WHOLE: tl.constexpr):
 
 
 @triton.jit
+def _square_sum(x):
+    x = x.to(tl.float64)  # in float32 squares over- and underflow
+    return tl.sum(x * x)
+
+
+@triton.jit
 def _square_chunk(
     w, g, hyper, sums, chunks, size,
     WEIGHTS: tl.constexpr, JOINT: tl.constexpr, WHOLE: tl.constexpr, CHUNK: tl.constexpr, ACC: tl.constexpr,
@@ -59,10 +65,10 @@ def _square_chunk(
     y = _read(g, at, size, WHOLE, ACC)
     if WEIGHTS:
         x = _read(w, at, size, WHOLE, ACC)
-        tl.store(sums + tl.program_id(0), tl.sum(x * x))
+        tl.store(sums + tl.program_id(0), _square_sum(x))
         if JOINT:
             y += tl.load(hyper + RULE + 2).to(ACC) * x
-    tl.store(sums + chunks + tl.program_id(0), tl.sum(y * y))
+    tl.store(sums + chunks + tl.program_id(0), _square_sum(y))
 
 
 @triton.jit
@@ -81,8 +87,8 @@ def square(
 
 
 @triton.jit
-def _norm(sums, begin, end, BLOCK: tl.constexpr, ACC: tl.constexpr):
-    total = tl.zeros([BLOCK], ACC)
+def _norm(sums, begin, end, BLOCK: tl.constexpr):
+    total = tl.zeros([BLOCK], tl.float64)
     for start in range(begin, end, BLOCK):
         at = start + tl.arange(0, BLOCK)
         total += tl.load(sums + at, mask=at < end, other=0.0)
@@ -94,7 +100,7 @@ def norms(sums, first, found, BLOCK: tl.constexpr, ACC: tl.constexpr):
     """Norms ``found`` (``[n]``) of tensors from ``sums`` (``[chunks]``), added in a fixed order."""
     tensor = tl.program_id(0)
     begin, end = tl.load(first + tensor), tl.load(first + tensor + 1)
-    tl.store(found + tensor, _norm(sums, begin, end, BLOCK, ACC))
+    tl.store(found + tensor, _norm(sums, begin, end, BLOCK))
 
 
 @triton.jit
@@ -102,10 +108,10 @@ def trust(sums, first, hyper, ratios, chunks, BLOCK: tl.constexpr, ACC: tl.const
     """Trust ratios (``[adapted]``) from the sums of squares of weights and updates, ``sums`` (``[2, chunks]``)."""
     tensor = tl.program_id(0)
     begin, end = tl.load(first + tensor), tl.load(first + tensor + 1)
-    weight = _norm(sums, begin, end, BLOCK, ACC)
-    other = _norm(sums + chunks, begin, end, BLOCK, ACC)
-    eta, of_weight, added = tl.load(hyper).to(ACC), tl.load(hyper + 1).to(ACC), tl.load(hyper + 2).to(ACC)
-    clamp, clamp_other, clip = tl.load(hyper + 3).to(ACC), tl.load(hyper + 4).to(ACC), tl.load(hyper + 5).to(ACC)
+    weight = _norm(sums, begin, end, BLOCK)
+    other = _norm(sums + chunks, begin, end, BLOCK)
+    eta, of_weight, added = tl.load(hyper), tl.load(hyper + 1), tl.load(hyper + 2)
+    clamp, clamp_other, clip = tl.load(hyper + 3), tl.load(hyper + 4), tl.load(hyper + 5)
     weight = tl.where(weight > clamp, clamp, weight)  # NaN stays, as in torch.clamp
     other = tl.where(other > clamp_other, clamp_other, other)
     valid = (weight > 0) & (other > 0)
@@ -185,8 +191,8 @@ def _moments_chunk(
     u = _direction(x, mean.to(ACC), square.to(ACC), eps, decay, first_by, second_by)
     if not WHOLE:
         u = tl.where(at < size, u, 0.0)  # 0 / (0 + eps) for eps = 0
-    tl.store(sums + tl.program_id(0), tl.sum(x * x))
-    tl.store(sums + chunks + tl.program_id(0), tl.sum(u * u))
+    tl.store(sums + tl.program_id(0), _square_sum(x))
+    tl.store(sums + chunks + tl.program_id(0), _square_sum(u))
 
 
 @triton.jit

@@ -12,6 +12,7 @@ from lbt.optim.triton.plan import Plan
 
 BLOCK = 1024  # partial sums that are added at a time
 WARPS = 8
+SUMS = torch.float64  # of squares, which leave float32 where their roots do not
 
 
 def _start(name: str, plan: Plan, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
@@ -38,9 +39,9 @@ def scalar(plan: Plan, value: float | Tensor) -> Tensor:
 
 def gradient_norms(plan: Plan) -> Tensor:
     """Norms of all gradients, shape ``[n]``."""
-    sums, n = plan.empty(2, plan.chunks), len(plan.params)
+    sums, n = plan.empty(2, plan.chunks, dtype=SUMS), len(plan.params)
     _start("square", plan, (plan.chunks,), plan.numel, sums, n, plan.chunks, WEIGHTS=False, JOINT=False)
-    found = plan.empty(n)
+    found = plan.empty(n, dtype=SUMS)
     _start("norms", plan, (n,), sums[1], plan.first, found, BLOCK=BLOCK)
     return found
 
@@ -75,7 +76,7 @@ def lars_constants(plan: Plan, group: dict[str, Any]) -> Tensor:
 def lars_sums(plan: Plan, hyper: Tensor, joint: bool) -> Tensor:
     """Sums of squares by chunk, ``[2, chunks]``, of weights and gradients, ``joint``: with decay."""
     chunks = plan.adapted_chunks
-    sums = plan.empty(2, chunks)
+    sums = plan.empty(2, chunks, dtype=SUMS)
     _start("square", plan, (chunks,), hyper, sums, len(plan.params), chunks, WEIGHTS=True, JOINT=joint)
     return sums
 
@@ -100,7 +101,7 @@ def lamb_moments(
     plan: Plan, hyper: Tensor, corrections: tuple[Tensor, Tensor], clip: Tensor | None, group: dict[str, Any]
 ) -> Tensor:
     """Update the moments; give the sums of squares by chunk, ``[2, chunks]``, of weights and updates."""
-    sums = plan.empty(2, plan.chunks)
+    sums = plan.empty(2, plan.chunks, dtype=SUMS)
     factor = hyper if clip is None else scalar(plan, clip)
     _start(
         "moments", plan, (plan.chunks,), hyper, sums, factor, *corrections, len(plan.params), plan.chunks, plan.adapted,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 TRUST = 6  # constants of the trust ratio, which precede those of the rule
 CHUNK = 4096  # elements handled by one program; a power of two
-DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+DTYPES = (torch.float32, torch.float64, torch.bfloat16)  # float16 has its state in float32: foreach
 LOOKED_AT = (Tensor.data_ptr, Tensor.stride, attrgetter("dtype"))
 
 
@@ -52,7 +52,7 @@ def send(numbers: Sequence[float], dtype: torch.dtype, device: torch.device) -> 
         made = torch.zeros(len(numbers), dtype=dtype, device=device)
         torch._foreach_add_(list(made.unbind()), list(numbers))
         return made
-    here = torch.tensor(numbers, dtype=dtype)
+    here = torch.tensor(numbers, dtype=dtype, device="cpu")
     return here.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else here
 
 
@@ -92,11 +92,11 @@ class Plan:
         self.params, self.adapted, self.chunk = params, adapted, chunk
         self.device, self.dtype = params[0].device, params[0].dtype
         self.acc = torch.promote_types(self.dtype, torch.float32)
-        numel = torch.tensor([p.numel() for p in params])
+        numel = torch.tensor([p.numel() for p in params], device="cpu")
         counts = (numel + chunk - 1) // chunk
         first = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         self.chunks, self.adapted_chunks = int(first[-1]), int(first[adapted])
-        owner = torch.repeat_interleave(torch.arange(len(params)), counts)
+        owner = torch.repeat_interleave(torch.arange(len(params), device="cpu"), counts)
         sizes = [len(owner), len(first), len(numel)]
         sent = send(torch.cat([owner, first, numel]).tolist(), torch.int64, self.device)
         self.owner, self.first, self.numel = sent.split(sizes)
@@ -110,9 +110,9 @@ class Plan:
         if table is not self.table:
             self.table, self.aligned = table, reduce(or_, addresses, 0) % 16 == 0
 
-    def empty(self, *shape: int) -> Tensor:
-        """Scratch memory in the accumulation's precision."""
-        return torch.empty(shape, dtype=self.acc, device=self.device)
+    def empty(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Scratch memory, in the accumulation's precision unless another one is asked for."""
+        return torch.empty(shape, dtype=dtype or self.acc, device=self.device)
 
     def here(self) -> Any:
         """The context in which kernels are started on the plan's device."""

@@ -1,4 +1,4 @@
-"""An optimizer around another one: what SAM and the packages' optimizers share."""
+"""Optimizers that hold another one, which makes the update: what SAM and the packages' optimizers share."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lbt.optim.generic import groups_of
+from lbt.optim.layerwise import LayerwiseOptimizer, restore_wide_state
+from lbt.optim.sharded import spread_of
 
 
-class Around(Optimizer):
+class WrappingOptimizer(Optimizer):
     """Shares parameter groups and state with the optimizer inside, so that schedules and checkpoints see one.
 
     Args:
@@ -50,8 +52,19 @@ class Around(Optimizer):
                 if name != "differentiable":  # torch adds that to the defaults
                     group.setdefault(name, value)
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what ``state_dict()`` gave, for the optimizer inside too."""
+        super().load_state_dict(state_dict)
+        if isinstance(self.inner, LayerwiseOptimizer):
+            restore_wide_state(self, state_dict)
+
+    def step_inside(self) -> None:
+        """Let the optimizer inside take its step, past torch's wrapper, which would call global step hooks again."""
+        step = type(self.inner).step
+        (step.__wrapped__ if getattr(step, "hooked", False) else step)(self.inner)
+
     def with_gradients(self) -> list[list[Tensor]]:
-        """Parameters that have a gradient, in lists of one device and dtype.
+        """Parameters that have a gradient, in lists of one device and dtype, spread over processes in one way.
 
         Raises:
             RuntimeError: For a sparse gradient.
@@ -60,5 +73,5 @@ class Around(Optimizer):
         for param in (p for group in self.param_groups for p in group["params"] if p.grad is not None):
             if param.grad.layout != torch.strided:
                 raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
-            lists.setdefault((param.device, param.dtype), []).append(param)
+            lists.setdefault((param.device, param.dtype, spread_of(param)), []).append(param)
         return list(lists.values())

@@ -15,11 +15,14 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lbt.optim.checks import check, check_betas, check_number
 from lbt.optim.generic import groups_of
-from lbt.optim.layerwise import check, check_number
-from lbt.optim.wrapper import Around
+from lbt.optim.sharded import is_spread, refuse_flat
+from lbt.optim.wrapping import WrappingOptimizer
 
 PACKAGE = "pytorch_optimizer"
+NO_DTENSORS = ("Adan", "SOAP")  # whose steps in the package fail on them
+WHOLE_LAYERS = ("SOAP",)
 
 
 def load(kind: str) -> type[Optimizer]:
@@ -30,7 +33,7 @@ def load(kind: str) -> type[Optimizer]:
         raise ValueError(f"{kind} needs the package {PACKAGE}: pip install 'lbt[more]'") from error
 
 
-class Packaged(Around):
+class Packaged(WrappingOptimizer):
     """One of the package's optimizers.
 
     Args:
@@ -47,7 +50,16 @@ class Packaged(Around):
     def __init__(self, kind: str, params: Any, lr: float | Tensor, maximize: bool, **options: Any):
         check_number("lr", lr)
         self.kind = kind
-        super().__init__(load(kind)(groups_of(params), lr=lr, **options), {"maximize": maximize})
+        groups = groups_of(params)
+        self._refuse_parts([m[1] if isinstance(m, tuple) else m for group in groups for m in group["params"]])
+        super().__init__(load(kind)(groups, lr=lr, **options), {"maximize": maximize})
+
+    def _refuse_parts(self, params: list[Tensor]) -> None:
+        for param in params:
+            if self.kind in WHOLE_LAYERS:
+                refuse_flat(param, self.kind)
+            if self.kind in NO_DTENSORS and is_spread(param):
+                raise ValueError(f"{self.kind} takes no DTensors (use DistributedDataParallel in place of fully_shard)")
 
     def __getstate__(self) -> dict[str, Any]:
         own = {k: v for k, v in vars(self.inner).items() if k not in ("state", "param_groups") and k[0] != "_"}
@@ -73,12 +85,14 @@ class Packaged(Around):
 
         Raises:
             RuntimeError: For a sparse gradient.
+            ValueError: For pieces of layers (FSDP1) or DTensors where the rule cannot take them.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         params = [param for some in self.with_gradients() for param in some]
+        self._refuse_parts(params)
         grads = [param.grad for param in params]
         up = {id(p) for group in self.param_groups if group["maximize"] for p in group["params"]}
         rates = [group["lr"] for group in self.param_groups]
@@ -89,7 +103,7 @@ class Packaged(Around):
                 if isinstance(group["lr"], Tensor):
                     group["lr"] = group["lr"].item() if group["lr"].device.type == "cpu" else group["lr"].clone()
             if params:
-                self.inner.step()
+                self.step_inside()
         finally:
             for param, grad in zip(params, grads, strict=True):
                 param.grad = grad
@@ -112,14 +126,6 @@ class ScheduleFree(Packaged):
         self.inner.eval()
 
 
-def _check(betas: Any, count: int, weight_decay: Any, eps: Any = 0.0) -> None:
-    pair = isinstance(betas, tuple | list) and len(betas) == count
-    numbers = pair and all(isinstance(beta, int | float) and 0 <= beta < 1 for beta in betas)
-    check("betas", betas, numbers, f"{({2: 'two', 3: 'three'})[count]} numbers >= 0 and < 1")
-    check_number("weight_decay", weight_decay)
-    check_number("eps", eps)
-
-
 def lion(
     params: Any,
     lr: float | Tensor,
@@ -140,7 +146,8 @@ def lion(
     Raises:
         ValueError: A bad argument, by its name and value; complex or sparse parameters; no package.
     """
-    _check(betas, 2, weight_decay)
+    check_betas(betas)
+    check_number("weight_decay", weight_decay)
     return Packaged("Lion", params, lr, maximize, betas=tuple(betas), weight_decay=weight_decay)
 
 
@@ -166,7 +173,9 @@ def adan(
     Raises:
         ValueError: A bad argument, by its name and value; complex or sparse parameters; no package.
     """
-    _check(betas, 3, weight_decay, eps)
+    check_betas(betas, 3)
+    check_number("weight_decay", weight_decay)
+    check_number("eps", eps)
     return Packaged("Adan", params, lr, maximize, betas=tuple(betas), eps=eps, weight_decay=weight_decay)
 
 
@@ -198,7 +207,9 @@ def soap(
     Raises:
         ValueError: A bad argument, by its name and value; complex or sparse parameters; no package.
     """
-    _check(betas, 2, weight_decay, eps)
+    check_betas(betas)
+    check_number("weight_decay", weight_decay)
+    check_number("eps", eps)
     for name, value in (
         ("precondition_frequency", precondition_frequency),
         ("max_precondition_dim", max_precondition_dim),
@@ -267,7 +278,9 @@ def schedulefree_adamw(
     Raises:
         ValueError: A bad argument, by its name and value; complex or sparse parameters; no package.
     """
-    _check(betas, 2, weight_decay, eps)
+    check_betas(betas)
+    check_number("weight_decay", weight_decay)
+    check_number("eps", eps)
     check("betas", betas, betas[0] > 0, "two numbers < 1, the first > 0, the second >= 0")
     check_number("warmup_steps", warmup_steps)
     options = {"betas": tuple(betas), "eps": eps, "weight_decay": weight_decay, "warmup_steps": warmup_steps}
