@@ -12,7 +12,7 @@ from lbt.config.binding import bind
 # Settings that say where or how a run is executed or shown, or that reach it through another setting.
 NOT_IDENTITY = {
     "device", "deterministic", "results_dir", "experiment", "study", "time_budget", "wandb", "warmup", "lr_rank",
-    "sweep", "cuda_graph", "compile",
+    "sweep", "cuda_graph", "compile", "probes",
 }  # fmt: skip
 
 NULLABLE = {"bias_lr_factor", "delay_epochs"}  # settings of which null alone means "off": 0 is a value
@@ -64,6 +64,8 @@ def to_json(config: Config) -> dict[str, Any]:
     settings["data"].pop("root")
     settings["protocol"] = {"name": config.protocol["name"]}
     settings["peak_lr"] = config.peak_lr
+    if not config.probes:  # a record without them is that of a version that did not know them
+        settings.pop("probes")
     return settings
 
 

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lbt.config.binding import bind
 from lbt.errors import UserError
 
+LAYER_NORMS = 10  # updates between two measurements of probes=[layer_norms]
 BASE_BATCH = 256  # Goyal et al. 2017, arXiv 1706.02677: the batch at which a base learning rate is stated
 
 _PACKAGE = Path(__file__).parents[1]
@@ -73,7 +74,8 @@ class Config:
     bias_lr_factor: float | None = None  # rate of tensors of ndim <= 1 as a multiple of the others'; null: the same
     grad_clip: float | None = None  # upper bound of the gradient's global 2-norm
     ema: float | None = None  # decay, a step, of the moving average of the weights that is evaluated; null: none
-    layer_norms: int | None = None  # updates between two measurements of each layer's norms; null: none
+    layer_norms: int | None = None  # updates between two measurements of the probe layer_norms; null: it is off
+    probes: list[str] = field(default_factory=list)  # what is measured besides, names of lbt.train.probes
     seed: int = 0
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where the processor computes in it
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -182,9 +184,21 @@ def resolve(composed: DictConfig) -> Config:
     raw["data"] = _data_config(raw["data"])
     raw["wandb"] = WandbConfig(**bind(WandbConfig, raw["wandb"], "wandb"))
     raw["sweep"] = SweepConfig(**bind(SweepConfig, raw["sweep"], "sweep"))
-    config = Config(**bind(Config, raw, ""))
+    config = _with_probes(Config(**bind(Config, raw, "")))
     _check(config, raw_table=raw["protocol"].get("lr_table"))
     return config
+
+
+def _with_probes(config: Config) -> Config:
+    """Returns the configuration in which the layers' norms are asked for in one way alone, `layer_norms`.
+
+    A probe changes nothing of a run and is no part of its id. This one's interval is: it is in the ids of records made
+    before there were others. So `probes=[layer_norms]` is the run of `layer_norms=10`.
+    """
+    if "layer_norms" not in config.probes:
+        return config
+    others = [name for name in config.probes if name != "layer_norms"]
+    return replace(config, probes=others, layer_norms=config.layer_norms or LAYER_NORMS)
 
 
 def _data_config(raw: dict) -> DataConfig:

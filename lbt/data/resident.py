@@ -1,6 +1,6 @@
 """Epochs over images that lie on the device: a seeded permutation, one gather a batch, batched augmentation."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ class ResidentData:
         labels: int64 [N], on the device.
         batch: images per update.
         last_batch: "keep" or "drop" an epoch's last, smaller batch.
-        augment: name of the augmentation.
+        augment: the augmentation, or the name of one.
         stratified: draw batches whose class counts are as equal as the set's allow.
         seed: of the generator that draws permutations and augmentation.
 
@@ -33,13 +33,13 @@ class ResidentData:
         *,
         batch: int,
         last_batch: str,
-        augment: str,
+        augment: str | Callable[[Tensor, torch.Generator], Tensor],
         stratified: bool = False,
         seed: int,
     ):
         self.images, self.labels, self.batch, self.last_batch = images, labels, batch, last_batch
         self.stratified = stratified
-        self._augment = pick("data.augment", augment, AUGMENTATIONS)
+        self._augment = augment if callable(augment) else pick("data.augment", augment, AUGMENTATIONS)
         self.generator = torch.Generator(images.device).manual_seed(seed)
         self.steps(batch)
         self._order = torch.empty(0, dtype=torch.long)  # empty between two epochs
