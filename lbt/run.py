@@ -141,4 +141,7 @@ def _finished(config: Config, name: str) -> Outcome | None:
         return None
     if config.experiment != ADHOC:  # whose table is to show it
         records.copy(record.path, records.path_of(config.results_dir, config.experiment, name))
-    return Outcome(name, record.status, config, record.path, record.end["summary"], recorded_before=True)
+    ended = Outcome(name, record.status, config, record.path, record.end["summary"], recorded_before=True)
+    measured = record.run["config"].get("probes") or []
+    ended.unmeasured = [probe for probe in config.probes if probe not in measured]
+    return ended

@@ -96,6 +96,6 @@ def training(tmp_path, *overrides, optimizer=None):
     config = tiny_config(tmp_path, *overrides)
     made = Training(config, build.images(config), "test")
     if optimizer is not None:
-        made.optimizer = optimizer(made.model.parameters(), lr=0.1)
-        made.optimizer.param_groups[0]["initial_lr"] = 0.1
+        made.update.optimizer = optimizer(made.model.parameters(), lr=0.1)
+        made.update.optimizer.param_groups[0]["initial_lr"] = 0.1
     return made

@@ -147,6 +147,7 @@ def profile(config: Config, *, images: int | None = None, epochs: int = 1) -> Pr
         training.begin()
         pixels, labels = next(training.data.batches())
         spent = cost.count(lambda: training._update(pixels, labels))
+        training.update.readings()  # a probe has room for those of an epoch
         trained(training, 1)
         update, enqueue = _one_update(training, pixels, labels)
         with clock.running():
@@ -180,7 +181,7 @@ def _one_update(training: Training, pixels: torch.Tensor, labels: torch.Tensor) 
     for _ in range(3):
         whole = cost.seconds(lambda: handed.append(_elapsed(training._update, pixels, labels)), training.device)
         times.append((whole, handed.pop()))
-        training.update.readings()  # a probe has room for those of an epoch
+        training.update.readings()
     return median(whole for whole, _ in times), median(handed for _, handed in times)
 
 

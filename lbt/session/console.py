@@ -98,6 +98,8 @@ class ConsoleReporter(Reporter):
             self._print(f"run {outcome.id} is being executed by another process")
             return
         self._print(f"{outcome.status} already: {scores(outcome.summary)}; record {outcome.path}")
+        if outcome.unmeasured:  # they change nothing of a run: it is not made again for them
+            self._print(f"made without probes=[{','.join(outcome.unmeasured)}]: another results_dir measures them")
 
     def close(self) -> None:
         """Ends the bar."""

@@ -34,7 +34,7 @@ class Probe(Protocol):
         """Measures: the gradient is there, clipped, and the weights have not moved yet."""
 
     def read(self) -> dict[str, Any]:
-        """Returns and forgets what was measured since the last call, in numbers, texts and lists of them."""
+        """Returns and forgets what was measured since the last call, maybe nothing: numbers, texts, lists of them."""
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what an interrupted run needs to go on, in tensors, numbers, texts and containers of them."""
