@@ -201,6 +201,8 @@ def clip(parameters: Iterable[Tensor], bound: float) -> None:
     itself stays so and ends the run.
     """
     held = [parameter for parameter in parameters if parameter.grad is not None]
+    if not held:
+        return
     gradients = [parameter.grad for parameter in held]
     norm = torch.nn.utils.get_total_norm(gradients)
     exact = torch.stack(torch._foreach_norm(gradients, 2, dtype=torch.float64)).norm()

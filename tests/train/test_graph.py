@@ -9,6 +9,7 @@ from tape import Taped
 from lbt import build, records
 from lbt.train import Training, graph
 from lbt.train.graph import Graphed, GraphedUpdate, host_state
+from lbt.train.probes import PROBES
 
 # What a graph changes is the rounding of the learning rate to float32; batch norm and ReLU carry that on.
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
@@ -176,6 +177,52 @@ def test_a_run_of_another_kind_makes_graphs_of_its_own(tmp_path, captures, word)
     made, found, _ = taped(tmp_path, word, "cuda_graph=true")
     assert made.graph.state == "captured"
     torch.testing.assert_close(found, taped(tmp_path, word)[1], rtol=1e-5, atol=0)
+
+
+class GradientSum:
+    """Adds up the gradient's norms on the device, at every update: a graph may hold it."""
+
+    obstacle = None
+
+    def __init__(self, config, model, most):
+        self.total = torch.zeros((), dtype=torch.float64)
+
+    def due(self, step):
+        return True
+
+    def measure(self, update):
+        for parameter in update.model.parameters():
+            self.total.add_(parameter.grad.norm())
+
+    def read(self):
+        total = self.total.item()
+        self.total.zero_()
+        return {"total": total}
+
+    def state_dict(self):
+        return {"total": self.total}
+
+    def load_state_dict(self, state):
+        self.total.copy_(state["total"])
+
+
+def test_a_probe_that_a_graph_may_hold_is_replayed_and_no_later_run_takes_its_graph(tmp_path, captures, monkeypatch):
+    monkeypatch.setitem(PROBES, "gradient_sum", GradientSum)
+    probed = "probes=[gradient_sum]"
+    wanted = taped(tmp_path, probed)[0].update.readings()["gradient_sum"]["total"]
+    for _ in range(2):
+        made, _, _ = taped(tmp_path, probed, "cuda_graph=true")
+        assert made.graph.state == "captured"
+        assert made.update.readings()["gradient_sum"]["total"] == pytest.approx(wanted, rel=1e-4)
+    assert taped(tmp_path, "cuda_graph=true")[0].graph.state == "captured"  # the probe's run is of the same kind
+
+
+def test_a_probe_is_an_obstacle_where_it_says_so(tmp_path, monkeypatch):
+    monkeypatch.setitem(PROBES, "gradient_sum", GradientSum)
+    monkeypatch.setattr("lbt.train.update.Update.device", torch.device("cuda"))
+    assert graph.obstacle(training(tmp_path, "probes=[gradient_sum]").update) is None
+    wanted = "the layers' norms are measured between gradient and step"
+    assert graph.obstacle(training(tmp_path, "probes=[gradient_sum]", "layer_norms=2").update) == wanted
 
 
 def cuda_training(tmp_path, *overrides):
