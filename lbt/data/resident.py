@@ -18,9 +18,10 @@ class ResidentData:
         labels: int64 [N], on the device.
         batch: images per update.
         last_batch: "keep" or "drop" an epoch's last, smaller batch.
-        augment: the augmentation, or the name of one.
+        augment: name of the augmentation.
         stratified: draw batches whose class counts are as equal as the set's allow.
         seed: of the generator that draws permutations and augmentation.
+        around: returns the function that is called in the augmentation's place, for whoever times it; None: itself.
 
     Raises:
         UserError: the batch is larger than the set, or there is no such augmentation.
@@ -33,17 +34,20 @@ class ResidentData:
         *,
         batch: int,
         last_batch: str,
-        augment: str | Callable[[Tensor, torch.Generator], Tensor],
+        augment: str,
         stratified: bool = False,
         seed: int,
+        around: Callable[[Callable[..., Tensor]], Callable[..., Tensor]] | None = None,
     ):
         self.images, self.labels, self.batch, self.last_batch = images, labels, batch, last_batch
         self.stratified = stratified
-        self._augment = augment if callable(augment) else pick("data.augment", augment, AUGMENTATIONS)
+        self._augment = pick("data.augment", augment, AUGMENTATIONS)
         self.generator = torch.Generator(images.device).manual_seed(seed)
         self.steps(batch)
         self._order = torch.empty(0, dtype=torch.long)  # empty between two epochs
         self._next = 0  # the batch that comes next
+        if around is not None:
+            self._augment = around(self._augment)
 
     @property
     def views(self) -> int:

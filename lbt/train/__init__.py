@@ -6,14 +6,14 @@ import time
 import traceback
 from collections.abc import Mapping
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import torch
 
 from lbt import build, records, runtime
 from lbt.config import Config
-from lbt.config.binding import pick
-from lbt.data import AUGMENTATIONS, ImageSet, feed
+from lbt.data import ImageSet, feed
 from lbt.errors import UserError
 from lbt.records import places
 from lbt.session.console import Reporter
@@ -54,9 +54,10 @@ class Training:
             images.train_labels.to(self.device),
             batch=config.batch,
             last_batch=config.data.last_batch,
-            augment=self.regions.around("augmentation", pick("data.augment", config.data.augment, AUGMENTATIONS)),
+            augment=config.data.augment,
             stratified=config.data.stratified,
             seed=config.seed,
+            around=partial(self.regions.around, "augmentation"),
         )
         self._test = images.test_images.to(self.device), images.test_labels.to(self.device)
         task = build.task(config)
