@@ -40,6 +40,7 @@ def warmup_cosine(
     warmup_power: float = 1.0,
     end: float = 0.0,
     period_epochs: float | None = None,
+    lag: int = 0,
 ) -> Schedule:
     """Power warm-up to the peak, then half a cosine down to `end`.
 
@@ -53,13 +54,14 @@ def warmup_cosine(
         end: factor of the last update, as a fraction of the peak.
         period_epochs: epochs that take the place of the training's length, T, in the cosine, which rises again after
             them (the released TVLARS code's Barlow Twins: 100 of 1000); None: the training.
+        lag: updates by which every rate comes late; 1 in the released TVLARS code, whose first update has rate 0.
 
     Returns:
         step (0-based update) -> factor of the peak.
 
     Raises:
         ValueError: a count below 1, a negative warm-up or one longer than training or period, a power <= 0, `end`
-            outside [0, 1].
+            outside [0, 1] or a negative lag.
 
     Source: TVLARS (arXiv 2309.14053), equation (4), with lr_min = end * lr_target; that equation's warm-up has power 1.
     """
@@ -68,13 +70,17 @@ def warmup_cosine(
         period = max(round(_positive("period_epochs", period_epochs) * steps_per_epoch), 1)
     warmup_steps = _warmup_steps(min(total_steps, period), steps_per_epoch, warmup)
     stretch = (total_steps - warmup_steps) / max(period - warmup_steps, 1)  # periods in what follows the warm-up
-    return _warmup_then(
+    if lag < 0:
+        raise ValueError(f"lag={lag}: expected a number of updates, 0 or more")
+    factor = _warmup_then(
         lambda progress: (1.0 + math.cos(math.pi * progress * stretch)) / 2.0,
         total_steps,
         warmup_steps,
         _positive("warmup_power", warmup_power),
         _fraction("end", end),
     )
+    before = 0.0 if warmup_steps else 1.0
+    return lambda step: factor(step - lag) if step >= lag else before
 
 
 def warmup_polynomial(

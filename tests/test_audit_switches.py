@@ -45,6 +45,11 @@ CHANGES = {
     "row14_probe_mode": ({}, {}, {}, {}, {"task.probe.mode": ("eval", "train")}),
     "row15_test_transform": ({}, {}, {}, {}, {"task.probe.test_augment": ("none", "resized_crop_flip")}),
     "row16_probe_schedule": ({}, {}, {}, {}, {"task.probe.period_steps": (None, 100)}),
+    "row21_nowa_scaling": ({}, {}, {}, {"lr_scaling": ("linear", "none")}, {}),
+    "row22_first_update": (
+        {}, {"schedule.lag": (None, 1)}, {"schedule.lag": (None, 1)}, {}, {"schedule.lag": (None, 1)},
+    ),
+    "row23_probe_decay": ({}, {}, {}, {}, {"task.probe.weight_decay": (1e-6, 5e-4)}),
     "row17_last_batch": ({"data.last_batch": ("keep", "drop")},) * 5,
 }  # fmt: skip
 BASES = (
@@ -70,9 +75,9 @@ def test_a_row_changes_what_it_says_and_nothing_else(name):
         build.validate(configure(*shared, f"audit={name}"))
 
 
-def test_all_twenty_rows_are_there_and_each_is_a_switch_or_says_why_not():
+def test_all_rows_are_there_and_each_is_a_switch_or_says_why_not():
     rows = {name: metadata(name) for name in ROWS}
-    assert {about["row"] for about in rows.values()} == set(range(1, 21))
+    assert {about["row"] for about in rows.values()} == set(range(1, 24))
     for name, about in rows.items():
         assert {"title", "paper", "released", "predicted"} < about.keys()
         assert name.startswith(f"row{about['row']:02d}_")
@@ -81,7 +86,8 @@ def test_all_twenty_rows_are_there_and_each_is_a_switch_or_says_why_not():
 
 
 def test_all_switches_of_the_text_together_are_the_released_protocol():
-    released = [name for name in CHANGES if name[:5] in {f"row0{row}" for row in range(1, 10)} | {"row10"}]
+    rows = {*range(1, 11), 21, 22, 23}
+    released = [name for name in CHANGES if int(name[3:5]) in rows]
     released.remove("row07_one_rate")
     protocol = {}
     for name in released:
@@ -97,9 +103,9 @@ def test_all_switches_of_the_text_together_are_the_released_protocol():
     ("experiment", "batches", "rows"),
     [
         ("tvlars_audit", {1024, 16384}, 12),
-        ("tvlars_audit_lars_lamb", {1024, 16384}, 4),
-        ("tvlars_audit_nowa", {1024, 16384}, 2),
-        ("tvlars_audit_bt", {1024}, 5),
+        ("tvlars_audit_lars_lamb", {1024, 16384}, 5),
+        ("tvlars_audit_nowa", {1024, 16384}, 3),
+        ("tvlars_audit_bt", {1024}, 6),
     ],
 )
 def test_the_audits_grids_have_three_seeds_of_every_row(experiment, batches, rows):

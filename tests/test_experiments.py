@@ -129,3 +129,31 @@ def test_nowa_is_constant_under_the_released_protocol():
     config = configure("optimizer=lars", "schedule=nowa", "protocol=released")
     factor = build.schedule(config, steps=[10] * 100)
     assert {factor(step) for step in range(1000)} == {1.0}
+
+
+@pytest.mark.parametrize("optimizer", ["lars", "lamb"])
+def test_without_warm_up_the_released_protocol_runs_at_the_plain_rate(optimizer):
+    for batch, rate in ((512, 2), (16384, 17)):
+        config = configure(f"optimizer={optimizer}", "schedule=nowa", "protocol=released", f"batch={batch}")
+        assert config.peak_lr == config.lr == rate
+        warm = configure(f"optimizer={optimizer}", "protocol=released", f"batch={batch}")
+        assert warm.peak_lr == rate * batch / 256
+
+
+def test_the_readings_of_table_1_are_peaks_of_the_printed_rates():
+    for batch, rates in RATES.items():
+        for rank, rate in enumerate(rates):
+            words = ["optimizer=lars", f"batch={batch}", f"lr_rank={rank}"]
+            assert configure(*words, "protocol=plain").peak_lr == rate
+            assert configure(*words, "protocol=released").peak_lr == rate * batch / 256
+            ladder = (0.1, 0.3, 0.5)[rank] * batch / 256
+            assert configure(*words, "protocol=ladder").peak_lr == pytest.approx(ladder)
+            assert configure("optimizer=tvlars", *words[1:], "protocol=ladder").peak_lr == rate
+    with pytest.raises(UserError, match="lr_rank=1"):
+        configure("optimizer=lars", "protocol=ladder", "lr=0.5", "lr_rank=1", "batch=512")
+
+
+def test_a_reading_is_the_released_run_at_that_rate():
+    plain = configure("optimizer=lars", "batch=16384", "lr_rank=0", "protocol=plain")
+    words = ["protocol=released", "protocol.lars_lr_scaling=none", "protocol.schedule_lag=0"]
+    assert index.key(plain) == index.key(configure("optimizer=lars", "batch=16384", "lr=15", *words))

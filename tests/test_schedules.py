@@ -202,7 +202,7 @@ def test_registry_is_annotated_and_pure(name):
     assert all(p.kind is p.KEYWORD_ONLY for p in list(parameters.values())[1:])
     hints = get_type_hints(build)
     assert {hints[p] for p in list(parameters)[:2]} == {int}
-    assert {hints[p] for p in list(parameters)[2:]} <= {float, float | None, tuple[float, ...]}
+    assert {hints[p] for p in list(parameters)[2:]} <= {int, float, float | None, tuple[float, ...]}
     schedule = build(40, steps_per_epoch=4, **({"warmup": 2.0} if "warmup" in parameters else {}))
     forward = factors(schedule, 40)
     assert [schedule(step) for step in reversed(range(40))] == forward[::-1]
@@ -229,3 +229,29 @@ def test_steps_equal_torchs_multistep_after_the_warmup():
     assert ours[:warm] == pytest.approx([(t + 1) / warm for t in range(warm)])
     with pytest.raises(ValueError, match="gamma"):
         warmup_step(total, steps_per_epoch=SPE, warmup=2, gamma=2.0)
+
+
+def released_rate(step, *, steps_per_epoch, epochs, warm_up):
+    """The released TVLARS code's scheduler, its step counted from 0, as a share of the peak."""
+    whole, warm = epochs * steps_per_epoch, warm_up * steps_per_epoch
+    if step < warm:
+        return step / warm
+    cosine = 0.5 * (1 + math.cos(math.pi * (step - warm) / (whole - warm)))
+    return cosine + 0.001 * (1 - cosine)
+
+
+@pytest.mark.parametrize("steps_per_epoch", [1, 4, 98])
+def test_a_lag_of_one_update_is_the_released_codes_schedule(steps_per_epoch):
+    shape = {"steps_per_epoch": steps_per_epoch, "epochs": 100, "warm_up": 20}
+    mine = warmup_cosine(100 * steps_per_epoch, steps_per_epoch=steps_per_epoch, warmup=20, end=0.001, lag=1)
+    theirs = [released_rate(step, **shape) for step in range(100 * steps_per_epoch)]
+    assert factors(mine, 100 * steps_per_epoch) == pytest.approx(theirs, abs=1e-12)
+    assert mine(0) == 0.0
+
+
+def test_a_lag_without_a_warm_up_keeps_the_peak_and_a_negative_one_is_refused():
+    factor = warmup_cosine(40, steps_per_epoch=4, warmup=0, lag=3)
+    plain = warmup_cosine(40, steps_per_epoch=4, warmup=0)
+    assert factors(factor, 40)[:3] == [1.0] * 3 and factor(20) == plain(17)
+    with pytest.raises(ValueError, match="lag=-1"):
+        warmup_cosine(40, steps_per_epoch=4, warmup=0, lag=-1)

@@ -108,3 +108,46 @@ def test_too_few_arguments_show_the_usage(tmp_path, words):
     code, out, err = finish(start(tmp_path, *words, command="false"))
     assert code == 2 and out == "" and "scripts/run_table.sh BUDGET ARCHIVE EXPERIMENT" in err
     assert "set -e" not in err and list(tmp_path.iterdir()) == []
+
+
+GPU_SCRIPT = REPOSITORY / "scripts" / "run_gpu.sh"
+FAKE_PYTHON = """
+echo "$*" >>calls
+echo "said $*"
+[[ "$*" != *pytest* || "$*" != *optim* || ! -e broken ]] || exit 1
+"""
+
+
+def spend(folder, fake, *words):
+    (folder / "python.sh").write_text(FAKE_PYTHON)
+    environment = {**os.environ, "PYTHON": f"bash {folder / 'python.sh'}", "LBT": fake, "EXPERIMENTS": "one two"}
+    environment.pop("LBT_SWEEP_STARTED", None)
+    process = subprocess.run(
+        [GPU_SCRIPT, *words], cwd=folder, env=environment, text=True, capture_output=True, timeout=170
+    )
+    calls = (folder / "calls").read_text().splitlines() if (folder / "calls").exists() else []
+    return process, calls
+
+
+def test_the_gpu_script_tests_first_then_measures_then_trains_and_packs_all_of_it(tmp_path, fake):
+    process, calls = spend(tmp_path, fake, "5m", "new.tgz", "--", "results_dir=other")
+    assert process.returncode == 0, process.stderr
+    kinds = ["tests/optim", "tests/train", "bench_gpu", "bench_optimizers", "=one", "=two"]
+    assert [any(kind in call for call in calls) for kind in kinds] == [True] * 6
+    assert [next(i for i, call in enumerate(calls) if kind in call) for kind in kinds] == list(range(6))
+    names = packed(tmp_path / "new.tgz")
+    assert {f"./runs/e/{status}.jsonl" for status in ("done", "diverged", "failed")} < set(names)
+    assert {"./gpu/tests_optimizers.txt", "./gpu/bench_gpu.txt"} < set(names)
+
+
+def test_a_failed_gpu_test_is_the_exit_code_and_the_rest_is_done_all_the_same(tmp_path, fake):
+    (tmp_path / "broken").touch()
+    process, calls = spend(tmp_path, fake, "5m", "new.tgz", "--", "results_dir=other")
+    assert process.returncode == 1 and any("=two" in call for call in calls)
+    assert "./runs/e/done.jsonl" in packed(tmp_path / "new.tgz")
+
+
+@pytest.mark.parametrize("words", [["9", "new.tgz"], ["9m"], ["9m", "new.tgz", "one"]])
+def test_the_gpu_script_says_how_it_is_called(tmp_path, fake, words):
+    process, calls = spend(tmp_path, fake, *words)
+    assert process.returncode == 2 and "BUDGET" in process.stderr and not calls

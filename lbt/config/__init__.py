@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -150,6 +150,7 @@ def register_resolvers() -> None:
     for name, function in {
         "lbt.table_lr": lambda table, batch, rank: table_lr(table, batch, rank),
         "lbt.epochs_or_share": _epochs_or_share,
+        "lbt.if_warm_up": lambda warmup, value, otherwise: value if warmup else otherwise,
         "lbt.part": lambda whole, parts: max(1, int(_number("batch", whole)) // parts),
         "lbt.per_base_batch": lambda value, batch: value * _number("batch", batch) / BASE_BATCH,
     }.items():
@@ -185,7 +186,7 @@ def resolve(composed: DictConfig) -> Config:
     raw["wandb"] = WandbConfig(**bind(WandbConfig, raw["wandb"], "wandb"))
     raw["sweep"] = SweepConfig(**bind(SweepConfig, raw["sweep"], "sweep"))
     config = _with_probes(Config(**bind(Config, raw, "")))
-    _check(config, raw_table=raw["protocol"].get("lr_table"))
+    _check(config, [table for key, table in raw["protocol"].items() if key.endswith("lr_table")])
     return config
 
 
@@ -207,7 +208,7 @@ def _data_config(raw: dict) -> DataConfig:
     return DataConfig(**bind(DataConfig, {**own, "options": options}, "data"))
 
 
-def _check(config: Config, raw_table: Mapping | None) -> None:
+def _check(config: Config, tables: Sequence[Mapping]) -> None:
     def require(holds: bool, message: str) -> None:
         if not holds:
             raise UserError(message)
@@ -251,5 +252,8 @@ def _check(config: Config, raw_table: Mapping | None) -> None:
     seconds(config.time_budget)
     require(config.sweep.parallel >= 1, f"sweep.parallel={config.sweep.parallel}: expected 1 or more")
     if config.lr_rank is not None:
-        ranked = raw_table and math.isclose(config.lr, table_lr(raw_table, config.batch, config.lr_rank))
-        require(bool(ranked), f"lr_rank={config.lr_rank}: has no effect, lr is set to {config.lr:g}")
+        rates = [table_lr(table, config.batch, config.lr_rank) for table in tables]
+        require(
+            any(math.isclose(config.lr, rate) for rate in rates),
+            f"lr_rank={config.lr_rank}: has no effect, lr is set to {config.lr:g}",
+        )
