@@ -76,7 +76,7 @@ for seed in (0, 1):
             steps = line.pop("steps")
             assert line.pop("layer_norms")["steps"] == steps["all"][-3:]  # lists stay in the record
             assert {**copy, **line, "kind": None, "steps/last": steps["last"]} == {**copy, "kind": None}
-            assert not {"steps", "layer_norms"} & copy.keys()
+            assert all(isinstance(value, int | float) for value in copy.values())
         assert summary["status"] == "done" and summary["steps"] == record.end["summary"]["steps"]
         assert record.run["config"]["wandb"]["mode"] == "offline"
 
