@@ -1,12 +1,14 @@
 """Executes a run once, whoever asks for it and however often."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from filelock import Timeout
 
 from lbt import build, fit, records, runtime
 from lbt.config import Config
+from lbt.data import ImageSet
+from lbt.errors import UserError
 from lbt.identity import identity, run_id
 from lbt.records import index, places
 from lbt.session.console import Reporter
@@ -15,6 +17,8 @@ from lbt.session.lock import held
 from lbt.session.mirror import require
 from lbt.session.outcome import Outcome
 from lbt.train import Training
+from lbt.train.beginning import out_of_memory
+from lbt.train.executor import is_out_of_memory
 
 ADHOC = "adhoc"  # the experiment of a run that belongs to none
 
@@ -31,33 +35,64 @@ def run(config: Config, *, interrupt: Interrupt | None = None, reporter: Reporte
     build.validate(config)
     if config.wandb.mode != "disabled":
         require()
-    images = build.images(config)
+    images = _images(config)
     fit.fits(config, images)
     name = run_id(identity(config), images.fingerprint)
     interrupt, reporter = interrupt or Interrupt(), reporter or Reporter()
 
     ended = _finished(config, name)
     if ended is None:
-        training = Training(config, images, name)  # refuses what does not fit the data before anything is written
+        training = _training(config, images, name)  # refuses what does not fit the data before anything is written
         try:
             with held(config.results_dir, name):
                 ended = _finished(config, name)  # by another process, meanwhile
                 if ended is None:
                     places.tidy(config.results_dir, name)
-                    executed = training.execute(interrupt, reporter)
-                    if executed.status in records.FINAL:
-                        _show_in(config, name, executed.path)
-            if ended is None:
-                if executed.status in records.FINAL:
-                    places.clear(config.results_dir, [name])
-                return executed
+                    executed = _execute(training, config, images, name, interrupt, reporter)
         except Timeout:
             path = records.path_of(config.results_dir, config.experiment, name)
             ended = Outcome(name, "running", config, path)
+        if ended is None:
+            if executed.status in records.FINAL:
+                _show_in(config, name, executed.path)
+                places.clear(config.results_dir, [name])
+            return executed
     if ended.status in records.FINAL:
         places.clear(config.results_dir, [name])
     reporter.not_executed(ended)
     return ended
+
+
+def _images(config: Config) -> ImageSet:
+    try:
+        return build.images(config)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        # Without the data a run has no id and no record.
+        raise UserError(f"data={config.data.name}: this machine's memory is too small to read it") from error
+
+
+def _training(config: Config, images: ImageSet, name: str) -> Training | None:
+    """Returns the training, None where there is no memory for its model and data."""
+    try:
+        return Training(config, images, name)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    return None
+
+
+def _execute(
+    training: Training | None, config: Config, images: ImageSet, name: str, interrupt: Interrupt, reporter: Reporter
+) -> Outcome:
+    try:
+        if training is not None:
+            return training.execute(interrupt, reporter)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    return out_of_memory(config, images, name, reporter)  # outside the handler, so that what was made is free
 
 
 def finished(
@@ -79,14 +114,15 @@ def finished(
         return None
     fingerprints, data = {} if fingerprints is None else fingerprints, repr(config.data)
     if data not in fingerprints:
-        fingerprints[data] = build.images(config).fingerprint
+        fingerprints[data] = _images(config).fingerprint
     name = run_id(identity(config), fingerprints[data])
     copies = [entry for entry in same if entry.id == name and entry.path.stem == name]
     if not copies:
         return None
     if all(entry.path.parent.name != config.experiment for entry in copies):
         _show_in(config, name, copies[0].path)
-    return Outcome(name, copies[0].status, config, copies[0].path, copies[0].summary, recorded_before=True)
+    one = copies[0]
+    return _ended(config, name, one.status, one.path, one.summary, one.probes)
 
 
 def _finished(config: Config, name: str) -> Outcome | None:
@@ -94,7 +130,13 @@ def _finished(config: Config, name: str) -> Outcome | None:
     if record is None:  # or damaged: the run is executed again
         return None
     _show_in(config, name, record.path)
-    return Outcome(name, record.status, config, record.path, record.end["summary"], recorded_before=True)
+    probes = record.run["config"].get("probes") or []
+    return _ended(config, name, record.status, record.path, record.end["summary"], probes)
+
+
+def _ended(config: Config, name: str, status: str, path: Path, summary: dict, probes: Sequence[str]) -> Outcome:
+    unmeasured = [probe for probe in config.probes if probe not in probes]
+    return Outcome(name, status, config, path, summary, recorded_before=True, unmeasured=unmeasured)
 
 
 def _show_in(config: Config, name: str, record: Path) -> None:

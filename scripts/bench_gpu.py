@@ -56,7 +56,7 @@ def make(overrides, folder):
     images = build.images(config)
     torch.cuda.empty_cache()
     training = Training(config, images, "benchmark")
-    training._begin()
+    training.begin()
     return training
 
 
@@ -64,10 +64,11 @@ def per_epoch(training, peaks):
     """Returns the floor of an epoch in seconds: its updates and its evaluation."""
     pixels, labels = next(training.data.batches())
     graph, training.graph = training.graph, None
-    compiled, training.executor.compiled = training.executor.compiled, None
+    executor = training.update.executor
+    compiled, executor.compiled = executor.compiled, None
     update = sum(cost.count(lambda: training._update(pixels, labels)).floor(peaks))
-    training.graph, training.executor.compiled = graph, compiled
-    counted = cost.count(lambda: training.executor.evaluate(training.sets, epoch=1, epochs=2))
+    training.graph, executor.compiled = graph, compiled
+    counted = cost.count(lambda: executor.evaluate(training.sets, epoch=1, epochs=2))
     return update * len(training.data.images) / len(pixels) + sum(counted.floor(peaks))
 
 
@@ -83,7 +84,7 @@ def single(overrides, peaks, seconds):
         count = max(1, min(int(seconds / one), training.config.epochs - 4))
         epoch = cost.seconds(lambda: trained(training, count), training.device) / count
         memory = torch.cuda.max_memory_allocated() / 1e9 if training.device.type == "cuda" else float("nan")
-        ways = training.graph, training.executor.compiled
+        ways = training.graph, training.update.executor.compiled
         note = "; ".join([f"{count} epochs", *(way.state for way in ways if way is not None)])
         return epoch, floor, len(training.data.images) / epoch, memory, note
 

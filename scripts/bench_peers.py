@@ -75,7 +75,7 @@ def ours(config, images):
     def epoch():
         for pixels, labels in training.data.batches():
             training._update(pixels, labels)
-        return training.sums["loss"].item()
+        return training.progress.sums["loss"].item()
 
     return epoch
 

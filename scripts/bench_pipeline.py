@@ -48,7 +48,7 @@ def compare(overrides: list[str], rounds: int, updates: int) -> tuple[float, flo
     """Returns the medians of bare and full images/s, and of the rounds' ratios full/bare."""
     training = make(overrides)
     batch = training.config.batch
-    executor, device = training.executor, training.device
+    executor, device = training.update.executor, training.device
     batches = training.data.batches()
     images, labels = next(batches)
     fixed = executor.input(images)
@@ -100,15 +100,15 @@ def cost_of_norms(overrides: list[str], rounds: int, every: int) -> tuple[float,
     (images, labels) = next(training.data.batches())
 
     def measure() -> None:
-        for step in range(every):
-            norms.measure(step)
+        for _ in range(every):
+            norms.measure(training.update)
 
     training._update(images, labels)
     measurements, updates = [], []
     for _ in range(rounds):
         updates.append(1e3 * timed(lambda: training._update(images, labels), training.device))
         measurements.append(1e3 / every * timed(measure, training.device))
-        norms.read(with_names=False)
+        norms.read()
     return statistics.median(measurements), statistics.median(updates)
 
 

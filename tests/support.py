@@ -91,11 +91,11 @@ def figures(path):
     return [{key: value for key, value in line.items() if not key.startswith("wall_")} for line in lines]
 
 
-def training(tmp_path, *overrides, optimizer=None):
-    """Returns a training that has not begun, with an optimizer of the test's own."""
+def training(tmp_path, *overrides, optimizer=None, regions=None):
+    """Returns a training that has not begun, with an optimizer or a timer of the test's own."""
     config = tiny_config(tmp_path, *overrides)
-    made = Training(config, build.images(config), "test")
+    made = Training(config, build.images(config), "test", regions)
     if optimizer is not None:
-        made.optimizer = optimizer(made.model.parameters(), lr=0.1)
-        made.optimizer.param_groups[0]["initial_lr"] = 0.1
+        made.update.optimizer = optimizer(made.model.parameters(), lr=0.1)
+        made.update.optimizer.param_groups[0]["initial_lr"] = 0.1
     return made

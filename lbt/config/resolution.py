@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -13,6 +14,7 @@ from lbt.config.derived import register_resolvers
 from lbt.config.schema import Config, DataConfig, SweepConfig, WandbConfig
 from lbt.errors import UserError
 
+LAYER_NORMS = 10  # updates between two measurements of probes=[layer_norms]
 PLACES = ("results_dir", "data.root")  # in no record: they alone may come from the environment
 
 
@@ -58,9 +60,21 @@ def typed(raw: dict[str, Any]) -> Config:
     raw["data"] = _data_config(raw["data"])
     raw["wandb"] = WandbConfig(**bind(WandbConfig, raw["wandb"], "wandb"))
     raw["sweep"] = SweepConfig(**bind(SweepConfig, raw["sweep"], "sweep"))
-    config = Config(**bind(Config, raw, ""))
+    config = _with_probes(Config(**bind(Config, raw, "")))
     check(config, [table for key, table in raw["protocol"].items() if key.endswith("lr_table")])
     return config
+
+
+def _with_probes(config: Config) -> Config:
+    """Returns the configuration in which the layers' norms are asked for in one way alone, `layer_norms`.
+
+    A probe changes nothing of a run and is no part of its id. This one's interval is: it is in the ids of records made
+    before there were others. So `probes=[layer_norms]` is the run of `layer_norms=10`.
+    """
+    if "layer_norms" not in config.probes:
+        return config
+    others = [name for name in config.probes if name != "layer_norms"]
+    return replace(config, probes=others, layer_norms=config.layer_norms or LAYER_NORMS)
 
 
 def _data_config(raw: dict) -> DataConfig:

@@ -66,7 +66,8 @@ class Config:
     bias_lr_factor: float | None = field(default=None, metadata={ZERO_IS_A_VALUE: ("bias_lr_factor",)})
     grad_clip: float | None = None  # upper bound of the gradient's global 2-norm
     ema: float | None = None  # decay, a step, of the moving average of the weights that is evaluated; null: none
-    layer_norms: int | None = None  # updates between two measurements of each layer's norms; null: none
+    layer_norms: int | None = None  # updates between two measurements of the probe layer_norms; null: it is off
+    probes: list[str] = field(default_factory=list)  # what is measured besides, names of lbt.train.probes
     seed: int = 0
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where the processor computes in it
     device: Literal["auto", "cpu", "cuda"] = "auto"

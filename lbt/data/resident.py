@@ -1,6 +1,6 @@
 """Epochs over images that lie on the device: a seeded permutation, one gather a batch, batched augmentation."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ class ResidentData:
         augment: name of the augmentation.
         stratified: draw batches whose class counts are as equal as the set's allow.
         seed: of the generator that draws permutations and augmentation.
+        around: returns the function that is called in the augmentation's place, for whoever times it; None: itself.
 
     Raises:
         UserError: the batch is larger than the set, or there is no such augmentation for such images.
@@ -36,6 +37,7 @@ class ResidentData:
         augment: str,
         stratified: bool = False,
         seed: int,
+        around: Callable[[Callable[..., Tensor]], Callable[..., Tensor]] | None = None,
     ):
         self.images, self.labels, self.batch, self.last_batch = images, labels, batch, last_batch
         self.stratified = stratified
@@ -48,6 +50,8 @@ class ResidentData:
         self.steps(batch)
         self._order = torch.empty(0, dtype=torch.long)  # empty between two epochs
         self._next = 0  # the batch that comes next
+        if around is not None:
+            self._augment = around(self._augment)
 
     @property
     def views(self) -> int:

@@ -3,7 +3,7 @@
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
@@ -13,26 +13,26 @@ from rich.console import Console
 from rich.table import Table
 
 from lbt import build, runtime, sweep
-from lbt.config import Config, resolve
+from lbt.config import Config, WandbConfig, resolve
 from lbt.data import ImageSet
 from lbt.profile import cost
 from lbt.session.console import Reporter
 from lbt.session.interrupt import Interrupt
 from lbt.session.mirror import Mirror
 from lbt.train import Training
+from lbt.train.regions import REGIONS, Timed
 
-REGIONS = ("data", "augmentation", "forward", "backward", "optimizer", "evaluation", "recording", "rest of the loop")
 CPU_IMAGES = 2048  # on a CPU an epoch is this long where nothing else is said, or four batches
 
 
-class Clock:
+class Clock(Timed):
     """Time by region. Regions may lie inside each other: time belongs to the innermost, so that the shares add up.
 
     On a CUDA device it is the device's time between events in its stream, waiting for the host included.
     """
 
     def __init__(self, device: torch.device):
-        self._device = device
+        self._device, self._runs = device, False
         self._open = ["rest of the loop"]
         self._marks: list[tuple[str, Any]] = []
 
@@ -44,9 +44,12 @@ class Clock:
             now = time.perf_counter()
         self._marks.append((self._open[-1], now))
 
+    def region(self, name: str) -> AbstractContextManager[None]:
+        """Counts what happens inside as `name`, while the clock runs."""
+        return self._inside(name) if self._runs else nullcontext()
+
     @contextmanager
-    def region(self, name: str) -> Iterator[None]:
-        """Counts what happens inside as `name`."""
+    def _inside(self, name: str) -> Iterator[None]:
         self._open.append(name)
         self._mark()
         try:
@@ -59,9 +62,11 @@ class Clock:
     def running(self) -> Iterator[None]:
         """Starts and stops the clock."""
         self._marks.clear()
+        self._runs = True
         self._mark()
         yield
         self._mark()
+        self._runs = False
         cost.synchronise(self._device)
 
     def seconds(self) -> dict[str, float]:
@@ -70,16 +75,6 @@ class Clock:
         for (name, begun), (_, ended) in zip(self._marks, self._marks[1:], strict=False):
             found[name] += begun.elapsed_time(ended) / 1000 if self._device.type == "cuda" else ended - begun
         return found
-
-    def around(self, owner: Any, attribute: str, name: str) -> None:
-        """Replaces a method of an object by one that counts as a region."""
-        function = getattr(owner, attribute)
-
-        def timed(*arguments: Any, **keywords: Any) -> Any:
-            with self.region(name):
-                return function(*arguments, **keywords)
-
-        setattr(owner, attribute, timed)
 
 
 @dataclass(frozen=True)
@@ -142,23 +137,22 @@ def profile(config: Config, *, images: int | None = None, epochs: int = 1) -> Pr
     """
     schedule = {key: value for key, value in config.schedule.items() if key != "batch"}
     length = max(config.epochs, epochs + 1)
-    config = replace(runtime.settle(config), epochs=length, schedule=schedule, cuda_graph=False)
+    config = replace(runtime.settle(config), epochs=length, schedule=schedule, cuda_graph=False, wandb=WandbConfig())
     build.validate(config)
     data = _shortened(config, build.images(config), images)
+    clock = Clock(torch.device(config.device))
     with tempfile.TemporaryDirectory() as folder:
         config = replace(config, results_dir=folder)
-        training = Training(config, data, "profile")
-        _score_as_of(training, length)
-        training._begin()
+        training = Training(config, data, "profile", clock)
+        training.begin()
         pixels, labels = next(training.data.batches())
         spent = cost.count(lambda: training._update(pixels, labels))
+        training.update.readings()  # a probe has room for those of an epoch
         trained(training, 1)
-        clock = Clock(training.device)
         update, enqueue = _one_update(training, pixels, labels)
-        _instrument(training, clock)
         with clock.running():
             wall = cost.seconds(lambda: trained(training, epochs), training.device)
-        timed = training.epoch - 1  # fewer than asked for where the training diverges
+        timed = training.progress.epoch - 1  # fewer than asked for where the training diverges
     dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
     peaks = cost.ceilings(training.device, dtype)
     return Profile(config, clock.seconds(), wall, timed, len(data.train_labels), spent, update, enqueue, peaks)
@@ -174,16 +168,10 @@ def _shortened(config: Config, data: ImageSet, images: int | None) -> ImageSet:
     return replace(data, **train, test_images=data.test_images[:tested], test_labels=data.test_labels[:tested])
 
 
-def _score_as_of(training: Training, epochs: int) -> None:
-    """Has a training's scores be taken as in one of `epochs` epochs, however many it is let go on for."""
-    evaluate = training.executor.evaluate
-    training.executor.evaluate = lambda *arguments, **keywords: evaluate(*arguments, **keywords | {"epochs": epochs})
-
-
 def trained(training: Training, count: int) -> None:
-    """Lets a training that has begun go on for `count` epochs, as its own loop does."""
-    training.config = replace(training.config, epochs=training.epoch + count)
-    training._loop(Interrupt(), Reporter(), Mirror(training.config, training.name))
+    """Lets a training that has begun go on for `count` epochs of its own, as its own loop does."""
+    mirror = Mirror(replace(training.config, wandb=WandbConfig()), training.name)  # none
+    training.go_on(training.progress.epoch + count, Interrupt(), Reporter(), mirror)
 
 
 def _one_update(training: Training, pixels: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
@@ -193,8 +181,7 @@ def _one_update(training: Training, pixels: torch.Tensor, labels: torch.Tensor) 
     for _ in range(3):
         whole = cost.seconds(lambda: handed.append(_elapsed(training._update, pixels, labels)), training.device)
         times.append((whole, handed.pop()))
-        if training.norms is not None:
-            training.norms.read(with_names=False)  # there is room for those of an epoch
+        training.update.readings()
     return median(whole for whole, _ in times), median(handed for _, handed in times)
 
 
@@ -202,31 +189,6 @@ def _elapsed(function: Callable[..., Any], *arguments: Any) -> float:
     started = time.perf_counter()
     function(*arguments)
     return time.perf_counter() - started
-
-
-def _instrument(training: Training, clock: Clock) -> None:
-    """Puts the clock around the parts of a training; what is inside another one counts for itself alone."""
-    data, executor, batches = training.data, training.executor, training.data.batches
-
-    def timed_batches() -> Iterator[Any]:
-        iterator = batches()
-        while True:
-            with clock.region("data"):
-                batch = next(iterator, None)
-            if batch is None:
-                return
-            yield batch
-
-    data.batches = timed_batches
-    clock.around(data, "_augment", "augmentation")
-    clock.around(executor, "input", "augmentation")  # the normalisation
-    clock.around(executor, "forward", "forward")
-    clock.around(executor.task, "loss", "forward")
-    clock.around(executor, "backward", "backward")
-    clock.around(training.optimizer, "step", "optimizer")
-    clock.around(training, "_evaluate", "evaluation")
-    clock.around(training.record, "append", "recording")
-    clock.around(training, "_save", "recording")
 
 
 def show(overrides: Sequence[str], images: int | None, epochs: int, config_dir: str | None = None) -> int:

@@ -54,7 +54,8 @@ def _entry(path: Path, state: Sequence[int]) -> Entry:
     run, epochs, end = records.outline(path, read_regular(path))
     status, summary = (end["status"], end["summary"]) if end else ("unfinished", {})
     key_of_run = _digest(identity_as_understood(run["config"]))
-    return Entry(path, tuple(state), run["id"], key_of_run, status, epochs, summary)
+    probes = list(run["config"].get("probes") or [])
+    return Entry(path, tuple(state), run["id"], key_of_run, status, epochs, summary, probes)
 
 
 def first_of_each(configs: Sequence[Config]) -> list[int]:

@@ -18,7 +18,7 @@ import orjson
 from lbt.records.files import read_regular, replace_file
 from lbt.records.places import work_folder
 
-VERSION = 1  # raise it when an entry's fields or the meaning of a key changes
+VERSION = 2  # raise it when an entry's fields or the meaning of a key changes
 WORTHWHILE = 500  # records read anew, from which on the file is written
 
 
@@ -34,6 +34,7 @@ class Entry:
         status: as `lbt.records.RunRecord` has it.
         epochs: how many are recorded.
         summary: figures of the last epoch and the run's length; empty where it has no end.
+        probes: what was measured besides.
     """
 
     path: Path
@@ -43,6 +44,7 @@ class Entry:
     status: str
     epochs: int
     summary: dict[str, Any]
+    probes: list[str]
 
 
 def state_of(path: Path) -> tuple[int, ...]:
@@ -78,7 +80,10 @@ def save(results_dir: str | Path, entries: Mapping[str, Entry], read: int) -> No
     """Writes the cache, where so many records were read anew that the next look is faster for it."""
     if read < max(WORTHWHILE, len(entries) // 50):
         return
-    rows = [[name, one.state, one.id, one.key, one.status, one.epochs, one.summary] for name, one in entries.items()]
+    rows = [
+        [name, one.state, one.id, one.key, one.status, one.epochs, one.summary, one.probes]
+        for name, one in entries.items()
+    ]
     with suppress(OSError, TypeError):
         text = orjson.dumps({"version": VERSION, "entries": rows})
         path_of(results_dir).parent.mkdir(parents=True, exist_ok=True)

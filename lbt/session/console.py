@@ -115,6 +115,8 @@ class ConsoleReporter(Reporter):
             self._print(f"run {outcome.id} is being executed by another process")
             return
         self._print(f"{outcome.status} already: {scores(outcome.summary, outcome.config)}; record {outcome.path}")
+        if outcome.unmeasured:  # they change nothing of a run: it is not made again for them
+            self._print(f"made without probes=[{','.join(outcome.unmeasured)}]: another results_dir measures them")
 
     def close(self) -> None:
         """Ends the bar."""
@@ -152,14 +154,16 @@ def _sentence(outcome: Any) -> str:
     said = {
         "done": "done",
         "diverged": f"diverged in epoch {outcome.summary.get('epochs')}: the loss is not finite",
-        "oom": "out of memory: " + _advice(outcome.summary.get("largest_micro_batch", 0)),
+        "oom": "out of memory: " + _advice(outcome.summary.get("largest_micro_batch")),
         "failed": f"failed: {outcome.summary.get('error', '')}",
         "interrupted": f"interrupted after {outcome.summary.get('steps')} updates; the same command goes on",
     }[outcome.status]
     return f"{said}  {scores(outcome.summary, outcome.config)}\n  record {outcome.path}"
 
 
-def _advice(size: int) -> str:
+def _advice(size: int | None) -> str:
+    if size is None:  # it ran out before the first update
+        return "there is none for the model and its data"
     return f"try micro_batch={size}" if size else "not even one image fits"
 
 

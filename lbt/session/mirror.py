@@ -1,6 +1,6 @@
 """A copy of the record in Weights & Biases; the record stays the source."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lbt.config import Config
@@ -40,10 +40,9 @@ class Mirror:
             raise UserError(f"wandb.mode={config.wandb.mode}: {flat(error)}") from error
 
     def epoch(self, line: Mapping[str, Any]) -> None:
-        """Sends an epoch's figures; its lists of norms stay in the record."""
+        """Sends an epoch's numbers, those of a probe as `<probe>/<name>`; lists of them stay in the record."""
         if self._run is not None:
-            figures = {key: value for key, value in line.items() if key not in ("kind", "layer_norms")}
-            self._run.log(figures, step=line["epoch"])
+            self._run.log(dict(_numbers(line)), step=line["epoch"])
 
     def end(self, status: str, summary: Mapping[str, Any]) -> None:
         """Sends the end's line."""
@@ -54,6 +53,14 @@ class Mirror:
         """Ends the mirror's run; without it the runs of one process would merge into one."""
         if self._run is not None:
             self._run.finish()
+
+
+def _numbers(line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    for key, value in line.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{key}/{name}", number) for name, number in _numbers(value))
+        elif isinstance(value, int | float):
+            yield key, value
 
 
 def require() -> Any:

@@ -18,6 +18,7 @@ class Outcome:
         path: its record.
         summary: the last epoch's figures and the run's length.
         recorded_before: it had been finished before.
+        unmeasured: probes that were asked for, and that it was made without.
     """
 
     id: str
@@ -26,3 +27,4 @@ class Outcome:
     path: Path | None = None
     summary: dict[str, Any] = field(default_factory=dict)
     recorded_before: bool = False
+    unmeasured: list[str] = field(default_factory=list)

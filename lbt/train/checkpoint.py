@@ -1,80 +1,93 @@
-"""What an interrupted run needs to go on bit for bit, in one file beside the records."""
+"""What an interrupted run needs to go on bit for bit, in one file beside the records: a dictionary of parts' states."""
 
 import io
-import pickle
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from lbt.errors import UserError, flat
 from lbt.records import replace_file
+from lbt.train.executor import is_out_of_memory
 
-SCHEMA = 1
+SCHEMA = 2
 
 
-def save(path: Path, state: dict[str, Any]) -> None:
-    """Writes tensors, numbers, texts and containers of them; as a whole or not at all."""
+class Stateful(Protocol):
+    """A part of a training: what it gives is what it takes up."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Returns tensors, numbers, texts and containers of them."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> Any:
+        """Takes up what `state_dict` gave."""
+
+
+class Random:
+    """Torch's own generators, of the host and of a device."""
+
+    def __init__(self, device: torch.device):
+        self._cuda = device.type == "cuda"
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Returns the generators' states."""
+        return {"cpu": torch.get_rng_state(), **({"cuda": torch.cuda.get_rng_state()} if self._cuda else {})}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Sets the generators."""
+        torch.set_rng_state(state["cpu"].cpu())
+        if self._cuda:
+            torch.cuda.set_rng_state(state["cuda"].cpu())
+
+
+def save(path: Path, device: torch.device, lines: list[str], parts: Mapping[str, Stateful]) -> None:
+    """Writes the parts' states and the record's lines that belong to them; as a whole or not at all."""
+    state = {"schema": SCHEMA, "device": device.type, "lines": lines}
     buffer = io.BytesIO()
-    torch.save({"schema": SCHEMA, **state}, buffer)
+    torch.save({**state, **{name: part.state_dict() for name, part in parts.items()}}, buffer)
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, buffer.getbuffer())
 
 
-def load(path: Path, device: torch.device) -> dict[str, Any] | None:
-    """Returns the state `save` wrote, or None where there is none that can be read by this version."""
-    if not path.is_file():  # nor a pipe, at which a read would wait
-        return None
-    try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, LookupError, ValueError, OSError, pickle.UnpicklingError):
-        return None  # a damaged file: the run starts again
-    return state if isinstance(state, dict) and state.get("schema") == SCHEMA else None
+def restore(path: Path, device: torch.device, parts: Mapping[str, Stateful]) -> list[str] | None:
+    """Puts parts that have just been made where `save` found them.
 
-
-def state_of(training: Any) -> dict[str, Any]:
-    """Returns what decides the rest of a `lbt.train.Training`, as `save` takes it."""
-    state = {
-        "device": training.device.type,
-        **{part: owner.state_dict() for part, owner in _parts(training)},
-        "random": torch.get_rng_state(),
-        "step": training.step,
-        "epoch": training.epoch,
-        "seen": training.seen,
-        "sums": training.sums,
-        "wall_seconds": training.seconds(),
-        "lines": training.record.lines,
-    }
-    if training.device.type == "cuda":
-        state["random_cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def restore(training: Any, state: dict[str, Any]) -> None:
-    """Puts a training that has just been made where `state_of` found it; its record is the caller's to open.
+    Returns:
+        The record's lines. None: there is no checkpoint, a damaged one, or another kind of device wrote it, whose
+        generators are others; the run starts from the beginning.
 
     Raises:
-        UserError: the state is that of other parts: another version of the program wrote it.
+        UserError: it is that of other parts or another version of the program, or it is no file.
     """
+    state = _load(path, device)
+    if state is None or state.get("device", device.type) != device.type:
+        return None
     try:
-        _restore(training, state)
-    except (LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{training.checkpoint_path}: does not fit this version of lbt; without it the run starts again "
-            f"({flat(error)})"
-        ) from error
+        if state["schema"] != SCHEMA:
+            raise ValueError(f"it is of schema {state['schema']}, not {SCHEMA}")
+        lines = list(state["lines"])
+        if not lines or not all(isinstance(line, str) for line in lines):
+            raise ValueError("it holds no lines of a record")
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+    except Exception as error:  # a part given another one's state may raise anything
+        if is_out_of_memory(error):
+            raise
+        said = f"{path}: does not fit this version of lbt; without it the run starts again"
+        raise UserError(f"{said} ({type(error).__name__}: {flat(error)})") from error
+    return lines
 
 
-def _restore(training: Any, state: dict[str, Any]) -> None:
-    for part, owner in _parts(training):
-        owner.load_state_dict(state[part])
-    torch.set_rng_state(state["random"].cpu())
-    if "random_cuda" in state and training.device.type == "cuda":
-        torch.cuda.set_rng_state(state["random_cuda"].cpu())
-    training.step, training.epoch, training.seen = state["step"], state["epoch"], state["seen"]
-    training.sums, training.wall_seconds = state["sums"], state["wall_seconds"]
-
-
-def _parts(training: Any) -> list[tuple[str, Any]]:
-    parts = ("model", "optimizer", "data", "average", "norms")
-    return [(part, getattr(training, part)) for part in parts if getattr(training, part) is not None]
+def _load(path: Path, device: torch.device) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    if not path.is_file():  # reading a pipe would wait for ever
+        raise UserError(f"{path}: not a file; without it the run starts again")
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # a damaged file may raise anything
+        if is_out_of_memory(error):
+            raise
+        return None
+    return state if isinstance(state, dict) and "schema" in state else None

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lbt.data.augment import IMAGENET_MEAN, IMAGENET_STD, normalise
 from lbt.train.compiled import CompiledModel
+from lbt.train.regions import Regions
 
 EVALUATION_BATCH = 2000  # images per forward pass of an evaluation; the scores do not depend on it
 
@@ -52,6 +53,7 @@ class Executor:
         precision: "bf16" (autocast; weights and optimizer state stay fp32) or "fp32".
         micro_batch: images per forward and backward pass; None: the whole batch.
         compiled: the model as compiled code, for training passes of full size; None: not compiled.
+        regions: is told of the parts.
 
     Attributes:
         batch: images of a full batch; an epoch's last, smaller one is not worth compiling for.
@@ -65,9 +67,11 @@ class Executor:
         precision: str,
         micro_batch: int | None,
         compiled: CompiledModel | None = None,
+        regions: Regions | None = None,
     ):
         self.model, self.task, self.micro_batch, self.compiled = model, task, micro_batch, compiled
         self.batch: int | None = None
+        self._regions = regions or Regions()
         self._dtype = _DTYPES[precision]
         self._device = next(model.parameters()).device.type
 
@@ -79,17 +83,18 @@ class Executor:
         """Returns normalised images of uint8 [b, C, H, W], or a list of views of uint8 [b, views, C, H, W]."""
         if images.ndim == 5:
             return [self.input(view) for view in images.unbind(1)]
-        return normalise(images, IMAGENET_MEAN, IMAGENET_STD, self._dtype)
+        with self._regions.region("augmentation"):
+            return normalise(images, IMAGENET_MEAN, IMAGENET_STD, self._dtype)
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns the task's outputs for uint8 images."""
         full = self.compiled is not None and len(images) == (self.micro_batch or self.batch)
         use = self.compiled if full and self.model.training and torch.is_grad_enabled() else self.model
-        with self.autocast():
+        with self._regions.region("forward"), self.autocast():
             return self.task.forward(use, self.input(images))
 
     def _loss(self, outputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        with self.autocast():
+        with self._regions.region("forward"), self.autocast():
             return self.task.loss(outputs, labels)
 
     def backward(
@@ -111,8 +116,14 @@ class Executor:
             The task's figures, each a scalar: the mean over the batch times B.
         """
         size = self.micro_batch or len(images)
-        if self.task.spans_batch and size < len(images):
-            return self._backward_in_two_passes(images, labels, size, observe)
+        with self._regions.region("backward"):
+            if self.task.spans_batch and size < len(images):
+                return self._backward_in_two_passes(images, labels, size, observe)
+            return self._backward_part_by_part(images, labels, size, observe)
+
+    def _backward_part_by_part(
+        self, images: Tensor, labels: Tensor, size: int, observe: Callable[[float], None] | None
+    ) -> dict[str, Tensor]:
         sums: dict[str, Tensor] = {}
         for part, wanted in zip(images.split(size), labels.split(size), strict=True):
             figures = self._loss(self.forward(part), wanted)
@@ -212,4 +223,7 @@ def frozen_statistics(model: nn.Module) -> Iterator[None]:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Says whether `error` is torch's running out of memory, on a GPU or on the host."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    said = str(error)
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in said or "CUDA error: out of memory" in said)

@@ -17,25 +17,25 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lbt.data.resident import ResidentData
 from lbt.train import reuse
+from lbt.train.update import Update
 
 WARM_UP = 3  # updates before the capture
 
 
-def obstacle(training: Any) -> str | None:
-    """Returns why a training's updates cannot be replayed, as far as that can be told beforehand."""
-    optimizer = training.optimizer
-    if training.device.type != "cuda":
+def obstacle(update: Update) -> str | None:
+    """Returns why an update cannot be replayed, as far as that can be told beforehand."""
+    optimizer = update.optimizer
+    if update.device.type != "cuda":
         return "not on a CUDA device"
     if getattr(optimizer, "needs_closure", False):
         return "the optimizer has the gradients computed anew"
     if hasattr(optimizer, "observe_micro_batch"):
         return "the optimizer looks at every micro-batch"
-    if training.average is not None:
+    if update.average is not None:
         return "averaged weights are counted on the host"
-    if training.norms is not None:
-        return "the layers' norms are measured between gradient and step"
-    return None
+    return next((probe.obstacle for probe in update.probes.values() if probe.obstacle), None)
 
 
 def host_state(optimizer: Optimizer) -> list[Any]:
@@ -116,10 +116,12 @@ class Graphed:
 
 
 class GraphedUpdate:
-    """Makes a training's updates, of full batches by CUDA graphs.
+    """Makes updates, of full batches by CUDA graphs.
 
     Args:
-        training: with its optimizer, data and device; its `apply` and its data's `take` are what is captured.
+        update: its `apply` is what is captured.
+        data: the training set; its `take` is captured, too.
+        kind: from `reuse.kind`.
 
     Attributes:
         state: "captured", "reused" (captured by an earlier run), "not yet" or why there is no graph.
@@ -128,55 +130,51 @@ class GraphedUpdate:
 
     last: ClassVar["GraphedUpdate | None"] = None
 
-    def __init__(self, training: Any):
-        self._training = training
-        self.state = obstacle(training) or "not yet"
-        self._kind = reuse.kind(training)
+    def __init__(self, update: Update, data: ResidentData, kind: str):
+        self._plain, self._data, self._kind = update, data, kind
+        self.state = obstacle(update) or "not yet"
         if GraphedUpdate.last is not None and GraphedUpdate.last._kind != self._kind:
             GraphedUpdate.last = None  # frees its memory
-        self._update = Graphed(training.apply)
+        self._update = Graphed(update.apply)
         self._rates: list[Tensor] = []
         self._left: tuple | None = None  # what the captured update leaves on the host for others to read
         if self.state == "not yet":
-            self._take = Graphed(training.data.take, training.data.generator)
-            training.data.take = self._batch
+            self._take = Graphed(data.take, data.generator)
+            data.take = self._batch
 
     def __call__(self, images: Tensor, labels: Tensor) -> None:
         """Makes one update with images uint8 [B, C, H, W] and labels int64 [B]."""
-        training = self._training
         if self.state not in ("captured", "reused", "not yet"):
-            training.set_rates()
-            training.apply(images, labels)
+            self._plain(images, labels)
             return
         self._set_rates()
-        if len(images) != training.data.batch:
-            training.apply(images, labels)
+        if len(images) != self._data.batch:
+            self._plain.apply(images, labels)
         elif self._update.fits(images, labels) and self._captured():
             self._update.replay(images, labels)
             self._restore()
         else:
-            before = host_state(training.optimizer)
+            before = host_state(self._plain.optimizer)
             self._update.plain(images, labels)
-            if self._update.calls > 1 and host_state(training.optimizer) != before:
+            if self._update.calls > 1 and host_state(self._plain.optimizer) != before:
                 self.state = "the optimizer counts on the host"
 
     def _batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Gathers and augments a batch; a full one by its graph once the update has one."""
-        if self._update.graph is None or len(indices) != self._training.data.batch:
+        if self._update.graph is None or len(indices) != self._data.batch:
             return self._take.function(indices)
         if not self._take.fits(indices):
             return self._take.plain(indices)
         if self._take.graph is None and not self._try(self._take):
-            self._training.data.take = self._take.function
+            self._data.take = self._take.function
             return self._take.function(indices)
         return self._take.replay(indices)
 
     def _set_rates(self) -> None:
         """Puts the learning rates into tensors of their own, which a replay reads; nothing waits for the device."""
-        training = self._training
-        groups = training.optimizer.param_groups
-        self._rates = self._rates or [torch.zeros((), device=training.device) for _ in groups]
-        training.set_rates()
+        groups = self._plain.optimizer.param_groups
+        self._rates = self._rates or [torch.zeros((), device=self._plain.device) for _ in groups]
+        self._plain.set_rates()
         for group, rate in zip(groups, self._rates, strict=True):
             group["lr"] = rate.fill_(group["lr"])
 
@@ -195,7 +193,7 @@ class GraphedUpdate:
         last = GraphedUpdate.last
         if last is None or last is self or not last._update.alike(self._update):
             return False
-        if not reuse.take_over(self._training, last._training):
+        if not reuse.take_over(self._plain, self._data, last._plain, last._data):
             return False
         self._update, self._rates, self._left = last._update.given_to(self._update), last._rates, last._left
         if last._take.graph is not None:
@@ -215,7 +213,7 @@ class GraphedUpdate:
 
     def _host_view(self) -> tuple:
         """What an update leaves for others to read: gradients, effective rates, trust ratios; tensors of the graph."""
-        optimizer = self._training.optimizer
+        optimizer = self._plain.optimizer
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         groups = [
             (group, {key: value for key, value in group.items() if isinstance(value, Tensor)})
@@ -232,4 +230,4 @@ class GraphedUpdate:
                 parameter.grad = gradient
             for group, values in groups:
                 group.update(values)
-            vars(self._training.optimizer).update(own)
+            vars(self._plain.optimizer).update(own)

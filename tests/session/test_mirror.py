@@ -50,9 +50,19 @@ def mirrored(path):
 def test_wandb_mirrors_each_run_by_itself(tmp_path):
     pytest.importorskip("wandb")
     start = script("""
+from lbt.train.probes import PROBES
 from support import run_tiny
+
+class LastStep:
+    obstacle = None
+    def __init__(self, *_): self.steps = []
+    def due(self, step): return True
+    def measure(self, update): self.steps.append(update.progress.step)
+    def read(self): return {"last": self.steps[-1], "all": list(self.steps)}
+
+PROBES["steps"] = LastStep
 for seed in (0, 1):
-    run_tiny(sys.argv[1], "wandb.mode=offline", f"seed={seed}")
+    run_tiny(sys.argv[1], "wandb.mode=offline", f"seed={seed}", "probes=[steps]", "layer_norms=1")
 """)
     subprocess.run([*start, str(tmp_path)], check=True, capture_output=True)
     copies = {}
@@ -63,7 +73,10 @@ for seed in (0, 1):
     for name, record in made.items():
         epochs, summary = copies[name]
         for line, copy in zip(record.epochs, epochs, strict=True):
-            assert {**copy, **line, "kind": None} == {**copy, "kind": None}
+            steps = line.pop("steps")
+            assert line.pop("layer_norms")["steps"] == steps["all"][-3:]  # lists stay in the record
+            assert {**copy, **line, "kind": None, "steps/last": steps["last"]} == {**copy, "kind": None}
+            assert all(isinstance(value, int | float) for value in copy.values())
         assert summary["status"] == "done" and summary["steps"] == record.end["summary"]["steps"]
         assert record.run["config"]["wandb"]["mode"] == "offline"
 

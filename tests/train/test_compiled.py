@@ -74,7 +74,7 @@ def test_a_model_that_cannot_be_compiled_is_called_as_it_is_and_the_record_says_
 def test_flops_are_those_of_the_layers(tmp_path):
     made = training(tmp_path)
     convolution = 2 * (3 * 9) * 8 * 8 * 8  # FLOPs of 8 filters at 64 pixels
-    assert forward_flops(made.model, made.executor.task, torch.Size((3, 8, 8))) == convolution + 2 * 8 * 10
+    assert forward_flops(made.model, made.update.executor.task, torch.Size((3, 8, 8))) == convolution + 2 * 8 * 10
     assert forward_flops(*views(tmp_path), torch.Size((3, 8, 8))) == 2 * (convolution + 2 * 8 * 4)
 
 
@@ -86,8 +86,8 @@ def views(tmp_path):
 
 def test_auto_compiles_long_trainings_on_a_gpu_alone(tmp_path, monkeypatch):
     made = training(tmp_path)
-    assert not pays(made.model, made.executor.task, made.data, 10**9)  # a CPU
-    flops = 3 * forward_flops(made.model, made.executor.task, torch.Size((3, 8, 8))) * 44
+    assert not pays(made.model, made.update.executor.task, made.data, 10**9)  # a CPU
+    flops = 3 * forward_flops(made.model, made.update.executor.task, torch.Size((3, 8, 8))) * 44
     epochs = int(compiled.PAYS_FROM * compiled.RATE / flops)
 
     class OnAGpu(nn.Module):
@@ -95,8 +95,8 @@ def test_auto_compiles_long_trainings_on_a_gpu_alone(tmp_path, monkeypatch):
             yield type("", (), {"device": torch.device("cuda")})
 
     monkeypatch.setattr(compiled, "forward_flops", lambda *_: flops // (3 * 44))
-    assert not pays(OnAGpu(), made.executor.task, made.data, epochs - 1)
-    assert pays(OnAGpu(), made.executor.task, made.data, epochs + 1)
+    assert not pays(OnAGpu(), made.update.executor.task, made.data, epochs - 1)
+    assert pays(OnAGpu(), made.update.executor.task, made.data, epochs + 1)
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs the C++ compiler that torch generates code for")

@@ -9,6 +9,7 @@ from tape import Taped
 from lbt import build, records
 from lbt.train import Training, graph
 from lbt.train.graph import Graphed, GraphedUpdate, host_state
+from lbt.train.probes import PROBES
 
 # What a graph changes is the rounding of the learning rate to float32; batch norm and ReLU carry that on.
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
@@ -36,7 +37,9 @@ def test_host_state_tells_who_counts_on_the_host(tmp_path, optimizer):
     for _ in range(2):
         for images, labels in made.data.batches():
             made._update(images, labels)
-            seen.append([pair for pair in host_state(made.optimizer) if pair[0] != "step" or optimizer == "shampoo"])
+            seen.append(
+                [pair for pair in host_state(made.update.optimizer) if pair[0] != "step" or optimizer == "shampoo"]
+            )
     # On a CPU the tensors of our own counters are on the host, too: they were left out above.
     rest = [[(key, value) for key, value in state if key != "lr_factor"] for state in seen]
     assert all(state == rest[1] for state in rest[2:]) is (optimizer != "shampoo")
@@ -63,7 +66,7 @@ class Recorded(Graphed):
 
 @pytest.mark.parametrize("optimizer", ["lars", "nesterov"])
 def test_full_batches_are_replayed_after_the_warm_up_and_others_are_not(tmp_path, monkeypatch, optimizer):
-    monkeypatch.setattr(graph, "obstacle", lambda training: None)
+    monkeypatch.setattr(graph, "obstacle", lambda update: None)
     monkeypatch.setattr(graph, "Graphed", Recorded)
     monkeypatch.setattr(Recorded, "log", log := [])
     losses = []
@@ -73,7 +76,7 @@ def test_full_batches_are_replayed_after_the_warm_up_and_others_are_not(tmp_path
             made.data.batch = made.batch_of[epoch]
             for images, labels in made.data.batches():
                 made._update(images, labels)
-        losses.append(made.sums["loss"].item())
+        losses.append(made.progress.sums["loss"].item())
     assert losses[1] == pytest.approx(losses[0], rel=1e-6)
     assert made.graph.state == "captured"
     update = [("plain", 16)] * 3 + [("capture", 16), ("replay", 16)]  # the updates 1, 2, 4 and 5
@@ -108,16 +111,16 @@ def taped(tmp_path, *overrides):
     """Returns a training of 5 updates an epoch (one is smaller), its losses by epoch, its last gradient's norms."""
     torch.manual_seed(0)
     made = training(tmp_path, "data.size=76", *overrides, optimizer=OnTheDevice)
-    for group in made.optimizer.param_groups:
+    for group in made.update.optimizer.param_groups:
         group["initial_lr"] = made.config.peak_lr / 40
     losses = []
     for epoch in range(4):
-        zero(made.sums)
+        zero(made.progress.sums)
         made.data.batch = made.batch_of[epoch]
         for images, labels in made.data.batches():
             made._update(images, labels)
-        losses.append(made.sums["loss"].item())
-    return made, losses, torch.cat(made.optimizer.seen)
+        losses.append(made.progress.sums["loss"].item())
+    return made, losses, torch.cat(made.update.optimizer.seen)
 
 
 ANOTHER = ["seed=1", "lr=3", "schedule=warmup_polynomial", "epochs=9"]
@@ -127,7 +130,7 @@ ANOTHER = ["seed=1", "lr=3", "schedule=warmup_polynomial", "epochs=9"]
 def captures(monkeypatch):
     """Lets the graphs be tapes and counts them."""
     made, capture = [], Taped.capture
-    monkeypatch.setattr(graph, "obstacle", lambda training: None)
+    monkeypatch.setattr(graph, "obstacle", lambda update: None)
     monkeypatch.setattr(graph, "Graphed", Taped)
     monkeypatch.setattr(Taped, "capture", lambda self: (made.append(self), capture(self)))
     return made
@@ -149,7 +152,7 @@ def test_the_next_run_of_a_kind_uses_the_graphs_again(tmp_path, captures):
     assert made.graph.state == "reused" and len(captures) == 2  # of the first run: of its images and its updates
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=0)
     torch.testing.assert_close(made.model.state_dict(), plain.model.state_dict(), **TOLERANCE)
-    scores = [one.executor.evaluate(one.sets, epoch=4, epochs=9) for one in (made, plain)]
+    scores = [one.update.executor.evaluate(one.sets, epoch=4, epochs=9) for one in (made, plain)]
     assert scores[0] == pytest.approx(scores[1], rel=1e-4)
 
 
@@ -159,7 +162,8 @@ def test_what_a_checkpoint_takes_of_a_run_with_reused_graphs_is_the_plain_ones(t
     made, _, _ = taped(tmp_path, *ANOTHER, "cuda_graph=true")
     assert made.graph.state == "reused"
     for part in ("model", "optimizer", "data"):
-        found, wanted = (getattr(one, part).state_dict() for one in (made, plain))
+        owners = [one.data if part == "data" else getattr(one.update, part) for one in (made, plain)]
+        found, wanted = (owner.state_dict() for owner in owners)
         for state in (found, wanted):
             state.pop("param_groups", None)  # a rate is a tensor where graphs are asked for
         torch.testing.assert_close(found, wanted, **TOLERANCE)
@@ -173,6 +177,52 @@ def test_a_run_of_another_kind_makes_graphs_of_its_own(tmp_path, captures, word)
     made, found, _ = taped(tmp_path, word, "cuda_graph=true")
     assert made.graph.state == "captured"
     torch.testing.assert_close(found, taped(tmp_path, word)[1], rtol=1e-5, atol=0)
+
+
+class GradientSum:
+    """Adds up the gradient's norms on the device, at every update: a graph may hold it."""
+
+    obstacle = None
+
+    def __init__(self, config, model, most):
+        self.total = torch.zeros((), dtype=torch.float64)
+
+    def due(self, step):
+        return True
+
+    def measure(self, update):
+        for parameter in update.model.parameters():
+            self.total.add_(parameter.grad.norm())
+
+    def read(self):
+        total = self.total.item()
+        self.total.zero_()
+        return {"total": total}
+
+    def state_dict(self):
+        return {"total": self.total}
+
+    def load_state_dict(self, state):
+        self.total.copy_(state["total"])
+
+
+def test_a_probe_that_a_graph_may_hold_is_replayed_and_no_later_run_takes_its_graph(tmp_path, captures, monkeypatch):
+    monkeypatch.setitem(PROBES, "gradient_sum", GradientSum)
+    probed = "probes=[gradient_sum]"
+    wanted = taped(tmp_path, probed)[0].update.readings()["gradient_sum"]["total"]
+    for _ in range(2):
+        made, _, _ = taped(tmp_path, probed, "cuda_graph=true")
+        assert made.graph.state == "captured"
+        assert made.update.readings()["gradient_sum"]["total"] == pytest.approx(wanted, rel=1e-4)
+    assert taped(tmp_path, "cuda_graph=true")[0].graph.state == "captured"  # the probe's run is of the same kind
+
+
+def test_a_probe_is_an_obstacle_where_it_says_so(tmp_path, monkeypatch):
+    monkeypatch.setitem(PROBES, "gradient_sum", GradientSum)
+    monkeypatch.setattr("lbt.train.update.Update.device", torch.device("cuda"))
+    assert graph.obstacle(training(tmp_path, "probes=[gradient_sum]").update) is None
+    wanted = "the layers' norms are measured between gradient and step"
+    assert graph.obstacle(training(tmp_path, "probes=[gradient_sum]", "layer_norms=2").update) == wanted
 
 
 def cuda_training(tmp_path, *overrides):
@@ -191,10 +241,10 @@ def trained(tmp_path, *overrides, epochs=4):
     """Returns a training after some epochs, and the losses of each."""
     made, losses = cuda_training(tmp_path, *overrides), []
     for _ in range(epochs):
-        zero(made.sums)
+        zero(made.progress.sums)
         for images, labels in made.data.batches():
             made._update(images, labels)
-        losses.append(made.sums["loss"].item())
+        losses.append(made.progress.sums["loss"].item())
     return made, losses
 
 
@@ -211,10 +261,10 @@ class TestOnAGpu:
         overrides = [f"optimizer={optimizer}", "lr=0.01", "lr_scaling=none"]
         plain, wanted = trained(tmp_path, *overrides)
         graphed, found = trained(tmp_path, *overrides, "cuda_graph=true")
-        assert graphed.graph.state == "captured" and graphed.step == plain.step == 20
+        assert graphed.graph.state == "captured" and graphed.progress.step == plain.progress.step == 20
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=0)
         torch.testing.assert_close(graphed.model.state_dict(), plain.model.state_dict(), **TOLERANCE)
-        for one, other in zip(graphed.optimizer.param_groups, plain.optimizer.param_groups, strict=True):
+        for one, other in zip(graphed.update.optimizer.param_groups, plain.update.optimizer.param_groups, strict=True):
             assert float(one["lr"]) == pytest.approx(float(other["lr"]))
 
     @pytest.mark.parametrize("optimizer", REPLAYED)
@@ -249,15 +299,15 @@ class TestOnAGpu:
 
         def reads_back(images, labels):
             apply(images, labels)
-            made.sums["loss"].item()
+            made.progress.sums["loss"].item()
 
-        made.graph._update.function = made.apply = reads_back
+        made.graph._update.function = made.update.apply = reads_back
         losses = []
         for _ in range(4):
-            zero(made.sums)
+            zero(made.progress.sums)
             for images, labels in made.data.batches():
                 made._update(images, labels)
-            losses.append(made.sums["loss"].item())
+            losses.append(made.progress.sums["loss"].item())
         assert made.graph.state.startswith("capture failed")
         torch.testing.assert_close(losses, wanted, rtol=1e-4, atol=0)
 
@@ -276,11 +326,13 @@ class TestOnAGpu:
         ratios = {}
         for images, labels in made.data.batches():
             made._update(images, labels)
-            key = next(iter(made.optimizer.trust_ratios()))
-            ratios[made.step] = made.optimizer.trust_ratios()[key].item()
+            key = next(iter(made.update.optimizer.trust_ratios()))
+            ratios[made.progress.step] = made.update.optimizer.trust_ratios()[key].item()
             norm = key.grad.norm()
-            wanted = made.optimizer.param_groups[0]["eta"] * key.norm() / norm
-            assert ratios[made.step] == pytest.approx(wanted.item(), rel=0.3)  # weights are those after the update
+            wanted = made.update.optimizer.param_groups[0]["eta"] * key.norm() / norm
+            assert ratios[made.progress.step] == pytest.approx(
+                wanted.item(), rel=0.3
+            )  # weights are those after the update
         assert len(set(ratios.values())) == len(ratios)
 
     def test_growing_batches_are_captured_anew(self, tmp_path):

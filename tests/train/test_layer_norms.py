@@ -2,7 +2,7 @@ import json
 
 import pytest
 import torch
-from support import StopAfter, configure, run_tiny, tiny_config
+from support import StopAfter, configure, run_tiny, tiny_config, training
 
 from lbt import build, records
 from lbt.errors import UserError
@@ -31,17 +31,17 @@ def test_the_recorded_norms_are_those_of_numpy_in_float64(tmp_path, every):
     torch.manual_seed(12345)
     made = Training(tiny_config(tmp_path, *options), build.images(tiny_config(tmp_path)), "by-hand")
     wanted = {}
-    step = made.optimizer.step
+    step = made.update.optimizer.step
 
     def spy():
         layers = [weight for weight in made.model.parameters() if weight.ndim > 1]
-        wanted[made.step] = [
+        wanted[made.progress.step] = [
             [float((tensor.detach().numpy().astype("float64") ** 2).sum() ** 0.5) for tensor in tensors]
             for tensors in (layers, [weight.grad for weight in layers])
         ]
         step()
 
-    made.optimizer.step = spy
+    made.update.optimizer.step = spy
     for _ in range(4):
         for images, labels in made.data.batches():
             made._update(images, labels)
@@ -84,18 +84,27 @@ def test_off_is_no_part_of_the_identity_and_on_is():
     assert identity(configure("layer_norms=10")) == {**identity(configure()), "layer_norms": 10.0}
 
 
+def test_chosen_by_name_it_is_the_run_of_its_default_interval(tmp_path):
+    by_interval, by_name = run_tiny(tmp_path / "1", "layer_norms=10"), run_tiny(tmp_path / "2", "probes=[layer_norms]")
+    assert by_name.id == by_interval.id and figures(by_name.path) == figures(by_interval.path)
+    configs = [records.read(one.path).run["config"] for one in (by_name, by_interval)]
+    assert configs[0] == configs[1] and "probes" not in configs[0]
+    both = configure("probes=[layer_norms]", "layer_norms=2")
+    assert identity(both) == identity(configure("layer_norms=2"))
+
+
 @pytest.mark.parametrize("value", ["0", "-1", "often", "2.5"])
 def test_a_mistake_is_one_line(value):
     with pytest.raises(UserError, match="layer_norms="):
         configure(f"layer_norms={value}")
 
 
-def test_a_layer_without_gradient_and_a_diverged_one_are_recorded():
+def test_a_layer_without_gradient_and_a_diverged_one_are_recorded(tmp_path):
     model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 2))
     norms = LayerNorms(model, every=1, most=1)
     model[1].weight.grad = torch.full((2, 2), float("nan"))
-    norms.measure(0)
-    found = norms.read(with_names=True)
+    norms.measure(training(tmp_path).update)
+    found = norms.read()
     assert found["names"] == ["0.weight", "1.weight"]
     assert json.loads(records.to_line(found))["lgn"] == [[0.0, None]]
-    assert norms.read(with_names=False) == {"steps": [], "lwn": [], "lgn": []}
+    assert norms.read() == {"steps": [], "lwn": [], "lgn": []}

@@ -119,7 +119,18 @@ def test_a_checkpoint_that_is_none_starts_the_run_again(tmp_path, content):
     assert figures(run_tiny(tmp_path / "part").path) == figures(whole.path)
 
 
-@pytest.mark.parametrize("edit", [lambda state: state.pop("optimizer"), lambda state: state["model"].popitem()])
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda state: state["update"].pop("optimizer"),
+        lambda state: state["update"]["model"].popitem(),
+        *(lambda state, part=part: state.pop(part) for part in ("update", "progress", "data", "random", "lines")),
+        *(lambda state, part=part: state.update({part: None}) for part in ("update", "progress", "data", "lines")),
+        lambda state: state.update(lines=[]),
+        lambda state: state["progress"].update(sums=3),
+        lambda state: state.update(schema=1),  # an older version's
+    ],
+)
 def test_a_checkpoint_of_another_version_is_a_mistake_and_kept(tmp_path, edit):
     stopped = run_tiny(tmp_path, interrupt=StopAfter(5))
     path = places.checkpoint_of(tmp_path, stopped.id)
@@ -421,9 +432,11 @@ def test_an_optimizer_sees_its_micro_batches_and_is_told_of_evaluation(tmp_path)
     made = training(tmp_path, "micro_batch=5", optimizer=SeesMicroBatches)
     for images, labels in made.data.batches():
         made._update(images, labels)
-    assert made.optimizer.shares == pytest.approx([5 / 16, 5 / 16, 5 / 16, 1 / 16] * 2 + [5 / 12, 5 / 12, 2 / 12])
+    assert made.update.optimizer.shares == pytest.approx(
+        [5 / 16, 5 / 16, 5 / 16, 1 / 16] * 2 + [5 / 12, 5 / 12, 2 / 12]
+    )
     made._evaluate(0.0, 44)
-    assert made.optimizer.modes == ["eval", "train"]
+    assert made.update.optimizer.modes == ["eval", "train"]
 
 
 class Stretches(torch.optim.SGD):
@@ -436,14 +449,18 @@ class Stretches(torch.optim.SGD):
         self.param_groups[0]["params"][0].data.div_(10)
 
 
+def scores(made):
+    return made.update.scores(made.sets, made.data, epoch=1, epochs=4)
+
+
 def test_weights_that_were_not_trained_on_are_scored_with_batch_norm_statistics_of_their_own(tmp_path):
     plain, made = training(tmp_path), training(tmp_path, optimizer=Stretches)
     before = made.model[1].running_var.clone()
-    with plain.executor.statistics_of(plain.data.examples(44)):
-        wanted = plain.executor.evaluate(plain.sets, epoch=1, epochs=4)
+    with plain.update.executor.statistics_of(plain.data.examples(44)):
+        wanted = plain.update.executor.evaluate(plain.sets, epoch=1, epochs=4)
     # Batch norm undoes the factor where its statistics are those of the stretched weights.
-    assert made._scores(1) == pytest.approx(wanted, rel=1e-3)
-    assert plain._scores(1) != pytest.approx(wanted, rel=1e-3)
+    assert scores(made) == pytest.approx(wanted, rel=1e-3)
+    assert scores(plain) != pytest.approx(wanted, rel=1e-3)
     torch.testing.assert_close(made.model[1].running_var, before, rtol=0, atol=0)
     assert made.model[1].momentum == 0.1
 
@@ -460,11 +477,11 @@ def test_batch_norm_statistics_do_not_stumble_over_a_lone_last_image(monkeypatch
 
 def test_gradients_computed_anew_leave_batch_norms_statistics_alone(tmp_path):
     made = training(tmp_path, optimizer=Twice)
-    made.optimizer.norm = made.model[1]
+    made.update.optimizer.norm = made.model[1]
     for images, labels in made.data.batches():
         made._update(images, labels)
-    assert len(made.optimizer.losses) == made.model[1].num_batches_tracked == 3
-    assert made.sums["loss"].item() / made.seen == pytest.approx(2.3, rel=0.2)  # counted once
+    assert len(made.update.optimizer.losses) == made.model[1].num_batches_tracked == 3
+    assert made.progress.sums["loss"].item() / made.progress.seen == pytest.approx(2.3, rel=0.2)  # counted once
 
 
 def test_gradient_clipping_bounds_the_global_norm(tmp_path):
@@ -484,7 +501,7 @@ def test_the_moving_average_is_what_is_evaluated_and_survives_a_resume(tmp_path)
     wanted = weights[0]  # the first update is taken over
     for newer in weights[1:]:
         wanted = 0.5 * wanted + 0.5 * newer
-    torch.testing.assert_close(made.average.module[5].weight, wanted)
+    torch.testing.assert_close(made.update.average.module[5].weight, wanted)
     whole = run_tiny(tmp_path / "whole", "ema=0.9")
     run_tiny(tmp_path / "part", "ema=0.9", interrupt=StopAfter(5))
     assert figures(run_tiny(tmp_path / "part", "ema=0.9").path) == figures(whole.path)

@@ -1,11 +1,17 @@
 """Norms of each layer's weights and gradient over training (the TVLARS paper's LWN and LGN), without a host wait."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
 
+from lbt.config import Config
 from lbt.optim.layerwise import norms
+
+if TYPE_CHECKING:
+    from lbt.train.update import Update
 
 DIGITS = 5  # significant digits recorded
 
@@ -23,6 +29,8 @@ class LayerNorms:
         most: the most updates between two calls of `read`, for which memory is laid out.
     """
 
+    obstacle: ClassVar[str | None] = "the layers' norms are measured between gradient and step"
+
     def __init__(self, model: nn.Module, *, every: int, most: int):
         layers = [(name, weight) for name, weight in model.named_parameters() if weight.ndim > 1]
         self.names = [name for name, _ in layers]
@@ -31,36 +39,47 @@ class LayerNorms:
         device = self.weights[0].device
         self._values = torch.zeros(most // every + 1, 2, len(layers), device=device)  # [measurement, (w, g), layer]
         self._steps: list[int] = []  # updates made before each measurement
+        self._named = False  # whether the record has the layers' names
+
+    @classmethod
+    def of(cls, config: Config, model: nn.Module, most: int) -> LayerNorms:
+        """Returns the probe of a configuration, whose `layer_norms` is the interval."""
+        return cls(model, every=config.layer_norms, most=most)
+
+    def due(self, step: int) -> bool:
+        """Says whether the norms are taken before update `step` (0-based)."""
+        return step % self.every == 0
 
     @torch.no_grad()
-    def measure(self, step: int) -> None:
-        """Takes the norms before update `step` (0-based), if they are due."""
-        if step % self.every:
-            return
+    def measure(self, update: Update) -> None:
+        """Takes the norms before an update."""
         gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in self.weights]
         row = self._values[len(self._steps)]
         row[0].copy_(norms(self.weights))
         row[1].copy_(norms(gradients))
-        self._steps.append(step)
+        self._steps.append(update.progress.step)
 
-    def read(self, *, with_names: bool) -> dict[str, Any]:
+    def read(self) -> dict[str, Any]:
         """Returns and forgets what was measured since the last call; waits for the device.
 
         Returns:
-            `steps` [M], the updates made before each measurement; `lwn` and `lgn` [M][layer]; and `names` [layer].
+            `steps` [M], the updates made before each measurement; `lwn` and `lgn` [M][layer]; the first
+            time in a run also `names` [layer].
         """
         weights, gradients = self._values[: len(self._steps)].unbind(1)
         found = {"steps": self._steps, "lwn": _rounded(weights), "lgn": _rounded(gradients)}
         self._steps = []
-        return {"names": self.names, **found} if with_names else found
+        named, self._named = self._named, True
+        return found if named else {"names": self.names, **found}
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what was measured since the last `read`."""
-        return {"steps": list(self._steps), "values": self._values[: len(self._steps)].clone()}
+        values = self._values[: len(self._steps)].clone()
+        return {"steps": list(self._steps), "values": values, "named": self._named}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes up what `state_dict` gave."""
-        self._steps = list(state["steps"])
+        self._steps, self._named = list(state["steps"]), bool(state["named"])
         self._values[: len(self._steps)] = state["values"]
 
 

@@ -1,0 +1,62 @@
+"""Convolutions that a CPU computes wrongly in bfloat16 compute in float32 instead.
+
+The weight gradient of a strided convolution on a map smaller than its stride is uninitialised memory in bfloat16 on
+CPUs (torch 2.14 with oneDNN, whatever the kernel's size, memory layout or number of groups); every other shape agrees
+with float32 (`tests/train/test_precision.py` tries them). A ResNet with ImageNet's stem has such layers for images of
+up to 16 pixels. Their maps hold a pixel or two, so that float32 costs nothing that could be measured.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def compute_in_float32(model: nn.Module, task: Any, shape: torch.Size, precision: str) -> list[str]:
+    """Has the layers compute in float32 for which bfloat16 is wrong on a CPU, and returns their names.
+
+    Args:
+        model: on its device; layers are changed in place, their weights stay as they are.
+        task: see `lbt.tasks`.
+        shape: of an image, [C, H, W].
+        precision: the run's; nothing needs to be changed in "fp32".
+    """
+    if precision != "bf16" or next(model.parameters()).device.type != "cpu":
+        return []
+    inputs = input_sizes(model, task, shape)
+    found = [name for name, size in inputs.items() if is_miscomputed(model.get_submodule(name), size)]
+    for name in found:
+        model.get_submodule(name).__class__ = Float32Conv2d
+    return found
+
+
+class Float32Conv2d(nn.Conv2d):
+    """A convolution that autocast leaves in float32."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns the convolution of maps [b, C, H, W], in float32."""
+        with torch.autocast(images.device.type, enabled=False):
+            return super().forward(images.float())
+
+
+def is_miscomputed(layer: nn.Conv2d, size: tuple[int, int]) -> bool:
+    """Says whether bfloat16 gives a wrong weight gradient on maps of this height and width."""
+    return any(length < stride for length, stride in zip(size, layer.stride, strict=True))
+
+
+def input_sizes(model: nn.Module, task: Any, shape: torch.Size) -> dict[str, tuple[int, int]]:
+    """Returns the height and width of what reaches each 2-D convolution, by its name; computes nothing."""
+    shadow = copy.deepcopy(model).to("meta").eval()
+    sizes: dict[str, tuple[int, int]] = {}
+
+    def note(name: str) -> Any:
+        return lambda _, inputs: sizes.__setitem__(name, tuple(inputs[0].shape[-2:]))
+
+    for name, layer in shadow.named_modules():
+        if type(layer) is nn.Conv2d:
+            layer.register_forward_pre_hook(note(name))
+    image = torch.empty(1, *shape, device="meta")
+    with torch.no_grad():
+        task.forward(shadow, image if task.views == 1 else [image] * task.views)
+    return sizes

@@ -1,0 +1,211 @@
+"""One update of a training: gradient, clipping, probes, step and average, at the schedule's rates."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
+
+from lbt import build
+from lbt.config import Config
+from lbt.data.resident import ResidentData
+from lbt.train.compiled import CompiledModel, pays
+from lbt.train.executor import Executor, Sets, frozen_statistics
+from lbt.train.probes import Probe, chosen
+from lbt.train.progress import Progress
+from lbt.train.regions import Regions
+
+STATISTICS_IMAGES = 10_000  # whose batch-norm statistics go with weights that were not trained on
+
+
+class Update:
+    """Makes a training's updates; nothing in one waits for the device.
+
+    Args:
+        executor: the model, its task, and how a batch goes through them.
+        optimizer: at its peak learning rates.
+        schedule: the factor on them as a function of the updates made.
+        progress: which update it is, and where its figures are summed.
+        grad_clip: upper bound of the gradient's global 2-norm; None: none.
+        average: the moving average of the weights, which is scored in their place; None: none is kept.
+        probes: by name.
+        regions: is told of the parts.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        optimizer: Optimizer,
+        schedule: Callable[[int], float],
+        progress: Progress,
+        *,
+        grad_clip: float | None = None,
+        average: AveragedModel | None = None,
+        probes: Mapping[str, Probe] | None = None,
+        regions: Regions | None = None,
+    ):
+        self.executor, self.optimizer, self.schedule, self.progress = executor, optimizer, schedule, progress
+        self.grad_clip, self.average, self.probes = grad_clip, average, probes or {}
+        self._regions = regions or Regions()
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+
+    @classmethod
+    def of(
+        cls,
+        config: Config,
+        task: Any,
+        data: ResidentData,
+        classes: int,
+        steps: Sequence[int],
+        progress: Progress,
+        regions: Regions,
+    ) -> "Update":
+        """Returns the updates of a configuration.
+
+        Args:
+            config: settled configuration; torch's generator is at its seed.
+            task: see `lbt.tasks`.
+            data: the training set, on the device.
+            classes: their number.
+            steps: updates of each epoch.
+            progress: of the training.
+            regions: is told of the parts.
+
+        Raises:
+            UserError: the configuration does not fit the model.
+        """
+        model = task.prepare(build.model(config, classes))
+        model.to(data.labels.device, memory_format=torch.channels_last).train()
+        average = build.average(config, model)
+        optimizer = build.optimizer(config, model.parameters(), steps=steps)
+        wanted = pays(model, task, data, config.epochs) if config.compile == "auto" else config.compile
+        executor = Executor(
+            model,
+            task,
+            precision=config.precision,
+            micro_batch=config.micro_batch,
+            compiled=CompiledModel(model) if wanted else None,
+            regions=regions,
+        )
+        return cls(
+            executor,
+            optimizer,
+            build.schedule(config, steps=steps),
+            progress,
+            grad_clip=config.grad_clip,
+            average=average,
+            probes=chosen(config, model, max(steps)),
+            regions=regions,
+        )
+
+    @property
+    def model(self) -> nn.Module:
+        """The model that is trained."""
+        return self.executor.model
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return next(self.model.parameters()).device
+
+    def __call__(self, images: Tensor, labels: Tensor) -> None:
+        """Makes one update with images uint8 [B, C, H, W], or [B, views, C, H, W], and labels int64 [B]."""
+        self.set_rates()
+        self.apply(images, labels)
+
+    def set_rates(self) -> None:
+        """Sets the learning rates of the update about to be made."""
+        factor = self.schedule(self.progress.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+
+    def apply(self, images: Tensor, labels: Tensor) -> None:
+        """Does an update's work on the device, at the rates that are set."""
+        self.progress.add(self.gradient(images, labels))
+        for probe in self.probes.values():
+            if probe.due(self.progress.step):
+                probe.measure(self)
+        if getattr(self.optimizer, "needs_closure", False):
+            with frozen_statistics(self.model), self._regions.region("optimizer"):
+                self.optimizer.step(lambda: self.gradient(images, labels)["loss"] / len(images))
+        else:
+            with self._regions.region("optimizer"):
+                self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+
+    def gradient(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Puts the batch's gradient, clipped, where the optimizer finds it, and returns the summed figures."""
+        self.optimizer.zero_grad(set_to_none=True)
+        figures = self.executor.backward(images, labels, getattr(self.optimizer, "observe_micro_batch", None))
+        if self.grad_clip is not None:
+            clip(self.model.parameters(), self.grad_clip)
+        return figures
+
+    def rates(self) -> tuple[float, float]:
+        """Returns the first group's learning rate at the last update, and that rate times the optimizer's factor."""
+        group = self.optimizer.param_groups[0]
+        return float(group["lr"]), float(group["lr"] * group.get("lr_factor", 1.0))
+
+    def scores(self, sets: Sets, data: ResidentData, *, epoch: int, epochs: int) -> dict[str, float]:
+        """Returns the task's scores after an epoch; an optimizer may keep one set of weights to train on, one to use.
+
+        Args:
+            sets: what is scored.
+            data: the training set.
+            epoch: epochs trained.
+            epochs: length of the training.
+        """
+        averaged = None if self.average is None else self.average.module
+        options = {"epoch": epoch, "epochs": epochs, "model": averaged}
+        if not hasattr(self.optimizer, "eval"):
+            return self.executor.evaluate(sets, **options)
+        self.optimizer.eval()
+        try:
+            with self.executor.statistics_of(data.examples(STATISTICS_IMAGES)):
+                return self.executor.evaluate(sets, **options)
+        finally:
+            self.optimizer.train()
+
+    def readings(self) -> dict[str, dict[str, Any]]:
+        """Returns what each probe has measured since the last call; waits for the device."""
+        return {name: probe.read() for name, probe in self.probes.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the state of the weights, the optimizer, the average and the probes."""
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        if self.average is not None:
+            state["average"] = self.average.state_dict()
+        return {**state, "probes": {name: probe.state_dict() for name, probe in self.probes.items()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes up what `state_dict` gave; a probe that was not there then begins now."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        for name, probe in self.probes.items():
+            if name in state["probes"]:
+                probe.load_state_dict(state["probes"][name])
+
+
+@torch.no_grad()
+def clip(parameters: Iterable[Tensor], bound: float) -> None:
+    """Scales the gradient down to a global 2-norm of at most `bound`, as `torch.nn.utils.clip_grad_norm_` does.
+
+    Where the squares of finite gradients overflow, that one multiplies them by 0: training stands still without a word.
+    Here the norm is taken in float64 as well and counts where the other one is infinite. A gradient that is not finite
+    itself stays so and ends the run.
+    """
+    held = [parameter for parameter in parameters if parameter.grad is not None]
+    if not held:
+        return
+    gradients = [parameter.grad for parameter in held]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    exact = torch.stack(torch._foreach_norm(gradients, 2, dtype=torch.float64)).norm()
+    largest = torch.finfo(norm.dtype).max
+    overflowed = norm.isinf() & exact.isfinite()
+    torch.nn.utils.clip_grads_with_norm_(held, bound, torch.where(overflowed, exact.clamp(max=largest).float(), norm))
