@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from lbt.session.interrupt import Interrupt
 from lbt.session.outcome import Outcome
 from lbt.train import Training
 
+REPOSITORY = Path(__file__).resolve().parents[1]
 TINY = [
     "data=synthetic",
     "data.size=44",

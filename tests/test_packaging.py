@@ -9,7 +9,7 @@ import zipfile
 
 import pytest
 import torch
-from conftest import REPOSITORY
+from support import REPOSITORY
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +56,13 @@ def test_every_import_of_the_package_is_declared():
 
 
 def test_the_readme_names_only_what_exists():
-    text = (REPOSITORY / "README.md").read_text()
-    for experiment in re.findall(r"\+experiment=(\w+)", text):
-        assert (REPOSITORY / "configs" / "experiment" / f"{experiment}.yaml").exists(), experiment
-    for target in re.findall(r"\]\(([\w./-]+)\)", text):
-        assert (REPOSITORY / target).exists(), target
+    pages = [REPOSITORY / "README.md", REPOSITORY / "ARCHITECTURE.md", *(REPOSITORY / "docs").glob("*.md")]
+    for page in pages:
+        text = page.read_text()
+        for experiment in re.findall(r"\+experiment=(\w+)", text):
+            assert (REPOSITORY / "configs" / "experiment" / f"{experiment}.yaml").exists(), (page.name, experiment)
+        for target in re.findall(r"\]\(([\w./-]+)\)", text):
+            assert (page.parent / target).exists(), (page.name, target)
 
 
 def test_the_readmes_example_of_an_own_loop_runs():

@@ -8,7 +8,7 @@ import tarfile
 import time
 
 import pytest
-from conftest import REPOSITORY
+from support import REPOSITORY
 
 from lbt import records
 

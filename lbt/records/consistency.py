@@ -6,10 +6,10 @@ record, also of those from before there was one.
 
 from typing import Any
 
+from lbt import metrics
 from lbt.identity import run_id
 from lbt.records import FINAL, RunRecord
 from lbt.records.seeds import identity_as_recorded
-from lbt.tasks import metrics
 
 
 def contradiction(record: RunRecord) -> str | None:

@@ -14,13 +14,12 @@ import numpy as np
 import orjson
 import pandas as pd
 
-from lbt import records
+from lbt import metrics, records
 from lbt.errors import UserError
 from lbt.identity import identity_of
 from lbt.records import manifest, seeds
 from lbt.records.consistency import contradiction
 from lbt.records.files import read_regular
-from lbt.tasks import metrics
 
 ROUNDING = 1e-5  # of a figure; one image in 10,000 is ten times as much
 _CHANGES = {True: "+changes", False: "", None: " (changes unknown)"}  # of the source tree since its commit

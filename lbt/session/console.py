@@ -12,8 +12,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeR
 from rich.table import Table
 from rich.text import Text
 
+from lbt import metrics
 from lbt.config import Config
-from lbt.tasks import metrics
 
 PLAIN_SECONDS = 10.0  # without a terminal, at most one line in this time
 

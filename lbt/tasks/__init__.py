@@ -8,7 +8,7 @@ A module of this package that defines a class with these members, entered in `TA
 - `prepare(model)`: the module that is trained, made from a freshly built classifier.
 - `forward(model, images)`: outputs [b, ...] of normalised images [b, C, H, W], or of a list of views.
 - `loss(outputs, labels)`: `{"loss": scalar, ...}`, means over the batch; all of them are recorded an epoch.
-- `metrics`: what `loss` and `evaluate` measure, each a `lbt.tasks.metrics.Metric` with unit, direction and the places
+- `metrics`: what `loss` and `evaluate` measure, each a `lbt.metrics.Metric` with unit, direction and the places
   where it is shown; a figure that is not among them is recorded an epoch and shown nowhere.
 - `evaluate(model, sets, epoch, epochs)`: the recorded scores after an epoch (counted from 1), without gradient, in the
   run's precision; `sets` is a `lbt.train.executor.Sets`. A score that is not taken in this epoch is left
@@ -19,7 +19,7 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    """Imports the tasks where they are first asked for: `lbt.tasks.metrics` is read by reports, which need no torch."""
+    """Imports the tasks where they are first asked for: `lbt.metrics` is read by reports, which need no torch."""
     if name not in ("TASKS", "Classification", "BarlowTwins"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from lbt.tasks.barlow_twins import BarlowTwins

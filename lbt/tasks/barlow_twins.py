@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lbt.metrics import ACCURACY, KNN_ACCURACY, LOSS, TOP5_ACCURACY
 from lbt.models import backbone
-from lbt.tasks.metrics import ACCURACY, KNN_ACCURACY, LOSS, TOP5_ACCURACY
 from lbt.tasks.probe import LinearProbe, knn_accuracy
 
 BN_EPS = 1e-5  # of the embeddings' normalisation, torch's default, as in the authors' code

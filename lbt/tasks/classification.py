@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lbt.tasks.metrics import ACCURACY, LOSS
+from lbt.metrics import ACCURACY, LOSS
 
 
 class Classification:

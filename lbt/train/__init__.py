@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from lbt import build, records, runtime
+from lbt import build, metrics, records, runtime
 from lbt.config import Config
 from lbt.data import ImageSet, feed
 from lbt.errors import UserError
@@ -18,7 +18,6 @@ from lbt.session.console import Reporter
 from lbt.session.interrupt import Interrupt
 from lbt.session.mirror import Mirror
 from lbt.session.outcome import Outcome
-from lbt.tasks import metrics
 from lbt.train import beginning, checkpoint, reuse
 from lbt.train.executor import Sets, is_out_of_memory
 from lbt.train.graph import GraphedUpdate

@@ -6,14 +6,13 @@ from typing import Any
 
 import torch
 
-from lbt import build, records, runtime
+from lbt import build, metrics, records, runtime
 from lbt.config import Config
 from lbt.data import ImageSet
 from lbt.identity import to_json
 from lbt.session.console import Reporter
 from lbt.session.mirror import Mirror
 from lbt.session.outcome import Outcome
-from lbt.tasks import metrics
 
 
 def path_of(config: Config, name: str) -> Path:

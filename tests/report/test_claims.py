@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
 from scipy import stats
+from support import REPOSITORY
 
 from lbt.report.claims import rules, table
 from lbt.report.claims.evidence import Sample

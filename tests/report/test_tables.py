@@ -8,8 +8,8 @@ import statistics
 import subprocess
 
 import pytest
-from conftest import REPOSITORY
 from planted import make
+from support import REPOSITORY
 
 from lbt import records
 from lbt.cli import main

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lbt.metrics import Metric
 from lbt.report.kit import escape
 from lbt.report.kit.wording import order, setting
-from lbt.tasks.metrics import Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

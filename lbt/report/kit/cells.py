@@ -13,8 +13,8 @@ from typing import Any
 
 import pandas as pd
 
+from lbt.metrics import Metric, metric_of
 from lbt.report.kit.wording import counted, mean_and_spread, order, stands_on
-from lbt.tasks.metrics import Metric, metric_of
 
 _COLUMNS = (
     "id", "path", "status", "settings", "summary", "curve", "seed", "steps_per_epoch", "data.name", "model.name",

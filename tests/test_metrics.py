@@ -10,13 +10,13 @@ import pytest
 from rich.console import Console
 from support import run_tiny
 
-from lbt import records
+from lbt import metrics, records
+from lbt.metrics import LOSS, Metric
 from lbt.report.frame import load
 from lbt.report.kit import render
 from lbt.report.tables.grid import Table
 from lbt.session.console import ConsoleReporter, scores, sweep_table
-from lbt.tasks import TASKS, Classification, metrics
-from lbt.tasks.metrics import LOSS, Metric
+from lbt.tasks import TASKS, Classification
 
 
 class Perplexed(Classification):
@@ -145,5 +145,5 @@ def test_reports_load_neither_torch_nor_the_training():
     modules = ["tables", "figures", "audit", "claims.table", "reality.page", "reality.selection", "overview"]
     code = "; ".join([*[f"import lbt.report.{name}" for name in modules], "import sys; print(*sys.modules)"])
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert "lbt.tasks.metrics" in loaded
+    assert "lbt.metrics" in loaded
     assert not {"torch", "lbt.train", "lbt.tasks.probe", "matplotlib"} & set(loaded)
