@@ -76,13 +76,6 @@ def declared_by(task: Any) -> dict[str, Metric]:
     return {one.name: one for one in getattr(task, "metrics", (LOSS,))}
 
 
-def of_task(name: str) -> dict[str, Metric]:
-    """Returns the metrics of the task of this name."""
-    from lbt.tasks import TASKS  # loads torch
-
-    return declared_by(TASKS[name])
-
-
 def to_json(task: Any) -> list[dict[str, Any]]:
     """Returns a task's declaration as a record's first line holds it, under "metrics"."""
     return [asdict(one) for one in declared_by(task).values()]

@@ -135,7 +135,13 @@ def scores(line: Mapping[str, Any], config: Config) -> str:
         line: of an epoch, or a run's summary.
         config: of the run, whose task says what is shown.
     """
-    return metrics.in_words(line, metrics.of_task(config.task["name"]))
+    return metrics.in_words(line, _declared(config))
+
+
+def _declared(config: Config) -> metrics.Declared:
+    from lbt.tasks import TASKS  # loads torch
+
+    return metrics.declared_by(TASKS[config.task["name"]])
 
 
 def _summary(config: Config, name: str, images: Any, updates: Sequence[int]) -> str:
@@ -184,7 +190,7 @@ def sweep_table(outcomes: Sequence[Any]) -> Table:
 
 def _figures(outcome: Any) -> dict[str, str]:
     """Returns a run's metrics for the sweep's table by their columns."""
-    declared = metrics.of_task(outcome.config.task["name"])
+    declared = _declared(outcome.config)
     found = {}
     for key, value in outcome.summary.items():
         if value is not None and metrics.is_metric(key, declared, "sweep") and not key.startswith("train_"):

@@ -11,6 +11,7 @@ from lbt.report.kit.cells import Cell, Standing, make_cells, metric_named
 from lbt.report.kit.published import Published
 from lbt.report.kit.render import Entry, Page, Section
 from lbt.report.kit.wording import order, setting
+from lbt.report.tables import readings
 
 PUBLISHED = "published"
 
@@ -27,6 +28,8 @@ class Table:
     def __init__(self, name: str, spec: dict[str, Any], frame: Frame):
         self.name, self.spec, self.problems = name, spec, frame.problems
         self.runs = select(frame.runs, spec["select"])
+        if "readings" in spec:
+            self.runs = readings.placed(self.runs, spec["readings"])
         self.published = Published(spec.get("published"))
         self.sections, self.rows, self.columns = spec.get("sections", []), spec["rows"], spec["columns"]
         self.keys = [*self.sections, *self.rows, *self.columns]
@@ -74,6 +77,8 @@ class Table:
         groups = [("", len(self.rows)), *[(label, len(columns)) for label, columns in blocks]]
         caption = standing.caption(cells) if standing else "No run yet."
         notes = [note for cell in cells for note in cell.notes()]
+        if "readings" in self.spec:
+            notes += readings.distances(cells, self.published, self._label)
         return Section(", ".join(map(setting, fixed.values())), caption, groups, header, rows, notes)
 
     def _blocks(self) -> list[tuple[str, list[tuple]]]:
@@ -82,6 +87,9 @@ class Table:
         of_block: dict[tuple, list[tuple]] = {}
         for column in columns:
             of_block.setdefault(column[:-1], []).append(column)
+        order_of = self.spec.get("axes", {}).get(self.columns[-1], [])
+        for known in of_block.values():
+            known.sort(key=lambda column: order_of.index(column[-1]) if column[-1] in order_of else len(order_of))
         blocks = [(" ".join(map(self._label, block)), columns) for block, columns in of_block.items()]
         if self.published:
             last = dict.fromkeys(column[-1:] for column in columns)

@@ -1,0 +1,103 @@
+"""What a printed learning rate may mean: runs placed under each reading of a published table that they answer.
+
+A reading is a choice of `configs/protocol`: its rates for a batch, and what they are multiplied by, give the peak rate
+of each printed one. A run stands under every reading whose peak it has, at the printed rate of that reading, so that
+one run may answer two of them.
+"""
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+
+from lbt.config import groups, scaling_factor
+from lbt.report.kit.cells import Cell
+from lbt.report.kit.published import Published
+
+COLUMN = "reading"
+
+
+def placed(runs: pd.DataFrame, readings: Sequence[str]) -> pd.DataFrame:
+    """Returns a row for each run and reading: `reading` and, as `lr`, the rate that is printed.
+
+    Args:
+        runs: of a frame.
+        readings: choices of `configs/protocol`. One that gives an optimizer the same rates as an earlier one of the
+            same protocol says nothing new of its runs: they stand under the earlier one alone.
+    """
+    rows = []
+    for row in runs.to_dict("records"):
+        known: list[dict] = []
+        for reading in readings:
+            if _settings(reading)["name"] != row["protocol.name"]:
+                continue
+            rates = _rates(reading, row["optimizer.name"])
+            if rates not in known and (rate := _printed(row, rates)) is not None:
+                rows.append({**row, COLUMN: reading, "lr": rate})
+            known.append(rates)
+    return pd.DataFrame(rows, columns=[*runs.columns, COLUMN])
+
+
+def _printed(run: Mapping[str, Any], rates: Mapping[int, Sequence[tuple[float, float]]]) -> float | None:
+    """Returns the printed rate whose peak a run has, None where it has none of them."""
+    known = rates.get(run["batch"], ())
+    return next((float(rate) for rate, peak in known if math.isclose(peak, run["peak_lr"], rel_tol=1e-9)), None)
+
+
+@cache
+def _rates(reading: str, optimizer: str) -> dict[int, list[tuple[float, float]]]:
+    """Returns, by batch, each printed rate and the peak it stands for."""
+    settings = _settings(reading)
+    printed = settings["lr_table"]
+    rates = settings.get(f"{optimizer}_lr_table") or printed
+    rule = settings.get(f"{optimizer}_lr_scaling", "none")
+    return {
+        int(batch): [
+            (shown, rate * scaling_factor(rule, int(batch))) for shown, rate in zip(printed[batch], own, strict=True)
+        ]
+        for batch, own in rates.items()
+    }
+
+
+@cache
+def _settings(reading: str) -> DictConfig:
+    """Returns a protocol; its own interpolations are resolved where they are read."""
+    return OmegaConf.create({"protocol": _merged(reading)}).protocol
+
+
+def _merged(reading: str) -> dict[str, Any]:
+    """Returns what a protocol's file says, over what the ones it is derived from say."""
+    content = dict(groups.load("protocol", reading))
+    merged: dict[str, Any] = {}
+    for parent in content.pop("defaults", []):
+        merged |= {} if parent == "_self_" else _merged(parent)
+    return merged | content
+
+
+def distances(cells: Sequence[Cell], published: Published, label: Any) -> Iterator[str]:
+    """Yields, for each reading and optimizer, how far its runs lie from what was published.
+
+    Args:
+        cells: of one section.
+        published: the figures.
+        label: gives what a value is called.
+    """
+    groups_of: dict[tuple[str, str], list[tuple[float | None, float]]] = {}
+    for cell in cells:
+        theirs = published.value(cell.key)
+        if theirs is not None:
+            place = cell.key[COLUMN], cell.key["optimizer.name"]
+            groups_of.setdefault(place, []).append((cell.mean if cell.text() else None, theirs))
+    for (reading, optimizer), pairs in groups_of.items():
+        trained = [ours - theirs for ours, theirs in pairs if ours is not None]
+        lost = len(pairs) - len(trained)
+        said = [f"{lost} of {len(pairs)} cells without a figure of ours"] if lost else []
+        if trained:
+            root = math.sqrt(statistics.fmean(difference**2 for difference in trained))
+            count = f"{len(trained)} cell{'s' if len(trained) > 1 else ''}"
+            said.insert(0, f"{root:.2f} points from the published figures (root mean square of {count})")
+        yield f"{label(reading)}, {label(optimizer)}: {'; '.join(said)}"
