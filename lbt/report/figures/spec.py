@@ -31,6 +31,8 @@ class Spec:
         scale: of the horizontal axis: `category` or `log`.
         metric: the figure of a run's summary.
         published: as in a table, drawn with open markers.
+        readings: choices of `configs/protocol`, as in a table: each run stands under those (setting `reading`) whose
+            printed rate it was run at.
         options: settings of the kind.
         trained_by: the command that makes its runs; None: that of the experiments in `select`.
     """
@@ -49,6 +51,7 @@ class Spec:
     scale: str = "category"
     metric: str = "test_accuracy"
     published: Mapping[str, Any] | None = None
+    readings: Sequence[str] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     trained_by: str | None = None
 
