@@ -285,3 +285,31 @@ def test_a_figure_says_under_which_reading_of_the_rates_its_lines_were_run(tmp_p
     titles = [axes.get_title() for axes in figure.axes]
     assert titles == ["released protocol, scaled reading", "released protocol, plain reading"]
     assert (80.0, 80.0) in lines_of(figure, 1) and (60.0, 60.0) in lines_of(figure, 0)
+
+
+def test_a_line_looks_the_same_whichever_others_are_there(tmp_path):
+    for batch in (512, 1024):
+        record(tmp_path, 80.0, f"batch={batch}", "optimizer=tvlars")
+    alone = drawn("accuracy_by_batch", tmp_path).axes[0].lines[0]
+    for batch in (512, 1024):
+        record(tmp_path, 80.0, f"batch={batch}", "optimizer=lars")
+    both = drawn("accuracy_by_batch", tmp_path).axes[0].lines
+    assert (alone.get_marker(), alone.get_color()) in [(line.get_marker(), line.get_color()) for line in both[1:]]
+    assert alone.get_marker() != both[0].get_marker()
+
+
+def test_a_figure_of_one_protocol_names_it_and_how_its_means_are_made(tmp_path):
+    for seed, status in enumerate(("done", "diverged")):
+        accuracy = 70.0 if status == "done" else None
+        nowa = ("batch=512", "optimizer=lars", "schedule=warmup_polynomial", "warmup=0")
+        record(tmp_path, accuracy, *nowa, folder="fig2_warmup", seed=seed, status=status)
+    record(tmp_path, 80.0, "batch=512", "optimizer=lars")
+    said = drawn("fig2_warmup", tmp_path)._suptitle.get_text().replace("\n", " ")
+    assert "protocol paper; 3 runs" in said
+    assert "in a mean a diverged run" in said
+
+
+def test_a_diverged_run_with_norms_is_said_to_have_diverged(tmp_path):
+    lines = [{**norm_lines()[0], "train_loss": None, "test_loss": None}]
+    record(tmp_path, None, "batch=512", "optimizer=lars", folder="fig3_norms", lines=lines, status="diverged")
+    assert "diverged where the line ends: WA-LARS at batch 512" in drawn("fig3_norms", tmp_path)._suptitle.get_text()

@@ -21,12 +21,14 @@ def draw(spec: Spec, frame: Frame) -> Figure | None:
     rows = spec.sorted(spec.rows or "", [point.panel[0] for point in found])
     columns = spec.sorted(spec.columns or "", [point.panel[1] for point in found])
     series = spec.sorted(spec.series, [point.series for point in found])
+    looks = spec.looks(series)
     figure, grid = panels(len(rows), len(columns), width=1.9, height=2.2)
     epochs = max(point.cell.standing.epochs for point in found)
     for row, axes_of_row in zip(rows, grid, strict=True):
         drawn = [(point, axes_of_row[columns.index(point.panel[1])]) for point in found if point.panel[0] == row]
         for point, axes in sorted(drawn, key=lambda one: series.index(one[0].series)):
-            _line(axes, point, series.index(point.series), len(series), epochs)
+            style = {**along(series.index(point.series), epochs, len(series)), **line_style(looks[point.series])}
+            _line(axes, point, style)
         for axes in axes_of_row:
             axes.set_xlim(0, 1.03 * epochs)
             if axes not in [where for _, where in drawn]:
@@ -34,17 +36,15 @@ def draw(spec: Spec, frame: Frame) -> Figure | None:
         if any(point.diverged for point, _ in drawn):
             heights = foot(axes_of_row, "diverged,\nby epoch", len(series))
             for point, axes in drawn:
-                index = series.index(point.series)
-                at_foot(axes, _ends(point), heights[index], line_style(index))
+                at_foot(axes, _ends(point), heights[series.index(point.series)], line_style(looks[point.series]))
     name_panels(spec, grid, rows, columns, axis_label(spec.metric, found[0].cell.metric), "epoch")
-    handles = [Line2D([], [], label=spec.label(name), **line_style(index)) for index, name in enumerate(series)]
+    handles = [Line2D([], [], label=spec.label(name), **line_style(look)) for name, look in looks.items()]
     return finish(figure, spec.title, notes, handles)
 
 
-def _line(axes: Axes, point: Point, index: int, lines: int, epochs: int) -> None:
+def _line(axes: Axes, point: Point, style: dict) -> None:
     """Draws one place's runs, and their mean where all go equally far: it is always over the same runs."""
     curves = [curve for curve in point.cell.runs["curve"] if len(curve)]
-    style = along(index, epochs, lines)
     if len({len(curve) for curve in curves}) == 1:
         _plot(axes, np.mean(curves, axis=0), style)
     if len(curves) > 1:

@@ -44,7 +44,7 @@ def draw(spec: Spec, frame: Frame) -> Figure | None:
             if not here and not spec.published:
                 empty(axes)
         if any(point.diverged for point in found if point.panel[0] == row):
-            _diverged(axes_of_row, drawn, series)
+            _diverged(axes_of_row, drawn, spec.looks(series))
     name_panels(spec, grid, rows, columns, axis_label(spec.metric, found[0].cell.metric), spec.label(spec.x))
     return finish(figure, spec.title, notes, _legend(spec, series, found), columns=6)
 
@@ -68,10 +68,12 @@ def _places(spec: Spec, series: Sequence[Any], ticks: Sequence[Any]) -> Places:
 
 
 def _panel(spec: Spec, axes: Axes, here: Sequence[Point], ticks: Sequence[Any], places: Places, panel: Place) -> None:
-    for index, (name, (at, beside)) in enumerate(places.items()):
+    looks = spec.looks(list(places))
+    for name, (at, beside) in places.items():
+        style = line_style(looks[name])
         line = sorted((point for point in here if point.series == name), key=lambda point: at[point.x])
-        _line(axes, line, at, line_style(index))
-        _printed(spec, axes, name, beside, panel, line_style(index))
+        _line(axes, line, at, style)
+        _printed(spec, axes, name, beside, panel, style)
     if spec.scale == "log":
         axes.set_xscale("log")
     else:
@@ -91,15 +93,15 @@ def _line(axes: Axes, line: Sequence[Point], at: Mapping[Any, float], style: Map
 
 
 def _diverged(
-    row: Sequence[Axes], drawn: Sequence[tuple[Axes, Sequence[Point], Places]], series: Sequence[Any]
+    row: Sequence[Axes], drawn: Sequence[tuple[Axes, Sequence[Point], Places]], looks: Mapping[Any, int]
 ) -> None:
     """Draws a marker for each place with diverged runs at the foot of its panel, and how many where not all did."""
-    heights = foot(row, "diverged", len(series))
+    heights = foot(row, "diverged", len(looks))
     for axes, here, places in drawn:
-        for index, name in enumerate(series):
+        for index, (name, look) in enumerate(looks.items()):
             lost = [point for point in here if point.series == name and point.diverged]
             at = places[name][0]
-            at_foot(axes, [at[point.x] for point in lost], heights[index], line_style(index))
+            at_foot(axes, [at[point.x] for point in lost], heights[index], line_style(look))
             for point in lost:
                 if point.done:
                     axes.annotate(
@@ -126,7 +128,7 @@ def _printed(
 
 
 def _legend(spec: Spec, series: Sequence[Any], found: Sequence[Point]) -> list[Line2D]:
-    handles = [Line2D([], [], label=spec.label(name), **line_style(index)) for index, name in enumerate(series)]
+    handles = [Line2D([], [], label=spec.label(name), **line_style(look)) for name, look in spec.looks(series).items()]
     scatters = {len(point.done) > FEW for point in found if len(point.done) > 1}
     if False in scatters:
         handles.append(Line2D([], [], label="each run", color="#555555", marker="_", linestyle=""))

@@ -1,6 +1,7 @@
 """The points of a figure: cells placed on its axes, from data that may be compared."""
 
 import math
+import statistics
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -47,7 +48,7 @@ def points(spec: Spec, frame: Frame) -> tuple[list[Point], list[str]]:
     mixed = [cell for cell in cells if cell.differing]
     there = [_place(spec, cell) for cell in cells if not cell.differing]
     kept = _one_standing(there)
-    notes = _stands(kept)
+    notes = _stands(spec, kept)
     left_out = _ids(there) - _ids(kept)
     if left_out:
         notes.append(f"not shown: {len(left_out)} runs on other data or of another length")
@@ -69,7 +70,14 @@ def _counted(found: Sequence[Point]) -> list[str]:
         for run, status in zip(point.cell.runs["id"], point.cell.runs["status"], strict=True)
     }
     lost = list(ends.values()).count("diverged")
-    return [f"runs at each place: n={n}" + (f"; {lost} of the {len(ends)} shown diverged" if lost else "")]
+    lines = [f"runs at each place: n={n}" + (f"; {lost} of the {len(ends)} shown diverged" if lost else "")]
+    partly = [point for point in found if point.done and point.diverged]
+    if partly:
+        without = all(math.isclose(point.cell.mean, statistics.fmean(point.done)) for point in partly)
+        lines.append(
+            "a mean is over the runs that did not diverge" if without else "in a mean a diverged run is at chance"
+        )
+    return lines
 
 
 def _ids(found: Sequence[Point]) -> set[str]:
@@ -92,19 +100,21 @@ def _one_standing(found: Sequence[Point]) -> list[Point]:
     return [point for point in found if point.cell.standing in chosen]
 
 
-def _stands(found: Sequence[Point]) -> list[str]:
+def _stands(spec: Spec, found: Sequence[Point]) -> list[str]:
     kinds: dict[Standing, list[Point]] = {}
     for point in found:
         kinds.setdefault(point.cell.standing, []).append(point)
+    named = {"reading", "protocol.name"} & {spec.rows, spec.columns, spec.series}  # each panel or line says its own
     return [
-        f"{stand.epochs} epochs of {_models(there)} on {stand.origin}, "
-        f"pixels {stand.fingerprint}; {len(_ids(there))} runs"
+        f"{stand.epochs} epochs of {_values(there, 'model.name')} on {stand.origin}, pixels {stand.fingerprint}; "
+        + ("" if named else f"protocol {_values(there, 'protocol.name')}; ")
+        + f"{len(_ids(there))} run{'s' * (len(_ids(there)) != 1)}"
         for stand, there in sorted(kinds.items(), key=str)
     ]
 
 
-def _models(found: Sequence[Point]) -> str:
-    return ", ".join(sorted({name for point in found for name in point.cell.runs["model.name"]}))
+def _values(found: Sequence[Point], column: str) -> str:
+    return ", ".join(sorted({str(value) for point in found for value in point.cell.runs[column]}))
 
 
 def _at_rate(spec: Spec, found: Sequence[Point]) -> list[Point]:

@@ -61,6 +61,12 @@ class Spec:
             return str(self.labels[value])
         return f"{value:,}" if isinstance(value, int) else escape.figure(setting(value))
 
+    def looks(self, series: Sequence[Any]) -> dict[Any, int]:
+        """Returns the number of each line's style: one that `order` names keeps it, whichever others are there."""
+        known = [*self.order.get(self.series, [])]
+        known += [name for name in series if name not in known]
+        return {name: known.index(name) for name in series}
+
     def sorted(self, key: str, values: Sequence[Any]) -> list[Any]:
         """Returns the distinct values in the legend's order."""
         first = {value: place for place, value in enumerate(self.order.get(key, []))}
