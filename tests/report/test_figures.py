@@ -207,7 +207,7 @@ def test_a_long_name_of_data_is_wrapped_and_not_cut_off(tmp_path):
         path = record(tmp_path, 80.0, f"batch={batch}", "optimizer=lars")
         first, *lines, last = path.read_text().splitlines()
         run = json.loads(first)
-        run["provenance"]["data"] = "pictures from everywhere, " * 12 + "x" * 200
+        run["provenance"]["data"] = "pictures from everywhere, " * 12 + "W" * 200
         records.RecordWriter(path, [json.dumps(run), *lines]).end("done", json.loads(last)["summary"])
     figure = drawn("accuracy_by_batch", tmp_path)
     box = figure._suptitle.get_window_extent(figure.canvas.get_renderer())

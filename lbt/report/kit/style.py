@@ -135,13 +135,23 @@ def finish(figure: Figure, title: str, notes: Sequence[str], handles: Sequence[A
         handles: of the legend.
         columns: of the legend, at most.
     """
-    letters = int(14 * figure.get_figwidth())  # an inch holds 16 of the title's on average
-    lines = [line for text in [title, *notes] for line in textwrap.wrap(escape.one_line(text), letters)]
-    figure.suptitle("\n".join(map(escape.figure, lines)), fontsize=TITLE_SIZE)
+    lines = _titled(figure, [title, *notes])
     below = _legend(figure, handles, min(columns, len(handles))) if handles else 0
-    more = max(len(lines) - 2, 0) + max(below - 1, 0)  # than `panels` leaves room for
+    more = max(lines - 2, 0) + max(below - 1, 0)  # than `panels` leaves room for
     figure.set_figheight(figure.get_figheight() + LINE * more)
     return figure
+
+
+def _titled(figure: Figure, texts: Sequence[str]) -> int:
+    """Sets the title, a line a text, and wraps what is wider than the figure; returns the number of lines."""
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    letters = int(18 * figure.get_figwidth())  # an inch holds some 16
+    while True:
+        lines = [line for text in texts for line in textwrap.wrap(escape.one_line(text), letters)]
+        title = figure.suptitle("\n".join(map(escape.figure, lines)), fontsize=TITLE_SIZE)
+        if letters < 20 or title.get_window_extent(renderer).width < 0.98 * figure.bbox.width:
+            return len(lines)
+        letters -= 2
 
 
 def _legend(figure: Figure, handles: Sequence[Any], columns: int) -> int:
