@@ -231,7 +231,8 @@ def test_diverged_runs_stand_below_all_values_and_break_the_line(tmp_path):
     assert [round(x) for x in markers.get_xdata()] == [1, 2]
     (height,) = set(markers.get_ydata())
     low = axes.transAxes.inverted().transform(axes.transData.transform((0, 10.0)))[1]
-    assert height < low and all(tick > 0 for tick in axes.get_yticks())
+    strip = axes.patches[0].get_height()
+    assert 0 < height < strip < low and all(tick > 0 for tick in axes.get_yticks())
     texts = [text.get_text() for text in axes.texts]
     assert texts == ["diverged", "1/2"]
     line = axes.lines[0].get_ydata()
