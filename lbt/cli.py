@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from lbt.errors import UserError, said
 
@@ -78,57 +79,51 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("lbt", description=DESCRIPTION, formatter_class=argparse.RawTextHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     verbs.add_parser("train", help=TRAIN_HELP)
+    _add_reports(verbs)
+    _add_runs(verbs)
+    return parser
 
+
+def _add_reports(verbs: Any) -> None:
+    """Adds the verbs that read records and write tables, figures and pages."""
     tables = verbs.add_parser("tables", help="write tables from the records: <results>/tables/<name>.md, .tex and .csv")
     tables.add_argument("names", nargs="*", metavar="NAME", help="tables to write; default: all that have a run")
-    tables.add_argument("--results-dir", default="results", metavar="DIR", help="default: %(default)s")
-    tables.set_defaults(run=_tables)
-
     plots = verbs.add_parser("plots", help="draw figures from the records: <results>/figures/<name>.svg and .png")
     plots.add_argument("names", nargs="*", metavar="NAME", help="figures to draw; default: all that have a run")
-    plots.add_argument("--results-dir", default="results", metavar="DIR", help="default: %(default)s")
-    plots.set_defaults(run=_plots)
+    about = "write <results>/AUDIT.md: paper against released code, and what each difference does alone"
+    audit = verbs.add_parser("audit", help=about)
+    about = "the reality check: write its page, tables and figures; or choose trials"
+    reality = verbs.add_parser("reality", help=about)
+    about = "a study of configs/reality, default: all with runs; choose: write its chosen trials, <results>/reality/"
+    reality.add_argument("words", nargs="*", metavar="[choose] STUDY", help=about)
+    for verb, run in ((tables, _tables), (plots, _plots), (audit, _audit), (reality, _reality)):
+        _add_results_dir(verb)
+        verb.set_defaults(run=run)
 
-    audit = verbs.add_parser(
-        "audit", help="write <results>/AUDIT.md: paper against released code, and what each difference does alone"
-    )
-    audit.add_argument("--results-dir", default="results", metavar="DIR", help="default: %(default)s")
-    audit.set_defaults(run=_audit)
 
+def _add_runs(verbs: Any) -> None:
+    """Adds the verbs that look at runs."""
     status = verbs.add_parser("status", help="show which runs of a grid are done, running, diverged, failed or missing")
-    status.add_argument(
-        "overrides", nargs="+", metavar="OVERRIDE", help="as for lbt train, e.g. +experiment=quickstart"
-    )
-    status.add_argument("--config-dir", metavar="DIR", help="configuration files of your own, as for lbt train")
-    status.set_defaults(run=_status)
-
+    about = "as for lbt train, e.g. +experiment=quickstart"
+    status.add_argument("overrides", nargs="+", metavar="OVERRIDE", help=about)
     profile = verbs.add_parser("profile", help="show where a run's time goes and what limits it; records nothing")
     profile.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for lbt train, e.g. batch=4096")
     profile.add_argument("--images", type=_count, metavar="N", help="images an epoch; default: all, on a CPU 2,048")
     profile.add_argument("--epochs", type=_count, default=1, metavar="N", help="timed epochs; default: %(default)s")
-    profile.add_argument("--config-dir", metavar="DIR", help="configuration files of your own, as for lbt train")
-    profile.set_defaults(run=_profile)
-
-    reality = verbs.add_parser(
-        "reality", help="the reality check: write its page, tables and figures; or choose trials"
-    )
-    reality.add_argument(
-        "words",
-        nargs="*",
-        metavar="[choose] STUDY",
-        help="a study of configs/reality, default: all with runs; choose: write its chosen trials, <results>/reality/",
-    )
-    reality.add_argument("--results-dir", default="results", metavar="DIR", help="default: %(default)s")
-    reality.set_defaults(run=_reality)
-
+    for verb, run in ((status, _status), (profile, _profile)):
+        verb.add_argument("--config-dir", metavar="DIR", help="configuration files of your own, as for lbt train")
+        verb.set_defaults(run=run)
     verify = verbs.add_parser("verify", help="check the records, and repeat the first epochs of one here")
     verify.add_argument("run_id", nargs="?", metavar="RUN", help="an id or its beginning; default: the cheapest one")
     verify.add_argument("--epochs", type=_count, default=1, metavar="N", help="to repeat; default: %(default)s")
     verify.add_argument("--data-root", metavar="DIR", help="the folder with its data, as data.root")
-    verify.add_argument("--results-dir", default="results", metavar="DIR", help="default: %(default)s")
     verify.add_argument("--write-manifest", action="store_true", help="vouch for the records as they are now")
+    _add_results_dir(verify)
     verify.set_defaults(run=_verify)
-    return parser
+
+
+def _add_results_dir(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--results-dir", default="results", metavar="DIR", help="default: %(default)s")
 
 
 def _count(text: str) -> int:

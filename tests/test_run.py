@@ -10,8 +10,8 @@ from support import TINY, StopAfter, figures, run_tiny, script, tiny_config
 from lbt import records
 from lbt.cli import main
 from lbt.errors import UserError
-from lbt.records import index, places
-from lbt.run import finished
+from lbt.records import places
+from lbt.sweep.finished import finished
 
 TWINS = ["task=barlow_twins", "data.augment=barlow_twins"]
 NO_MEMORY_FOR = "task.projector=[35184372088832]"  # a petabyte of weights
@@ -58,7 +58,8 @@ def test_what_a_killed_run_left_goes_when_its_final_record_is_found(killed):
 
 def test_a_sweeps_look_at_what_is_finished_removes_it_too(killed):
     folder, name = killed
-    assert finished(tiny_config(folder), index.by_key(folder)).id == name
+    (found,) = finished([tiny_config(folder)])
+    assert found.id == name
     assert left(folder) == []
 
 
@@ -139,6 +140,6 @@ def test_a_sweep_goes_on_and_shows_its_table(tmp_path, monkeypatch, capsys):
 
 
 def test_data_there_is_no_memory_for_are_a_mistake_in_one_line(tmp_path):
-    with pytest.raises(UserError, match="memory is too small to read it") as caught:
+    with pytest.raises(UserError, match="does not fit into this machine's memory") as caught:
         run_tiny(tmp_path / "results", "data.size=100000000000000")
     assert "\n" not in str(caught.value) and not (tmp_path / "results").exists()

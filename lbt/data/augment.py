@@ -144,7 +144,7 @@ def none(images: Tensor, generator: torch.Generator) -> Tensor:
 
 def views_of(augment: Callable[[Tensor, torch.Generator], Tensor]) -> int:
     """Returns how many images an augmentation makes of one."""
-    drawn = augment(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.Generator())
+    drawn = augment(torch.zeros(1, 3, 32, 32, dtype=torch.uint8, device="cpu"), torch.Generator("cpu"))
     return 1 if drawn.ndim == 4 else drawn.shape[1]
 
 

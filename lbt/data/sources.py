@@ -43,7 +43,9 @@ def load(name: str, root: str | Path | None = None, **options: Any) -> ImageSet:
     with reading(folder, "check data.root and what lies there", f"as data={name}"):
         try:
             return reader(folder, **options)
-        except MemoryError:
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "can't allocate memory" not in str(error):  # torch's words
+                raise
             raise UserError(
                 f"data={name} does not fit into this machine's memory: choose fewer or smaller images, or read a "
                 "folder by data=image_stream, which holds none of them"

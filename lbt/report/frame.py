@@ -22,6 +22,7 @@ from lbt.records.consistency import contradiction
 from lbt.records.files import read_regular
 
 ROUNDING = 1e-5  # of a figure; one image in 10,000 is ten times as much
+SMALL = 16  # pixels: an image of which a ResNet makes maps smaller than a stride
 _CHANGES = {True: "+changes", False: "", None: " (changes unknown)"}  # of the source tree since its commit
 
 
@@ -130,11 +131,23 @@ def _row(record: records.RunRecord) -> dict[str, Any]:
         "device": made_by["device_name"],
         "steps_per_epoch": made_by.get("steps_per_epoch"),
         "warmed_up": bool(config["schedule"].get("warmup")),
+        "suspect": _is_suspect(config, made_by),
         "settings": settings,
         "metrics": declared,
         "summary": record.end["summary"] if record.end else {},
         "curve": np.array([line.get(curve) for line in record.epochs], dtype=float),
     }
+
+
+def _is_suspect(config: Mapping[str, Any], made_by: Mapping[str, Any]) -> bool:
+    """Says whether a run was made by bf16 gradients that were uninitialised memory (`lbt.train.precision`).
+
+    Of small images in bf16 on a CPU, before the layers concerned computed in float32 and were named in the record.
+    """
+    data = config["data"]
+    size = 8 if data["name"] == "digits" else data.get("options", {}).get("resolution", SMALL + 1)
+    in_bf16 = config["precision"] == "bf16" and made_by.get("device") == "cpu"
+    return in_bf16 and size <= SMALL and "float32_layers" not in made_by
 
 
 def _flat(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

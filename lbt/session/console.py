@@ -40,6 +40,9 @@ class Reporter:
     def start(self, config: Config, name: str, images: Any, updates: Sequence[int], step: int) -> None:
         """A run of so many updates in each epoch begins, or goes on after `step` of them."""
 
+    def say(self, text: str) -> None:
+        """Something about this run is to be known."""
+
     def step(self, epoch: int, step: int, images: int, seconds: float) -> None:
         """An update was made; `images` were seen in `seconds` of this epoch."""
 
@@ -87,6 +90,10 @@ class ConsoleReporter(Reporter):
             fields = {"epoch": 1, "epochs": config.epochs, "scores": "", "rate": 0.0}
             self._bar = self._progress.add_task("", total=sum(updates), completed=step, **fields)
             self._progress.start()
+
+    def say(self, text: str) -> None:
+        """Shows a line."""
+        self._print(f"  {text}")
 
     def step(self, epoch: int, step: int, images: int, seconds: float) -> None:
         """Moves the bar."""

@@ -91,6 +91,8 @@ class Training:
         with closing(Mirror(self.config, self.name)) as mirror, closing(reporter):
             self.begin()
             reporter.start(self.config, self.name, self.images, self.steps_of, self.progress.step)
+            if self.float32_layers:
+                reporter.say(f"float32 where a CPU's bf16 is wrong: {', '.join(self.float32_layers)}")
             extra: dict[str, Any] = {}
             try:
                 with interrupt:
@@ -119,7 +121,7 @@ class Training:
         if lines is None:
             parameters = sum(parameter.numel() for parameter in self.model.parameters())
             made_of = {"steps_per_epoch": self.data.steps_per_epoch, "parameters": parameters}
-            if self.float32_layers:
+            if self.config.precision == "bf16" and self.device.type == "cpu":  # a record without it is suspect
                 made_of["float32_layers"] = self.float32_layers
             lines = [beginning.line(self.config, self.name, self.images, self.device, **made_of)]
             self.progress.start()

@@ -82,14 +82,9 @@ class Update:
         average = build.average(config, model)
         optimizer = build.optimizer(config, model.parameters(), steps=steps)
         wanted = pays(model, task, data, config.epochs) if config.compile == "auto" else config.compile
-        executor = Executor(
-            model,
-            task,
-            precision=config.precision,
-            micro_batch=config.micro_batch,
-            compiled=CompiledModel(model) if wanted else None,
-            regions=regions,
-        )
+        compiled, micro = CompiledModel(model) if wanted else None, config.micro_batch
+        how = {"precision": config.precision, "micro_batch": micro, "compiled": compiled, "regions": regions}
+        executor = Executor(model, task, **how)
         return cls(
             executor,
             optimizer,

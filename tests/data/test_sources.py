@@ -36,8 +36,8 @@ def test_an_option_may_be_null(monkeypatch, quoted):
         reader.__annotations__ = {"limit": "int | None"}
     monkeypatch.setitem(SOURCES, "reader", reader)
     assert [load("reader", limit=value) for value in (None, 3)] == [None, 3]
-    for value in (0, "3", True):
-        assert "limit must be of type int | None" in error_line("reader", None, limit=value)
+    for value in ("3", True):
+        assert f"data.limit={value}: expected a whole number or null" in error_line("reader", None, limit=value)
 
 
 def test_root_defaults_to_lbt_data_then_home(monkeypatch, tmp_path, home):

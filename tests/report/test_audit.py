@@ -157,7 +157,7 @@ def test_the_command_writes_the_page_with_all_rows_and_real_commands(tmp_path, c
     assert str(tmp_path / "AUDIT.md") in capsys.readouterr().out
     assert {int(row) for row in re.findall(r"^## (\d+)\.", text, flags=re.MULTILINE)} == set(range(1, 24))
     assert "Nothing has been measured yet." in text
-    assert text.count("- Not measured yet: `lbt train") == 18
+    assert text.count("- Not measured yet: `lbt train") == 21
     for experiment in re.findall(r"\+experiment=(\w+)", text):
         assert (CONFIG_DIR / "experiment" / f"{experiment}.yaml").exists()
     assert main(["audit", "--results-dir", str(tmp_path / "none")]) == 2

@@ -1,13 +1,14 @@
 """bfloat16 against float32 on a CPU: what is wrong is found by its shape and computed in float32."""
 
 import itertools
+import subprocess
 
 import pytest
 import torch
-from support import configure, training
+from support import configure, figures, script, training
 from torch import nn
 
-from lbt import build, runtime
+from lbt import build, records, runtime
 from lbt.train import Training
 from lbt.train.precision import Float32Conv2d, is_miscomputed
 
@@ -39,7 +40,7 @@ def distance(layer: nn.Module, images: torch.Tensor) -> float:
 
 
 @NEEDS_BF16
-@pytest.mark.parametrize(("kernel", "stride"), itertools.product((1, 3, 7), (1, 2, 3)))
+@pytest.mark.parametrize(("kernel", "stride"), [*itertools.product((1, 3, 7), (1, 2, 3))])
 def test_each_convolution_is_right_in_bf16_or_known_not_to_be(kernel, stride):
     for size, batch, groups in itertools.product((1, 2, 3, 4, 8), (2, 32), (1, 16)):
         layer = nn.Conv2d(16, 32, kernel, stride, kernel // 2, groups=groups, bias=False)
@@ -87,3 +88,19 @@ def test_the_layers_are_named_and_no_others_are_changed(tmp_path):
     assert all(made.model.get_submodule(name).stride == (2, 2) for name in changed)
     assert digits("fp32", f"results_dir={tmp_path}").float32_layers == []
     assert training(tmp_path, "precision=bf16").float32_layers == []  # a network without strides
+
+
+def test_the_quickstart_gives_the_same_numbers_twice(tmp_path):
+    """Two processes, each with memory of its own; at the length of two epochs, and one of the grid's runs."""
+    found = []
+    for folder in ("first", "second"):
+        words = ["+experiment=quickstart", "optimizer=lars", "batch=1024", "seed=0", "epochs=2"]
+        code = f"""
+import sys
+from lbt.cli import main
+sys.exit(main(["train", "-m", *{words!r}, "device=cpu", "results_dir={tmp_path / folder}"]))
+"""
+        subprocess.run(script(code), check=True, stdout=subprocess.DEVNULL)
+        (path,) = records.paths(tmp_path / folder)
+        found.append(figures(path))
+    assert found[0] == found[1]

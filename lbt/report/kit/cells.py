@@ -18,7 +18,7 @@ from lbt.report.kit.wording import counted, mean_and_spread, order, stands_on
 
 _COLUMNS = (
     "id", "path", "status", "settings", "summary", "curve", "seed", "steps_per_epoch", "data.name", "model.name",
-    "protocol.name", "precision", "device", "torch", "commit", "origin", "fingerprint",
+    "protocol.name", "precision", "device", "torch", "commit", "origin", "fingerprint", "suspect",
 )  # fmt: skip
 _STANDING = ("data.", "model.", "task.", "epochs")  # what settings begin with that all cells of one section share
 

@@ -77,6 +77,9 @@ class Table:
         groups = [("", len(self.rows)), *[(label, len(columns)) for label, columns in blocks]]
         caption = standing.caption(cells) if standing else "No run yet."
         notes = [note for cell in cells for note in cell.notes()]
+        if suspect := sorted(run for cell in cells for run in cell.runs["id"][cell.runs["suspect"]]):
+            said = "suspect: made before a fault in bf16 gradients of small images on a CPU was mended"
+            notes.append(f"{said}: {', '.join(suspect)}")
         if "readings" in self.spec:
             notes += readings.distances(cells, self.published, self._label)
         return Section(", ".join(map(setting, fixed.values())), caption, groups, header, rows, notes)
