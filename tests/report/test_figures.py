@@ -21,7 +21,7 @@ from lbt.report.figures.points import points
 from lbt.report.figures.spec import Spec
 from lbt.report.frame import load
 from lbt.report.kit import specs
-from lbt.report.kit.style import context
+from lbt.report.kit.style import DASHES, MARKERS, along, context
 
 
 def spec(name):
@@ -174,3 +174,143 @@ def test_what_records_say_is_no_formula_in_a_figure(tmp_path):
         records.RecordWriter(path, [json.dumps(run), *lines]).end("done", json.loads(last)["summary"])
     assert main(["plots", "accuracy_by_batch", "--results-dir", str(tmp_path)]) == 0
     assert (tmp_path / "figures" / "accuracy_by_batch.png").stat().st_size > 1000
+
+
+def drawn(name, folder):
+    with context():
+        figure = KINDS[spec(name).kind](spec(name), load(folder))
+    figure.canvas.draw()
+    return figure
+
+
+def boxes_of(figure):
+    renderer = figure.canvas.get_renderer()
+    return [axes.get_window_extent(renderer) for axes in figure.axes], renderer
+
+
+@pytest.mark.parametrize("name", figures.names())
+def test_title_and_legend_are_whole_and_outside_the_panels_and_say_data_and_n(results, name):
+    figure = drawn(name, results)
+    panels, renderer = boxes_of(figure)
+    whole = figure.bbox
+    for artist in (*figure.legends, figure._suptitle):
+        box = artist.get_window_extent(renderer)
+        assert whole.x0 <= box.x0 and box.x1 <= whole.x1 and whole.y0 <= box.y0 and box.y1 <= whole.y1
+        assert not any(box.overlaps(panel) for panel in panels)
+    assert all(axes.get_legend() is None for axes in figure.axes)
+    said = figure._suptitle.get_text()
+    assert "epochs of" in said and "n=" in said.replace("\n", " ")
+
+
+def test_a_long_name_of_data_is_wrapped_and_not_cut_off(tmp_path):
+    for batch in (512, 1024):
+        path = record(tmp_path, 80.0, f"batch={batch}", "optimizer=lars")
+        first, *lines, last = path.read_text().splitlines()
+        run = json.loads(first)
+        run["provenance"]["data"] = "pictures from everywhere, " * 12 + "W" * 200
+        records.RecordWriter(path, [json.dumps(run), *lines]).end("done", json.loads(last)["summary"])
+    figure = drawn("accuracy_by_batch", tmp_path)
+    box = figure._suptitle.get_window_extent(figure.canvas.get_renderer())
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+    assert box.y0 > max(panel.y1 for panel in boxes_of(figure)[0])
+
+
+def at_foot(axes):
+    """Lines whose heights are shares of the panel: no values."""
+    return [line for line in axes.lines if line.get_transform() == axes.get_xaxis_transform() and len(line.get_xdata())]
+
+
+def test_diverged_runs_stand_below_all_values_and_break_the_line(tmp_path):
+    for batch in (512, 1024, 2048):
+        status = "diverged" if batch == 1024 else "done"
+        record(tmp_path, None if batch == 1024 else 10.0, f"batch={batch}", "optimizer=lamb", status=status)
+    record(tmp_path, None, "batch=2048", "optimizer=lamb", seed=1, status="diverged")
+    figure = drawn("accuracy_by_batch", tmp_path)
+    (axes,) = figure.axes
+    (markers,) = at_foot(axes)
+    assert [round(x) for x in markers.get_xdata()] == [1, 2]
+    (height,) = set(markers.get_ydata())
+    low = axes.transAxes.inverted().transform(axes.transData.transform((0, 10.0)))[1]
+    strip = axes.patches[0].get_height()
+    assert 0 < height < strip < low and all(tick > 0 for tick in axes.get_yticks())
+    texts = [text.get_text() for text in axes.texts]
+    assert texts == ["diverged", "1/2"]
+    line = axes.lines[0].get_ydata()
+    assert line[0] == line[2] == 10.0 and np.isnan(line[1])
+    assert "n=1 to 2; 2 of the 4 shown diverged" in figure._suptitle.get_text()
+
+
+def test_a_diverged_runs_curve_ends_at_the_epoch_marked_at_the_foot(tmp_path):
+    record(tmp_path, [10.0, 30.0, 11.0], "batch=512", "optimizer=lars", status="diverged")
+    record(tmp_path, 80.0, "batch=512", "optimizer=tvlars")
+    (axes,) = drawn("training_curves", tmp_path).axes
+    (markers,) = at_foot(axes)
+    assert list(markers.get_xdata()) == [3]
+
+
+@pytest.mark.parametrize(("seeds", "points"), [(3, True), (11, False)])
+def test_few_seeds_are_drawn_one_by_one_and_many_as_their_deviation(tmp_path, seeds, points):
+    accuracies = [80.0 + seed / 4 for seed in range(seeds)]
+    for seed, accuracy in enumerate(accuracies):
+        for batch in (512, 1024):
+            record(tmp_path, accuracy, f"batch={batch}", "optimizer=lars", seed=seed)
+    figure = drawn("accuracy_by_batch", tmp_path)
+    (axes,) = figure.axes
+    assert (tuple(accuracies) in lines_of(figure)) == points
+    assert bool(axes.containers) != points  # error bars
+    legend = [text.get_text() for text in figure.legends[0].texts]
+    assert ("each run" in legend) == points and ("standard deviation" in legend) != points
+
+
+def test_equal_figures_of_two_optimizers_do_not_hide_each_other(tmp_path):
+    for batch in (512, 1024):
+        for optimizer in ("lars", "tvlars"):
+            record(tmp_path, 82.0, f"batch={batch}", f"optimizer={optimizer}")
+    (axes,) = drawn("accuracy_by_batch", tmp_path).axes
+    places = [tuple(line.get_xdata()) for line in axes.lines if len(line.get_xdata())]
+    assert len(set(places)) == len(places)
+    widths = [along(index, 100, 3)["linewidth"] for index in range(3)]
+    assert widths == sorted(set(widths), reverse=True)  # curves that coincide lie on wider ones
+
+
+def test_lines_are_told_apart_without_colour():
+    assert len(set(MARKERS)) == len(MARKERS) and len(set(DASHES)) == len(DASHES)
+    assert len(MARKERS) == len(DASHES) >= 8
+
+
+def test_a_figure_says_under_which_reading_of_the_rates_its_lines_were_run(tmp_path):
+    for batch in (1024, 4096):
+        record(tmp_path, 80.0, f"batch={batch}", "optimizer=lars", "protocol=plain")
+        record(tmp_path, 60.0, f"batch={batch}", "optimizer=lars", "protocol=released", "protocol.schedule_lag=0")
+    figure = drawn("accuracy_by_batch", tmp_path)
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["released protocol, scaled reading", "released protocol, plain reading"]
+    assert (80.0, 80.0) in lines_of(figure, 1) and (60.0, 60.0) in lines_of(figure, 0)
+
+
+def test_a_line_looks_the_same_whichever_others_are_there(tmp_path):
+    for batch in (512, 1024):
+        record(tmp_path, 80.0, f"batch={batch}", "optimizer=tvlars")
+    alone = drawn("accuracy_by_batch", tmp_path).axes[0].lines[0]
+    for batch in (512, 1024):
+        record(tmp_path, 80.0, f"batch={batch}", "optimizer=lars")
+    both = drawn("accuracy_by_batch", tmp_path).axes[0].lines
+    assert (alone.get_marker(), alone.get_color()) in [(line.get_marker(), line.get_color()) for line in both[1:]]
+    assert alone.get_marker() != both[0].get_marker()
+
+
+def test_a_figure_of_one_protocol_names_it_and_how_its_means_are_made(tmp_path):
+    for seed, status in enumerate(("done", "diverged")):
+        accuracy = 70.0 if status == "done" else None
+        nowa = ("batch=512", "optimizer=lars", "schedule=warmup_polynomial", "warmup=0")
+        record(tmp_path, accuracy, *nowa, folder="fig2_warmup", seed=seed, status=status)
+    record(tmp_path, 80.0, "batch=512", "optimizer=lars")
+    said = drawn("fig2_warmup", tmp_path)._suptitle.get_text().replace("\n", " ")
+    assert "protocol paper; 3 runs" in said
+    assert "a mean is over the runs that did not diverge" in said or "in a mean a diverged run is at chance" in said
+
+
+def test_a_diverged_run_with_norms_is_said_to_have_diverged(tmp_path):
+    lines = [{**norm_lines()[0], "train_loss": None, "test_loss": None}]
+    record(tmp_path, None, "batch=512", "optimizer=lars", folder="fig3_norms", lines=lines, status="diverged")
+    assert "diverged where the line ends: WA-LARS at batch 512" in drawn("fig3_norms", tmp_path)._suptitle.get_text()

@@ -379,8 +379,10 @@ def read_csv(path):
     return list(csv.DictReader(path.open()))
 
 
-def test_the_page_of_results_names_the_page_and_not_its_parts(full):
-    main(["reality", NAME, "--results-dir", str(full.folder)])
+def test_the_page_of_results_names_the_page_its_tables_and_its_figures(full):
+    main(["reality", "--results-dir", str(full.folder)])
     text = (full.folder / "README.md").read_text()
     assert "](REALITY_CHECK.md): Nado et al." in text
-    assert f"{NAME}_" not in text
+    for path in [*full.folder.glob("tables/*"), *full.folder.glob("figures/*")]:
+        assert f"]({path.parent.name}/{path.name})" in text, path.name
+    assert f"`lbt reality {NAME}`" in text

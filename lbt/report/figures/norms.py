@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -15,7 +15,7 @@ from lbt import records
 from lbt.report.figures.points import Point, points
 from lbt.report.figures.spec import Spec
 from lbt.report.frame import Frame
-from lbt.report.kit.style import finish, line_style, panels
+from lbt.report.kit.style import along, finish, line_style, panels
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ def draw(spec: Spec, frame: Frame) -> Figure | None:
         return None
     columns = spec.sorted(spec.columns or "", [point.panel[1] for point, _ in known])
     series = spec.sorted(spec.series, [point.series for point, _ in known])
+    looks = spec.looks(series)
     figure, grid = panels(1 + len(series), len(columns), width=1.9, height=2.1)
     for column, batch in enumerate(columns):
         here = {point.series: norms for point, norms in known if point.panel[1] == batch}
@@ -69,7 +70,8 @@ def draw(spec: Spec, frame: Frame) -> Figure | None:
         for index, name in enumerate(series):
             if name in here:
                 loss = here[name].loss
-                top.plot(np.arange(1, len(loss) + 1), loss, **_plain(index))
+                look = {**along(index, len(loss), len(series)), **line_style(looks[name])}
+                top.plot(np.arange(1, len(loss) + 1), loss, **look)
                 _layers(grid[1 + index][column], here[name])
         grid[-1][column].set_xlabel("epoch")
     grid[0][0].set_ylabel("test loss")
@@ -77,27 +79,35 @@ def draw(spec: Spec, frame: Frame) -> Figure | None:
         grid[1 + index][0].set_ylabel(f"LNR per layer\n{spec.label(name)}")
         for axes in grid[1 + index]:
             axes.set_yscale("log")
-    handles = [Line2D([], [], label=f"loss of {spec.label(name)}", **_plain(i)) for i, name in enumerate(series)]
+    handles = [Line2D([], [], label=f"loss of {spec.label(name)}", **line_style(look)) for name, look in looks.items()]
     handles += [
         Line2D([], [], label="LNR = ||w||/||g||, first layer", color=_shade(0.0)),
         Line2D([], [], label="last layer", color=_shade(1.0), linestyle=(0, (5, 1.5))),
     ]
-    colours = ScalarMappable(Normalize(0, 1), matplotlib.colormaps["viridis"])
+    colours = ScalarMappable(Normalize(0, 1), ListedColormap([_shade(depth) for depth in np.linspace(0, 1, 256)]))
     bar = figure.colorbar(colours, ax=[axes for row in grid[1:] for axes in row], ticks=[0, 1], aspect=40)
     bar.ax.set_yticklabels(["first layer", "last layer"], rotation=90, va="center")
+    notes.append("a run a line, of several seeds the lowest")
+    lost = [f"{spec.label(point.series)} at batch {spec.label(point.panel[1])}" for point, _ in known if _lost(point)]
+    if lost:
+        notes.append(f"diverged where the line ends: {', '.join(lost)}")
     return finish(figure, spec.title, notes, handles)
 
 
-def _plain(index: int) -> dict[str, Any]:
-    return {key: value for key, value in line_style(index).items() if key != "marker"}
-
-
 def _shade(depth: float) -> Any:
-    return matplotlib.colormaps["viridis"](depth)
+    return matplotlib.colormaps["viridis"](0.75 * depth)  # not up to its yellow, which is hardly seen in grey
+
+
+def _lowest_seed(point: Point) -> Any:
+    return point.cell.runs.sort_values("seed").iloc[0]
+
+
+def _lost(point: Point) -> bool:
+    return _lowest_seed(point)["status"] == "diverged"
 
 
 def _of_lowest_seed(point: Point) -> Norms | None:
-    run = point.cell.runs.sort_values("seed").iloc[0]
+    run = _lowest_seed(point)
     return read(run["path"], run["steps_per_epoch"])
 
 

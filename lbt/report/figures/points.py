@@ -1,6 +1,7 @@
 """The points of a figure: cells placed on its axes, from data that may be compared."""
 
 import math
+import statistics
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple
 from lbt.report.figures.spec import Spec
 from lbt.report.frame import Frame, select
 from lbt.report.kit.cells import Cell, Standing, make_cells
+from lbt.report.tables.readings import placed
 
 Place = tuple[Any, Any]  # a panel's row and column
 
@@ -20,27 +22,67 @@ class Point(NamedTuple):
     x: Any
     cell: Cell
 
+    @property
+    def done(self) -> list[float]:
+        """Returns the figures of the runs that ended well; a diverged one has none to draw."""
+        runs = self.cell.runs
+        found = [
+            summary.get(self.cell.name)
+            for summary, status in zip(runs["summary"], runs["status"], strict=True)
+            if status == "done"
+        ]
+        return [value for value in found if value is not None]
+
+    @property
+    def diverged(self) -> int:
+        """Returns how many of the place's runs diverged."""
+        return self.cell.statuses["diverged"]
+
 
 def points(spec: Spec, frame: Frame) -> tuple[list[Point], list[str]]:
     """Returns the points to draw, and the lines that say what they stand on and what is left out."""
     keys = [key for key in (spec.rows, spec.columns, spec.series, spec.x) if key]
     keys = list(dict.fromkeys([*keys, "batch", "lr"]))
-    cells = make_cells(select(frame.runs, spec.select), keys, spec.metric)
+    runs = select(frame.runs, spec.select)
+    cells = make_cells(placed(runs, spec.readings) if spec.readings else runs, keys, spec.metric)
     mixed = [cell for cell in cells if cell.differing]
-    placed = [_place(spec, cell) for cell in cells if not cell.differing]
-    kept = _one_standing(placed)
-    notes = _stands(kept)
-    left_out = sum(len(point.cell.runs) for point in placed) - sum(len(point.cell.runs) for point in kept)
+    there = [_place(spec, cell) for cell in cells if not cell.differing]
+    kept = _one_standing(there)
+    notes = _stands(spec, kept)
+    left_out = _ids(there) - _ids(kept)
     if left_out:
-        notes.append(f"not shown: {left_out} runs on other data or of another length")
+        notes.append(f"not shown: {len(left_out)} runs on other data or of another length")
     if mixed:
         notes.append(f"not shown: {len(mixed)} places with runs of differing settings")
     found = _at_rate(spec, kept)
-    counts = sorted({len(point.cell.values) for point in found if point.cell.values})
-    if counts:
-        runs = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
-        notes.append(f"runs at each place: n={runs}")
-    return found, notes
+    return found, [*notes, *_counted(found)]
+
+
+def _counted(found: Sequence[Point]) -> list[str]:
+    """Returns the line that says how many runs a place stands on, and how many diverged."""
+    counts = sorted({len(point.done) + point.diverged for point in found} - {0})
+    if not counts:
+        return []
+    n = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
+    ends = {
+        run: status
+        for point in found
+        for run, status in zip(point.cell.runs["id"], point.cell.runs["status"], strict=True)
+    }
+    lost = list(ends.values()).count("diverged")
+    lines = [f"runs at each place: n={n}" + (f"; {lost} of the {len(ends)} shown diverged" if lost else "")]
+    partly = [point for point in found if point.done and point.diverged]
+    if partly:
+        without = all(math.isclose(point.cell.mean, statistics.fmean(point.done)) for point in partly)
+        lines.append(
+            "a mean is over the runs that did not diverge" if without else "in a mean a diverged run is at chance"
+        )
+    return lines
+
+
+def _ids(found: Sequence[Point]) -> set[str]:
+    """Returns the ids of the points' runs; one run may stand under two readings."""
+    return {run for point in found for run in point.cell.runs["id"]}
 
 
 def _place(spec: Spec, cell: Cell) -> Point:
@@ -58,14 +100,21 @@ def _one_standing(found: Sequence[Point]) -> list[Point]:
     return [point for point in found if point.cell.standing in chosen]
 
 
-def _stands(found: Sequence[Point]) -> list[str]:
-    kinds: dict[Standing, int] = {}
+def _stands(spec: Spec, found: Sequence[Point]) -> list[str]:
+    kinds: dict[Standing, list[Point]] = {}
     for point in found:
-        kinds[point.cell.standing] = kinds.get(point.cell.standing, 0) + len(point.cell.runs)
+        kinds.setdefault(point.cell.standing, []).append(point)
+    named = {"reading", "protocol.name"} & {spec.rows, spec.columns, spec.series}  # each panel or line says its own
     return [
-        f"{stand.epochs} epochs, {stand.origin}, pixels {stand.fingerprint}; {runs} runs"
-        for stand, runs in sorted(kinds.items(), key=str)
+        f"{stand.epochs} epochs of {_values(there, 'model.name')} on {stand.origin}, pixels {stand.fingerprint}; "
+        + ("" if named else f"protocol {_values(there, 'protocol.name')}; ")
+        + f"{len(_ids(there))} run{'s' * (len(_ids(there)) != 1)}"
+        for stand, there in sorted(kinds.items(), key=str)
     ]
+
+
+def _values(found: Sequence[Point], column: str) -> str:
+    return ", ".join(sorted({str(value) for point in found for value in point.cell.runs[column]}))
 
 
 def _at_rate(spec: Spec, found: Sequence[Point]) -> list[Point]:

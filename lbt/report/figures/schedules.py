@@ -1,6 +1,7 @@
 """Learning rates and TVLARS's phi over training, computed by the code that trains, without a run."""
 
 import math
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -8,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from lbt.report.figures.spec import Spec
 from lbt.report.frame import Frame
-from lbt.report.kit.style import finish, line_style, panels
+from lbt.report.kit.style import along, finish, line_style, panels
 from lbt.schedules import warmup_cosine
 
 IMAGES = 50_000  # of CIFAR-10's training set
@@ -26,12 +27,13 @@ def draw_rates(spec: Spec, frame: Frame) -> Figure:
         total = steps * wanted["epochs"]
         time = np.arange(total)
         factor = warmup_cosine(total, steps_per_epoch=steps, warmup=wanted["warmup"], end=wanted["end"])
-        paper = {"alpha": 1.0, "delay_steps": wanted["delay"] * steps, "floor": wanted["floor"] * batch / BASE_BATCH}
-        released = {"alpha": 0.1, "delay_steps": None, "floor": 0.0}
         lines = [[factor(step) for step in time]]
-        lines += [[phi(float(step), lam=wanted["lam"], **one) for step in time] for one in (paper, released)]
+        lines += [
+            [phi(float(step), lam=wanted["lam"], **form) for step in time]
+            for form in _protocols(wanted, batch, steps).values()
+        ]
         for index, line in enumerate(lines):
-            axes.plot((time + 1) / steps, line, **_plain(index, total))
+            axes.plot((time + 1) / steps, line, **along(index, total, len(lines)))
         axes.set(title=f"batch {batch:,} ({steps} updates an epoch)", xlabel="epoch")
     grid[0][0].set_ylabel("learning rate / target rate")
     names = [
@@ -39,8 +41,8 @@ def draw_rates(spec: Spec, frame: Frame) -> Figure:
         f"TVLARS, paper protocol (lambda {wanted['lam']:g})",
         f"TVLARS, released protocol (lambda {wanted['lam']:g}; adapted layers only)",
     ]
-    handles = [Line2D([], [], label=name, **_plain(index, 1)) for index, name in enumerate(names)]
-    return finish(figure, spec.title, [], handles, columns=2)
+    handles = [Line2D([], [], label=name, **line_style(index)) for index, name in enumerate(names)]
+    return finish(figure, spec.title, [_computed(wanted)], handles, columns=2)
 
 
 def draw_phi(spec: Spec, frame: Frame) -> Figure:
@@ -48,29 +50,37 @@ def draw_phi(spec: Spec, frame: Frame) -> Figure:
     from lbt.optim.tvlars import phi
 
     wanted = spec.options
+    lams = wanted["lams"]
     figure, grid = panels(2, len(wanted["batches"]), width=3.4, height=2.3)
     for column, batch in enumerate(wanted["batches"]):
         steps = math.ceil(IMAGES / batch)
         total = steps * wanted["epochs"]
         time = np.arange(total)
-        paper = {"alpha": 1.0, "delay_steps": wanted["delay"] * steps, "floor": wanted["floor"] * batch / BASE_BATCH}
-        released = {"alpha": 0.1, "delay_steps": None, "floor": 0.0}
-        for axes, form, name in zip(
-            (row[column] for row in grid), (paper, released), ("paper", "released"), strict=True
-        ):
-            for index, lam in enumerate(wanted["lams"]):
+        for row, (name, form) in zip(grid, _protocols(wanted, batch, steps).items(), strict=True):
+            axes = row[column]
+            for index, lam in enumerate(lams):
                 values = [phi(float(step), lam=lam, **form) for step in time]
-                axes.plot((time + 1) / steps, values, **_plain(index, total))
+                axes.plot((time + 1) / steps, values, **along(index, total, len(lams)))
             axes.set(title=f"{name} protocol, batch {batch:,}")
         grid[-1][column].set_xlabel("epoch")
     for row, name in zip(
         grid, (r"$\phi_t$ (alpha 1, delay 10 epochs)", r"$\phi_t$ (alpha 0.1, no delay)"), strict=True
     ):
         row[0].set_ylabel(name)
-    handles = [Line2D([], [], label=f"lambda {lam:g}", **_plain(i, 1)) for i, lam in enumerate(wanted["lams"])]
-    return finish(figure, spec.title, [], handles, columns=3)
+    handles = [Line2D([], [], label=f"lambda {lam:g}", **line_style(index)) for index, lam in enumerate(lams)]
+    return finish(figure, spec.title, [_computed(wanted)], handles, columns=3)
 
 
-def _plain(index: int, steps: int) -> dict:
-    """Returns a line's style with a few markers along it, at other places on each line."""
-    return {**line_style(index), "markevery": (max(steps * (index + 1) // 60, 1), max(steps // 8, 1))}
+def _protocols(wanted: dict[str, Any], batch: int, steps: int) -> dict[str, dict[str, Any]]:
+    """Returns what phi is computed with under each protocol."""
+    floor = wanted["floor"] * batch / BASE_BATCH
+    return {
+        "paper": {"alpha": 1.0, "delay_steps": wanted["delay"] * steps, "floor": floor},
+        "released": {"alpha": 0.1, "delay_steps": None, "floor": 0.0},
+    }
+
+
+def _computed(wanted: dict[str, Any]) -> str:
+    return (
+        f"{wanted['epochs']} epochs of CIFAR-10's {IMAGES:,} training images; computed from the formulas, no run (n=0)"
+    )

@@ -31,6 +31,8 @@ class Spec:
         scale: of the horizontal axis: `category` or `log`.
         metric: the figure of a run's summary.
         published: as in a table, drawn with open markers.
+        readings: choices of `configs/protocol`, as in a table: each run stands under those (setting `reading`) whose
+            printed rate it was run at.
         options: settings of the kind.
         trained_by: the command that makes its runs; None: that of the experiments in `select`.
     """
@@ -49,6 +51,7 @@ class Spec:
     scale: str = "category"
     metric: str = "test_accuracy"
     published: Mapping[str, Any] | None = None
+    readings: Sequence[str] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     trained_by: str | None = None
 
@@ -57,6 +60,12 @@ class Spec:
         if value in self.labels:
             return str(self.labels[value])
         return f"{value:,}" if isinstance(value, int) else escape.figure(setting(value))
+
+    def looks(self, series: Sequence[Any]) -> dict[Any, int]:
+        """Returns the number of each line's style: one that `order` names keeps it, whichever others are there."""
+        known = [*self.order.get(self.series, [])]
+        known += [name for name in series if name not in known]
+        return {name: known.index(name) for name in series}
 
     def sorted(self, key: str, values: Sequence[Any]) -> list[Any]:
         """Returns the distinct values in the legend's order."""

@@ -2,28 +2,26 @@
 
 import math
 import statistics as plain
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from lbt.identity import from_json
 from lbt.records import replace_file
-from lbt.report.kit import escape
-from lbt.report.kit.style import DASHES, context, encode, finish, line_style, panels
+from lbt.report.kit.style import along, context, dodge, encode, finish, hollow, panels
+from lbt.report.reality import parts, seeds
 from lbt.report.reality.results import Results, curves, reach
 from lbt.report.reality.study import Final
 from lbt.schedules import SCHEDULES
 
-TARGET = {"color": "#555555", "linestyle": (0, (5, 1.5)), "linewidth": 1}
 PERFECT = {"color": "#555555", "linestyle": (0, (1, 1.2)), "linewidth": 1}
 
 CAPTIONS = {
-    "best_of_k": "Validation accuracy expected of the best of k trials; the band holds 10 % to 90 % of the draws",
-    "boxes": "Test accuracy over seeds: minimum, quartiles, maximum; dashed: the target",
+    "best_of_k": "Validation accuracy expected of the best of k trials; bars: 10 % to 90 % of the draws",
+    "boxes": "Test accuracy of the final runs, every seed, and their medians",
     "schedules": "The chosen schedules",
     "steps_to_target": "Updates to the target against the batch size",
 }
@@ -38,71 +36,44 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
             figure = make(results)
             if figure is None:
                 continue
-            file = f"{results.study.name}_{name}"
-            for ending, content in encode(figure, CAPTIONS[name], results.study.title, "lbt reality").items():
+            file, command = f"{results.study.name}_{name}", f"lbt reality {results.study.name}"
+            for ending, content in encode(figure, CAPTIONS[name], results.study.title, command).items():
                 replace_file(folder / f"{file}.{ending}", content)
             drawn[file] = CAPTIONS[name]
     return drawn
 
 
-def _style(results: Results, name: str) -> dict[str, Any]:
-    """Returns an optimizer's colour, dashes and marker, the same in every figure of a study."""
-    return line_style(results.study.contestants.index(name))
-
-
-def _handles(results: Results, names: Iterable[str]) -> list[Line2D]:
-    return [Line2D([], [], label=name, **_style(results, name)) for name in names]
-
-
-def _row(count: int, width: float = 3.4) -> tuple[Figure, list[Axes]]:
-    figure, grid = panels(1, count, width=max(width, 6.0 / count), height=2.6)  # the title needs six inches
-    return figure, grid[0]
-
-
 def best_of_k(results: Results) -> Figure | None:
-    """Expected validation score of the best of k trials, with the 10 % to 90 % band, per optimizer; a panel a batch."""
+    """Expected validation score of the best of k trials, with its 10 % to 90 % bar, per optimizer; a panel a batch."""
     rows = curves(results)
     batches = [batch for batch in results.study.batches if any(row["batch"] == batch for row in rows)]
     if not batches:
         return None
-    figure, row = _row(len(batches))
+    names = results.study.contestants
+    figure, row = parts.row(len(batches), width=max(3.4, 0.5 * max(one["trials"] for one in rows)))
     for axes, batch in zip(row, batches, strict=True):
-        for name in results.study.contestants:
+        for index, name in enumerate(names):
             own = [row for row in rows if (row["batch"], row["optimizer"]) == (batch, name)]
             if not own:
                 continue
-            k, style = [row["trials"] for row in own], _style(results, name)
-            axes.plot(k, [row["expected %"] for row in own], **style)
+            style = hollow(parts.style(results, name))
+            k = [row["trials"] + dodge(index, len(names), 0.6 / len(names)) for row in own]
             low, high = zip(*(row["10 % to 90 %"] for row in own), strict=True)
-            axes.fill_between(k, low, high, color=style["color"], alpha=0.12, linewidth=0)
+            axes.plot(k, [row["expected %"] for row in own], **style)
+            axes.vlines(k, low, high, color=style["color"], linewidth=0.8)
+            axes.plot([*k, *k], [*low, *high], "_", color=style["color"], markersize=3)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(title=f"batch {batch:,}", xlabel="trials")
     row[0].set_ylabel("validation accuracy of the best (%)")
-    seen = {row["optimizer"] for row in rows}
-    names = [name for name in results.study.contestants if name in seen]
-    return finish(figure, CAPTIONS["best_of_k"], [results.study.title], _handles(results, names))
+    tried = [one for one in results.trials.values() if one.scores]
+    count = f"{parts.span(len(one.scores) for one in tried)} trials each"
+    handles = parts.handles(results, [name for name in names if name in {one.optimizer for one in tried}])
+    return finish(figure, CAPTIONS["best_of_k"], parts.notes(results, [one.runs for one in tried], count), handles)
 
 
 def boxes(results: Results) -> Figure | None:
-    """Test accuracy over seeds (minimum, quartiles, maximum) of the chosen configurations and the ablations."""
-    found = [
-        [final for final in results.finals if final.batch == batch and final.values] for batch in results.study.batches
-    ]
-    found = [finals for finals in found if finals]
-    if not found:
-        return None
-    figure, row = _row(len(found), width=max(3.4, 0.55 * max(map(len, found))))
-    for axes, finals in zip(row, found, strict=True):
-        values = [final.values for final in finals]
-        boxes = axes.boxplot(values, whis=(0, 100), patch_artist=True, medianprops={"color": "black"}, widths=0.6)
-        for patch, final in zip(boxes["boxes"], finals, strict=True):
-            patch.set(facecolor=_style(results, final.optimizer)["color"], alpha=0.3 if final.variant else 0.75)
-        labels = [escape.figure(f"{final.variant or final.optimizer} (n={len(final.values)})") for final in finals]
-        axes.set_xticks(range(1, len(finals) + 1), labels, rotation=40, ha="right")
-        axes.axhline(results.study.target, **TARGET)
-        axes.set(title=f"batch {finals[0].batch:,}")
-    row[0].set_ylabel("test accuracy (%)")
-    handles = [Line2D([], [], label=f"target, {results.study.target:g} %", **TARGET)]
-    return finish(figure, CAPTIONS["boxes"], [results.study.title], handles)
+    """Test accuracy of every seed of the chosen configurations and the ablations; boxes where there are many."""
+    return seeds.draw(results, CAPTIONS["boxes"])
 
 
 def schedules(results: Results) -> Figure | None:
@@ -113,15 +84,18 @@ def schedules(results: Results) -> Figure | None:
         return None
     figure, grid = panels(len(found), 2, width=3.4, height=2.5, sharey=False)
     for row, finals in zip(grid, found, strict=True):
+        peaks = []
         for index, final in enumerate(finals):
             steps, rates, peak = rate(final)
-            look = {"color": _style(results, final.optimizer)["color"], "linestyle": DASHES[index]}  # may coincide
-            row[0].plot(steps, rates, label=f"{final.optimizer}, peak {peak:.3g}", **look)
+            look = {**along(index, len(steps), len(finals)), **hollow(parts.style(results, final.optimizer))}
+            row[0].plot(steps, rates, **look)
             row[1].plot(steps, [value / peak for value in rates], **look)
+            peaks.append(f"{final.optimizer} {peak:.3g}")
         row[0].set(yscale="log", xlabel="update", ylabel="learning rate", title=f"batch {finals[0].batch:,}")
-        row[1].set(xlabel="update", ylabel="share of the peak")
-        row[0].legend()
-    return finish(figure, CAPTIONS["schedules"], [results.study.title], [])
+        row[1].set(xlabel="update", ylabel="share of the peak", title=f"peaks: {', '.join(peaks)}")
+    runs = [final.runs for finals in found for final in finals]
+    notes = parts.notes(results, runs, "n=1 chosen configuration a line")
+    return finish(figure, CAPTIONS["schedules"], notes, parts.handles(results, results.study.schedules))
 
 
 def rate(final: Final) -> tuple[list[int], list[float], float]:
@@ -139,9 +113,10 @@ def steps_to_target(results: Results) -> Figure | None:
     lines = [(name, points) for name, points in lines if points]
     if len({batch for _, points in lines for batch, _ in points}) < 2:
         return None  # one batch size shows no scaling
-    figure, (axes,) = _row(1)
-    for name, points in lines:
-        axes.plot(*zip(*points, strict=True), label=name, **_style(results, name))
+    figure, (axes,) = parts.row(1)
+    for index, (name, points) in enumerate(lines):
+        width = along(index, 1, len(lines))["linewidth"]  # lines may coincide
+        axes.plot(*zip(*points, strict=True), label=name, **{**hollow(parts.style(results, name)), "linewidth": width})
     batch, steps = min(point for _, points in lines for point in points)
     batches = sorted({batch, *results.study.batches})
     axes.plot(batches, [steps * batch / x for x in batches], label="perfect scaling", **PERFECT)
@@ -149,8 +124,16 @@ def steps_to_target(results: Results) -> Figure | None:
     axes.set_yscale("log", base=2)
     axes.set_xticks(batches, [f"{x:,}" for x in batches])
     axes.set(xlabel="batch size", ylabel=f"updates to {results.study.target:g} % test accuracy (median)")
-    handles = [*_handles(results, [name for name, _ in lines]), Line2D([], [], label="perfect scaling", **PERFECT)]
-    return finish(figure, CAPTIONS["steps_to_target"], [results.study.title], handles)
+    handles = [*parts.handles(results, [name for name, _ in lines]), Line2D([], [], label="perfect scaling", **PERFECT)]
+    finals = [final for final in results.finals if not final.variant and final.values]
+    notes = parts.notes(
+        results, [one.runs for one in finals], f"{parts.span(len(one.values) for one in finals)} seeds at each point"
+    )
+    there = {(name, batch) for name, points in lines for batch, _ in points}
+    missed = [f"{f.optimizer} at batch {f.batch:,}" for f in finals if (f.optimizer, f.batch) not in there]
+    if missed:
+        notes.append(f"not drawn, as half of the seeds or more never get there: {', '.join(missed)}")
+    return finish(figure, CAPTIONS["steps_to_target"], notes, handles)
 
 
 def _reached(results: Results, name: str) -> Iterator[tuple[int, float]]:
