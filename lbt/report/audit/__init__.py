@@ -28,8 +28,8 @@ from `protocol=paper`. Each has an `audit=` switch (`configs/audit`); `protocol=
 
 A difference is the mean accuracy on the test set with the switch minus that without, in percentage points, over the
 seeds. A run that diverged counts as guessing (100/classes %) in every mean. Rows of one experiment share their base, so
-their intervals are Dunnett's at {LEVEL:.0%}, from the variance pooled over base and rows: of all rows with one base, in
-one case of twenty any interval without an effect excludes 0. They assume that all sides vary alike, which few seeds
+their intervals are Dunnett's at {LEVEL:.0%}, from the variance pooled over base and rows: without any effect, one of
+all the rows with one base excludes 0 in one case of twenty. They assume that all sides vary alike, which few seeds
 cannot test; a side of one seed has no interval. Runs that do not train (diverged, or no more than three binomial
 standard errors above guessing) have no part in it, and being above them is no gain. A row that scores a part of the
 images is no effect on the training: it is shown beside the sampling error of that part. The peak rate is that without

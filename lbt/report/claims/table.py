@@ -199,7 +199,8 @@ class ClaimsTable:
     def _caption(self, label: str) -> str:
         chosen = self.spec["sources"][label]
         if chosen is None:
-            return f"{self.published.source}; one figure a cell, compared as they stand."
+            how = "compared as they stand: nothing can be tested, and the best of three rates is chosen on test data"
+            return f"{self.published.source}; one run a cell, {how}."
         runs = select(self.runs, chosen)
         if runs.empty:
             return "No run yet."
