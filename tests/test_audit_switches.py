@@ -130,6 +130,7 @@ def test_one_image_in_four_is_scored_and_the_training_stays(tmp_path):
     assert [line["test_loss"] for line in part.epochs] != [line["test_loss"] for line in whole.epochs]
     made_by, before = part.run["provenance"], whole.run["provenance"]
     assert (made_by["test_images"], before["test_images"]) == (4, 16)
+    assert made_by["classes"] == before["classes"] == len(load("synthetic", None).classes)
     assert made_by["data_fingerprint"] == before["data_fingerprint"]
     assert made_by["data"] == f"{before['data']}, one test image in 4 scored"
     config = tiny_config(tmp_path, "data.test_every=5")

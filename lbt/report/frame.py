@@ -33,7 +33,8 @@ class Frame:
     Attributes:
         runs: a row per run: the settings under their dotted names (`optimizer.name`, `batch`), and `id`, `path`,
             `experiment`, `folders` (the experiments of all its copies), `status`, `epochs_done`, `fingerprint`,
-            `origin`, `commit`, `torch`, `device`, `steps_per_epoch`, `warmed_up` (whether the schedule has a warm-up),
+            `origin`, `commit`, `torch`, `device`, `steps_per_epoch`, `classes`, `train_images`, `test_images` (of the
+            data; None where the record does not say), `warmed_up` (whether the schedule has a warm-up),
             `settings` (the identity that its id is made of, by dotted names), `metrics` (what its task declares),
             `summary` and `curve` (the task's leading metric on the test set after each epoch, for images the accuracy
             in %; NaN where there is none).
@@ -130,6 +131,9 @@ def _row(record: records.RunRecord) -> dict[str, Any]:
         "torch": made_by["torch"],
         "device": made_by["device_name"],
         "steps_per_epoch": made_by.get("steps_per_epoch"),
+        "classes": made_by.get("classes"),
+        "train_images": made_by.get("train_images"),
+        "test_images": made_by.get("test_images"),
         "warmed_up": bool(config["schedule"].get("warmup")),
         "suspect": _is_suspect(config, made_by),
         "settings": settings,

@@ -36,6 +36,7 @@ def line(config: Config, name: str, images: ImageSet, device: torch.device, **ma
         "data": images.origin,
         "data_official": images.official,
         "data_fingerprint": images.fingerprint,
+        "classes": len(images.classes),
         "train_images": len(images.train_labels),
         "test_images": len(images.test_labels),
         **made_of,

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from planted import make as plant
 from scipy import stats
 from support import REPOSITORY
 
-from lbt.report.claims import rules, table
+from lbt.report.claims import evidence, rules, table
 from lbt.report.claims.evidence import Sample
 from lbt.report.claims.rules import FAILS, HOLDS, OPEN, Difference
 from lbt.report.frame import load
@@ -96,9 +97,72 @@ def test_a_difference_within_its_noise_decides_nothing():
 
 
 def test_a_run_that_diverged_is_no_gain_of_the_other_in_points():
-    samples = [sample(PLACES[0], "tvlars", 75.0), sample(PLACES[0], "lars", 10.0, diverged=5)]
+    samples = [sample(PLACES[0], "tvlars", 75.0), sample(PLACES[0], "lars", 10.0, untrained=5)]
     assert table.up_to(samples, PLACES, rules.NEEDED, **UP_TO_2).verdict == OPEN
-    assert table.beats_lars(samples, PLACES[:1], rules.NEEDED).verdict == HOLDS
+    finding = table.beats_lars(samples, PLACES[:1], rules.NEEDED)
+    assert finding.verdict == OPEN and "no gain counts at 1 places" in finding.figures
+    assert "another side that trains" in finding.missing
+    partly = [samples[0], sample(PLACES[0], "lars", 70.0, untrained=1)]
+    assert table.beats_lars(partly, PLACES[:1], rules.NEEDED).verdict == OPEN
+    lost = [sample(PLACES[0], "tvlars", 10.0, untrained=5), sample(PLACES[0], "lars", 70.0)]
+    assert table.beats_lars(lost, PLACES[:1], rules.NEEDED).verdict == FAILS
+
+
+def test_a_verdict_is_corrected_for_the_places_a_claim_looks_at():
+    """Welch's p of 2 points below, 3 runs a side of variance 1: t = -2 / sqrt(2/3), 4 degrees of freedom, p = 0.0706.
+
+    Of 2.5 points p is 0.0377, of 4 points 0.0080: the one is decided alone but not among six, the other among six.
+    """
+    values = (70.0, 71.0, 72.0)
+
+    def places(gap, count):
+        found = []
+        for index, place in enumerate(PLACES[:count]):
+            lower = gap if index == 0 else 0.0
+            found.append(Sample((*place[:2], None), place[2], "lars", 1.0, values))
+            found.append(Sample((*place[:2], None), place[2], "tvlars", 1.0, tuple(one - lower for one in values)))
+        return found
+
+    def judge(gap, count):
+        return table.beats_lars(places(gap, count), PLACES[:count], rules.NEEDED)
+
+    p = 2 * stats.t.sf(2.5 / np.sqrt(2 / 3), 4)
+    assert judge(2.0, 1).verdict == OPEN
+    assert judge(2.5, 1).verdict == FAILS and f"p {p:.2g} (Holm, of 1)" in judge(2.5, 1).interval
+    assert judge(2.5, 6).verdict == OPEN and f"p {6 * p:.2g} (Holm, of 6)" in judge(2.5, 6).interval
+    assert judge(4.0, 6).verdict == FAILS
+    absent = table.beats_lars(places(2.5, 1), PLACES, rules.NEEDED)  # five places still to run
+    assert absent.verdict == OPEN and "(Holm, of 6)" in absent.interval
+
+
+def test_of_all_places_above_the_largest_p_decides_alone():
+    """Holm: the last of the ordered p-values is compared with 0.05 itself."""
+    gaps = (2.5, 8.0, 8.0, 8.0, 8.0, 8.0)  # p 0.0377, and 0.0006 five times
+    found = [Difference(str(index), (70 + gap, 71 + gap, 72 + gap), (70, 71, 72)) for index, gap in enumerate(gaps)]
+    assert rules.at_every_place(found, [], 3).verdict == HOLDS
+    assert rules.at_every_place([*found, found[0]], [], 3).verdict == OPEN  # twice 0.0377
+
+
+def test_a_validation_split_chooses_the_rate_where_there_is_one():
+    def at(lr, accuracy, validation):
+        return sample(PLACES[0], "tvlars", accuracy, lr=lr, validation=validation)
+
+    (chosen,) = evidence.best([at(1.0, 70.0, 66.0), at(2.0, 75.0, 61.0)], optimizer="tvlars").values()
+    assert chosen.lr == 1.0
+    (chosen,) = evidence.best([at(1.0, 70.0, None), at(2.0, 75.0, None)], optimizer="tvlars").values()
+    assert chosen.lr == 2.0
+
+
+def test_the_runs_of_a_sample_are_read_from_their_records(tmp_path):
+    """A diverged run is 10 % whatever it was left with; one at 10.2 % of 10,000 images (chance: up to 10.9) is idle."""
+    settings = ("optimizer=lars", "batch=64")
+    for seed, (accuracy, status) in enumerate([(90.0, "done"), (37.0, "diverged"), (10.2, "done")]):
+        plant(tmp_path, accuracy, *settings, f"seed={seed}", status=status)
+    plant(tmp_path, 80.0, "optimizer=lars", "batch=512")
+    found, mixed = evidence.of_runs(load(tmp_path).runs, "test_accuracy")
+    small, large = sorted(found, key=lambda one: one.batch)
+    assert sorted(small.values) == [10.0, 10.2, 90.0] and small.untrained == 2 and not mixed
+    assert (large.values, large.untrained, large.validation) == ((80.0,), 0, None)
 
 
 def test_each_side_stands_at_its_best_rate():

@@ -23,19 +23,25 @@ def test_best_of_k_agrees_with_every_draw_of_k_trials(scores):
 
 def test_diverged_trials_lower_the_curve_but_not_its_end():
     without = statistics.best_of_k([60.0, 70.0])
-    among = statistics.best_of_k([60.0, 70.0, 0.0, 0.0])
-    assert among[0, 0] == pytest.approx((60 + 70) / 4) and among[-1, 0] == 70 == without[-1, 0]
+    among = statistics.best_of_k([60.0, 70.0, 10.0, 10.0])
+    assert among[0, 0] == pytest.approx((60 + 70 + 20) / 4) and among[-1, 0] == 70 == without[-1, 0]
     assert among[1, 0] < without[1, 0]
 
 
-def test_summary_agrees_with_numpy_and_scipys_bootstrap():
-    values = np.random.default_rng(5).normal(70, 3, 40)
+@pytest.mark.parametrize("n", [6, 7, 12, 40])
+def test_summary_agrees_with_numpy_and_scipys_quantile_test(n):
+    values = np.random.default_rng(5).normal(70, 3, n)
     found = statistics.summarise(values)
-    assert (found.n, found.median) == (40, pytest.approx(np.median(values)))
+    assert (found.n, found.median) == (n, pytest.approx(np.median(values)))
     assert found.quartiles == pytest.approx(tuple(np.quantile(values, [0.25, 0.75])))
-    scipys = stats.bootstrap((values,), np.median, method="percentile", n_resamples=20_000, rng=1).confidence_interval
-    assert found.interval == pytest.approx((scipys.low, scipys.high), abs=0.15)
-    assert found.interval == statistics.summarise(values).interval  # seeded
+    scipys = stats.quantile_test(values).confidence_interval(0.95)
+    assert found.interval == pytest.approx((scipys.low, scipys.high))
+
+
+def test_the_median_of_five_seeds_has_no_honest_interval():
+    """It lies between the least and the greatest of five in 1 - 2/32 of the cases, below 95 %."""
+    assert statistics.summarise([1.0, 2.0, 3.0, 4.0, 5.0]).interval is None
+    assert statistics.summarise([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]).interval == (1.0, 6.0)
 
 
 @pytest.mark.parametrize("values", [[50.0], [50.0] * (FEWEST_SEEDS - 1)])
@@ -44,13 +50,13 @@ def test_too_few_values_have_no_interval(values):
     assert (found.n, found.median, found.quartiles, found.interval) == (len(values), 50.0, (50.0, 50.0), None)
 
 
-def test_an_all_diverged_sample_is_all_zero():
-    found = statistics.summarise([0.0] * 6)
-    assert (found.median, found.interval) == (0.0, (0.0, 0.0))
-    (one,) = statistics.compare({"a": [0.0] * 6, "b": [0.0] * 6})
+def test_an_all_diverged_sample_is_all_chance():
+    found = statistics.summarise([10.0] * 6)
+    assert (found.median, found.interval) == (10.0, (10.0, 10.0))
+    (one,) = statistics.compare({"a": [10.0] * 6, "b": [10.0] * 6})
     assert (one.difference, one.p, one.corrected) == (0.0, 1.0, 1.0)
-    (one,) = statistics.compare({"a": [0.0] * 6, "b": [70.0 + i for i in range(6)]})
-    assert one.difference == -72.5 and one.corrected < 0.01
+    (one,) = statistics.compare({"a": [10.0] * 6, "b": [70.0 + i for i in range(6)]})
+    assert one.difference == -62.5 and one.corrected < 0.01
 
 
 def test_comparisons_agree_with_scipy_and_are_corrected_for_their_number():
@@ -61,15 +67,33 @@ def test_comparisons_agree_with_scipy_and_are_corrected_for_their_number():
     p = {pair: stats.mannwhitneyu(samples[pair[0]], samples[pair[1]]).pvalue for pair in found}
     for pair, one in found.items():
         assert one.p == pytest.approx(p[pair])
-        assert one.difference == pytest.approx(np.median(samples[pair[0]]) - np.median(samples[pair[1]]))
+        every = [a - b for a in samples[pair[0]] for b in samples[pair[1]]]
+        assert one.difference == pytest.approx(np.median(every))
         assert one.interval[0] < one.difference < one.interval[1]
-    scipys = stats.bootstrap(
-        (samples["a"], samples["c"]), lambda a, c, axis: np.median(a, axis=axis) - np.median(c, axis=axis),
-        method="percentile", n_resamples=20_000, rng=1,
-    ).confidence_interval  # fmt: skip
-    assert found["a", "c"].interval == pytest.approx((scipys.low, scipys.high), abs=0.2)
     smallest = min(p, key=p.get)
     assert found[smallest].corrected == pytest.approx(3 * p[smallest])
+
+
+@pytest.mark.parametrize(("n", "m"), [(5, 5), (5, 8), (7, 7), (12, 9), (40, 40)])
+def test_the_interval_holds_the_shifts_that_scipys_exact_test_does_not_reject(n, m):
+    random = np.random.default_rng(n)
+    a, b = random.normal(70, 1, n), random.normal(71, 2, m)
+    ((low, high),) = [one.interval for one in statistics.compare({"a": a, "b": b})]
+
+    def p(shift):
+        return stats.mannwhitneyu(a - shift, b, method="exact").pvalue
+
+    assert p(low + 1e-9) > 0.05 and p(high - 1e-9) > 0.05
+    assert p(low - 1e-9) < 0.05 and p(high + 1e-9) < 0.05
+
+
+def test_the_interval_of_five_seeds_holds_the_truth_often_enough():
+    """96.8 % by the rank distribution (4 of 252 a side); the percentile bootstrap of the medians reaches about 90 %."""
+    random = np.random.default_rng(2)
+    draws = random.normal(0, 1, (2000, 2, 5))
+    found = [statistics.compare({"a": a, "b": b})[0].interval for a, b in draws[:400]]
+    held = np.mean([low <= 0 <= high for low, high in found])
+    assert held > 0.94
 
 
 def test_the_rank_test_of_few_values_is_exact_with_ties():
@@ -90,21 +114,14 @@ def test_a_tiny_p_value_is_latex():
     assert r"\textless{} 0.0001" in files([{"p": p_value(1e-9)}])["tex"]
 
 
-def test_holm_on_a_worked_example():
-    """0.01, 0.04, 0.03, 0.005 times 3, 1, 2, 4; then each at least the one before in order of size."""
-    assert statistics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert statistics.holm([0.7, 0.9]) == [1.0, 1.0]
-    assert statistics.holm([]) == []
-    assert statistics.holm([0.01, 0.02], family=6) == pytest.approx([0.06, 0.1])
-
-
 def test_the_seeds_needed_suffice_on_average():
-    """At the n it names, simulated medians' differences lie within the distance in about 95 % of the cases."""
+    """At the n it names, simulated shifts lie within the distance in about 95 % of the cases."""
     random = np.random.default_rng(1)
     a, b = random.normal(70, 2, 2000), random.normal(70, 1, 2000)
     n = statistics.seeds_needed(a, b, distance=0.6)
-    spread = np.median(random.normal(70, 2, (4000, n)), axis=1) - np.median(random.normal(70, 1, (4000, n)), axis=1)
-    assert 0.93 < np.mean(np.abs(spread) < 0.6) < 0.97
+    first, second = random.normal(70, 2, (1000, n, 1)), random.normal(70, 1, (1000, 1, n))
+    spread = np.median((first - second).reshape(1000, -1), axis=1)
+    assert 0.92 < np.mean(np.abs(spread) < 0.6) < 0.98
     assert statistics.seeds_needed(a, b, 0.0) is None
     assert statistics.seeds_needed([1.0] * 5, [1.0] * 5, 0.1) == FEWEST_SEEDS
 

@@ -59,7 +59,7 @@ def test_diverged_unfinished_and_missing_cells_are_shown_as_such(tmp_path):
     make(tmp_path, None, "optimizer=lamb", "batch=64", status="diverged")
     make(tmp_path, 50.0, "optimizer=tvlars", "batch=64", status=None)
     text = text_of(quickstart(tmp_path))
-    assert "| 64 | - | 90.00 (n=1, 1 diverged) | 1 diverged | 1 unfinished |" in text
+    assert "| 64 | - | 50.00 ± 56.57 (n=2, 1 diverged at 10 %) | 1 diverged | 1 unfinished |" in text
     assert "| 512 | - | - | - | - |" in text
     missing = [row for row in rows(quickstart(tmp_path).csv()) if row["status"] == "missing"]
     assert len(missing) == 5

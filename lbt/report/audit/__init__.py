@@ -8,9 +8,11 @@ import pandas as pd
 
 from lbt.records import replace_file
 from lbt.report import overview
-from lbt.report.audit.switch_effects import BASE, CONFIDENCE, Comparison, comparisons
+from lbt.report.audit import scored_images
+from lbt.report.audit.switch_effects import BASE, Comparison, comparisons
 from lbt.report.frame import Frame, flatten, load_or_refuse
 from lbt.report.kit import render, specs
+from lbt.report.kit.statistics import LEVEL
 from lbt.report.kit.wording import stands_on
 
 GROUP = "audit"  # of the switches
@@ -22,13 +24,17 @@ INTRODUCTION = f"""\
 Do et al., *Revisiting LARS for Large Batch Training Generalization of Neural Networks*, arXiv 2309.14053: what the text
 says, what the authors' released code computes, and what each difference does when it is switched on alone, starting
 from `protocol=paper`. Each has an `audit=` switch (`configs/audit`); `protocol=released` switches on those of rows 1 to
-10 and 14 to 16 together.
+10, 14 to 16 and 21 to 23 together.
 
 A difference is the mean accuracy on the test set with the switch minus that without, in percentage points, over the
-seeds that trained to the end, with Welch's {CONFIDENCE:.0%} interval; one seed on a side has no interval. Runs that
-diverged are counted, not averaged. The peak rate is that without the switch. Of intervals without an effect, one in
-twenty excludes 0 by chance. The audited runs are short: the effect on a training of 100 epochs may differ. Where their
-lambda is not 0.001, lambda times the number of updates is that of 100 epochs with 0.001. Made by `lbt audit`.
+seeds. A run that diverged counts as guessing (100/classes %) in every mean. Rows of one experiment share their base, so
+their intervals are Dunnett's at {LEVEL:.0%}, from the variance pooled over base and rows: without any effect, one of
+all the rows with one base excludes 0 in one case of twenty. They assume that all sides vary alike, which few seeds
+cannot test; a side of one seed has no interval. Runs that do not train (diverged, or no more than three binomial
+standard errors above guessing) have no part in it, and being above them is no gain. A row that scores a part of the
+images is no effect on the training: it is shown beside the sampling error of that part. The peak rate is that without
+the switch. The audited runs are short: the effect on a training of 100 epochs may differ. Where their lambda is not
+0.001, lambda times the number of updates is that of 100 epochs with 0.001. Made by `lbt audit`.
 """
 
 
@@ -53,6 +59,7 @@ def markdown(frame: Frame) -> str:
     parts = [INTRODUCTION, *_standing(compared), *_overview(names, compared)]
     for name in names:
         parts += [*_row(name, compared.get(name, [])), ""]
+    parts += scored_images.section()
     parts += render.markdown_list([f"left out: {problem}" for problem in frame.problems])
     return "\n".join(parts).rstrip() + "\n"
 
@@ -88,7 +95,7 @@ def _overview(names: Sequence[str], compared: dict[str, list[Comparison]]) -> li
         cells += [[f"{about['row']}. {about['title']}", *line.place(), line.said()] for line in lines]
     if not cells:
         return []
-    header = ["difference of the released code", *PLACE, f"effect, points [{CONFIDENCE:.0%}]"]
+    header = ["difference of the released code", *PLACE, f"effect, points [{LEVEL:.0%}]"]
     return ["## At a glance", "", *render.markdown_table(header, cells, ["---", *PLACED, "---"]), ""]
 
 
@@ -115,7 +122,7 @@ def _row(name: str, lines: Sequence[Comparison]) -> list[str]:
         return texts
     kinds = {name: {getattr(line, name) for line in measured} - {""} for name in ("fingerprint", "precision")}
     apart = [name for name, known in kinds.items() if len(known) > 1]
-    header = [*PLACE, "without", "with", f"difference, points [{CONFIDENCE:.0%}]"]
+    header = [*PLACE, "without", "with", f"difference, points [{LEVEL:.0%}]"]
     header += ["pixels" if name == "fingerprint" else name for name in apart]
     aligned = [*PLACED, "---:", "---:", "---", *["---"] * len(apart)]
     rows = [

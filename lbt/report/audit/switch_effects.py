@@ -1,6 +1,7 @@
 """The audit's comparisons: what a switch does to an optimizer at a batch, over the seeds of an experiment's grid."""
 
 import itertools
+import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,12 +12,11 @@ import pandas as pd
 from lbt import sweep
 from lbt.config import Config, groups
 from lbt.identity import identity, run_id
-from lbt.report.claims.rules import Difference
+from lbt.report.kit.statistics import at_chance, binomial_error, chance, dunnett, scored_images, value_of
 from lbt.report.kit.wording import counted, mean_and_spread
 
 EXPERIMENTS = "tvlars_audit*"  # whose grids compare `audit=none` with one row at a time
 BASE = "none"
-CONFIDENCE = 0.95
 METRIC = "test_accuracy"
 Place = tuple[str, str, int]  # switch, optimizer and batch
 
@@ -33,48 +33,35 @@ class Side:
 
     @property
     def values(self) -> list[float]:
-        """Accuracies, in %, of those that trained to the end."""
-        found = [run["summary"].get(METRIC) for run in self.runs if run["status"] == "done"]
-        return [value for value in found if value is not None]
+        """Accuracies, in %, of those that trained to the end, and chance for each that diverged."""
+        return [value for run in self.runs if (value := value_of(run, METRIC)) is not None]
 
     @property
     def diverged(self) -> int:
         """How many of them diverged."""
         return sum(run["status"] == "diverged" for run in self.runs)
 
+    @property
+    def untrained(self) -> int:
+        """How many of them diverged or ended at chance."""
+        known = [(run, value_of(run, METRIC)) for run in self.runs]
+        return sum(
+            run["status"] == "diverged" or at_chance(value, chance(run, METRIC), scored_images(run))
+            for run, value in known
+            if value is not None
+        )
+
+    @property
+    def images(self) -> int:
+        """On how many images the fewest of their accuracies were counted."""
+        return min(scored_images(run) for run in self.runs)
+
     def text(self) -> str:
         """Returns mean, spread and n, and what else became of the runs."""
-        others = counted(Counter(run["status"] for run in self.runs))
-        return mean_and_spread(self.values, others) if self.values else ", ".join(others) or "-"
-
-
-@dataclass(frozen=True)
-class Effect:
-    """Difference of mean accuracy, switched minus base, in percentage points; `low` and `high` bound its interval."""
-
-    difference: float
-    low: float | None = None
-    high: float | None = None
-
-    def text(self) -> str:
-        """Returns the difference and what may be said of it."""
-        if self.low is None:
-            return f"{self.difference:+.2f} (n too small for an interval)"
-        found = "higher" if self.low > 0 else "lower" if self.high < 0 else "no effect shown"
-        return f"{self.difference:+.2f} [{self.low:+.2f}, {self.high:+.2f}]: {found}"
-
-
-def effect(base: Sequence[float], switched: Sequence[float]) -> Effect | None:
-    """Returns the difference of the means with Welch's interval, or None where a side has no value.
-
-    Args:
-        base: accuracies without the switch, in %.
-        switched: those with it.
-    """
-    if not base or not switched:
-        return None
-    found = Difference("", switched, base, CONFIDENCE)
-    return Effect(found.mean, *(found.interval or ()))
+        statuses = Counter(run["status"] for run in self.runs)
+        if not self.values or self.diverged == len(self.values):
+            return ", ".join(counted(statuses)) or "-"
+        return mean_and_spread(self.values, counted(statuses, chance(self.runs[0], METRIC)))
 
 
 @dataclass(frozen=True)
@@ -85,6 +72,7 @@ class Comparison:
         epochs: length of its runs.
         rate: peak learning rate of those without the switch.
         precision: that both sides were computed in.
+        interval: of the difference, Dunnett's over all comparisons with the same base; None where there is none.
     """
 
     experiment: str
@@ -96,6 +84,7 @@ class Comparison:
     base: Side
     switched: Side
     precision: str = ""
+    interval: tuple[float, float] | None = None
 
     def place(self) -> list[str]:
         """Returns the cells that say where it was measured."""
@@ -105,12 +94,55 @@ class Comparison:
         """Returns what the two sides differ in."""
         if not self.base.runs or not self.switched.runs:
             return "not measured yet"
-        found = effect(self.base.values, self.switched.values)
-        said = "no means to compare" if found is None else found.text()
-        if self.base.diverged or self.switched.diverged:
-            said += f"; diverged: {self.base.diverged} of {len(self.base.runs)} without, "
-            said += f"{self.switched.diverged} of {len(self.switched.runs)} with"
-        return said
+        if not self.base.values or not self.switched.values:
+            return "no means to compare"
+        if self.of_part:
+            return self._sampling_error()
+        if self.base.untrained or self.switched.untrained:
+            return self._without_training()
+        if self.interval is None:
+            return f"{_points(self.difference)} (n too small for an interval)"
+        low, high = self.interval
+        found = "higher" if low > 0 else "lower" if high < 0 else "no effect shown"
+        return f"{_points(self.difference)} [{low:+.2f}, {high:+.2f}]: {found}"
+
+    @property
+    def difference(self) -> float:
+        """Difference of mean accuracy, switched minus base, in percentage points."""
+        return statistics.fmean(self.switched.values) - statistics.fmean(self.base.values)
+
+    @property
+    def of_part(self) -> bool:
+        """Whether the switched runs are scored on a part of the images: they differ by sampling alone."""
+        return self.switched.images < self.base.images
+
+    @property
+    def shares_base(self) -> bool:
+        """Whether it takes part in the comparison of all switches with one base: two trained sides, scored alike."""
+        sides = (self.base, self.switched)
+        return all(side.values and not side.untrained for side in sides) and self.base.images == self.switched.images
+
+    def _sampling_error(self) -> str:
+        accuracy, part, whole = statistics.fmean(self.base.values), self.switched.images, self.base.images
+        alone, against = binomial_error(accuracy, part), binomial_error(accuracy, part, whole)
+        where = "within" if abs(self.difference) <= 2 * against else "beyond"
+        return (
+            f"{_points(self.difference)}: sampling error of {part:,} of {whole:,} images, the same in every run "
+            f"(binomial standard error {alone:.2f}; {against:.2f} against all of them): {where} two of it"
+        )
+
+    def _without_training(self) -> str:
+        kinds = [(side.untrained, len(side.values)) for side in (self.base, self.switched)]
+        (without, of), (switched, of_switched) = kinds
+        no_gain = "no gain: " if without and self.difference > 0 else ""
+        return (
+            f"{_points(self.difference)} ({no_gain}runs that do not train: {without} of {of} without, "
+            f"{switched} of {of_switched} with; no interval)"
+        )
+
+
+def _points(difference: float) -> str:
+    return f"{round(difference, 2) + 0.0:+.2f}"  # no minus before zero
 
 
 def comparisons(runs: pd.DataFrame) -> dict[str, list[Comparison]]:
@@ -149,7 +181,7 @@ def of_experiment(
         sides: its runs, of `grid`.
         by_id: the rows of the frame.
     """
-    found: dict[str, list[Comparison]] = {}
+    found: list[tuple[str, Comparison]] = []
     for (switch, optimizer, batch), configs in sides.items():
         if switch == BASE:
             continue
@@ -161,8 +193,29 @@ def of_experiment(
             Comparison(experiment, optimizer, batch, length, rate, fingerprint, without, switched, precision)
             for (fingerprint, precision), without, switched in both
         ]
-        found.setdefault(switch, []).extend(lines)
-    return found
+        found += [(switch, line) for line in lines]
+    return _by_switch(found)
+
+
+def _by_switch(found: Sequence[tuple[str, Comparison]]) -> dict[str, list[Comparison]]:
+    """Returns an experiment's comparisons by switch, those with one base with Dunnett's intervals over all of them."""
+    of_base: dict[tuple, list[Comparison]] = {}
+    for _, line in found:
+        if line.shares_base:
+            of_base.setdefault(_base_of(line), []).append(line)
+    by_switch: dict[str, list[Comparison]] = {}
+    for switch, line in found:
+        together = of_base.get(_base_of(line), [])
+        interval = None
+        if line.shares_base:
+            known = dunnett(line.base.values, [one.switched.values for one in together])
+            (interval,) = [known[index] for index, one in enumerate(together) if one is line]
+        by_switch.setdefault(switch, []).append(replace(line, interval=interval))
+    return by_switch
+
+
+def _base_of(line: Comparison) -> tuple:
+    return line.optimizer, line.batch, line.fingerprint, line.precision
 
 
 def _marks(config: Config, by_id: Mapping[str, pd.Series]) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from lbt.report.kit.cells import Cell, make_cells
 from lbt.report.kit.published import Published
+from lbt.report.kit.statistics import CLASSES, IMAGES, at_chance, chance, chance_of, scored_images, value_of
 
 KEYS = (
     "task.name", "data.name", "model.name", "batch", "optimizer.name", "lr", "optimizer.lam", "model.init",
@@ -23,9 +24,10 @@ class Sample:
     Attributes:
         where: task and data set, and what else their figures stand on: only samples of one `where` are compared.
         batch, optimizer, lr, lam, init: their settings; None where there is none.
-        values: a run's accuracy in %, for a diverged one that it was left with.
+        values: a run's accuracy in %, for a diverged one that of chance.
         curves: each run's accuracy after each epoch; none for published figures.
-        diverged: how many of them diverged.
+        untrained: how many of them diverged or ended at chance.
+        validation: mean accuracy in % on the validation split, None without one.
     """
 
     where: tuple[str, str, Any]
@@ -36,12 +38,18 @@ class Sample:
     lam: float | None = None
     init: str | None = None
     curves: tuple[np.ndarray, ...] = ()
-    diverged: int = 0
+    untrained: int = 0
+    validation: float | None = None
 
     @property
     def mean(self) -> float:
         """Mean accuracy in %."""
         return statistics.fmean(self.values)
+
+    @property
+    def trains(self) -> bool:
+        """Whether any of them does."""
+        return self.untrained < len(self.values)
 
     @property
     def place(self) -> tuple[str, str, int]:
@@ -52,47 +60,55 @@ class Sample:
 def of_runs(runs: pd.DataFrame, metric: str) -> tuple[list[Sample], list[str]]:
     """Returns the samples of these rows of a frame, and a line for each place of mixed settings, which has none."""
     cells = make_cells(runs, KEYS, metric)
-    mixed = [note for cell in cells for note in cell.notes()]
+    mixed = [note for cell in cells if cell.differing for note in cell.notes()]
     samples = [_sample(cell) for cell in cells if not cell.differing]
     return [sample for sample in samples if sample.values], mixed
 
 
 def _sample(cell: Cell) -> Sample:
     task, data, _, batch, optimizer, lr, lam, init = cell.key.values()
-    runs = cell.runs[cell.runs["status"].isin(["done", "diverged"])]
-    found = [
-        (summary.get(cell.name) or 0.0, curve, status)
-        for summary, curve, status in zip(runs["summary"], runs["curve"], runs["status"], strict=True)
-        if status == "diverged" or summary.get(cell.name) is not None
-    ]
-    values, curves = tuple(value for value, _, _ in found), tuple(curve for _, curve, _ in found)
-    diverged = sum(status == "diverged" for _, _, status in found)
-    return Sample((task, data, cell.standing), batch, optimizer, lr, values, lam, init, curves, diverged)
+    known = [(run, value_of(run, cell.name)) for run in cell.runs.to_dict("records")]
+    found = [(run, value) for run, value in known if value is not None]
+    untrained = sum(
+        run["status"] == "diverged" or at_chance(value, chance(run, cell.name), scored_images(run, cell.name))
+        for run, value in found
+    )
+    values, curves = tuple(value for _, value in found), tuple(run["curve"] for run, _ in found)
+    validated = [value_of(run, cell.name.replace("test_", "val_")) for run, _ in found]
+    mean = None if not validated or None in validated else statistics.fmean(validated)
+    validation = mean if (cell.runs.get("data.val", pd.Series([0.0])) > 0).all() else None
+    where = (task, data, cell.standing)
+    return Sample(where, batch, optimizer, lr, values, lam, init, curves, untrained, validation)
+
+
+def _printed(published: Published, known: Mapping[str, Any]) -> Sample:
+    value, data = published.value(known), known["data.name"]
+    guess = at_chance(value, chance_of(CLASSES.get(data), "accuracy"), IMAGES)
+    where = (known["task.name"], data, None)
+    return Sample(where, known["batch"], known["optimizer.name"], known["lr"], (value,), untrained=int(guess))
 
 
 def of_print(published: Published) -> list[Sample]:
     """Returns the published figures, each a sample of one."""
-    return [
-        Sample(
-            (known["task.name"], known["data.name"], None),
-            known["batch"],
-            known["optimizer.name"],
-            known["lr"],
-            (published.value(known),),
-        )
-        for known in published
-    ]
+    return [_printed(published, known) for known in published]
 
 
 def best(samples: Sequence[Sample], **settings: Any) -> dict[tuple, Sample]:
-    """Returns, for each `where` and batch, the sample with these settings at the rate of the highest mean."""
+    """Returns, for each `where` and batch, the sample with these settings at its best rate.
+
+    That is the one of the highest mean on the validation split; without a split, on the test set.
+    """
     found: dict[tuple, Sample] = {}
     for sample in samples:
         key = (sample.where, sample.batch)
         fits = all(getattr(sample, name) == value for name, value in settings.items())
-        if fits and (key not in found or sample.mean > found[key].mean):
+        if fits and (key not in found or _worth(sample) > _worth(found[key])):
             found[key] = sample
     return found
+
+
+def _worth(sample: Sample) -> float:
+    return sample.mean if sample.validation is None else sample.validation
 
 
 def pairs(

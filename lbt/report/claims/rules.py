@@ -1,30 +1,35 @@
 """The rules by which a claim holds, does not hold or is not decided yet; pure functions of the runs' figures.
 
-Every comparison is the difference of two means with its Welch interval (unequal variances, Student's t). It is decided
-when each side has `needed` runs and the interval lies on one side of the threshold. A run that diverged counts with the
-accuracy it was left with. Published figures are one run a cell: they are compared as they stand (`needed=1`).
+Every comparison is the difference of two means, tested by Welch's test (unequal variances). It is decided when each
+side has `needed` runs and the two-sided p-value, corrected by Holm's method for all the places the claim looks at
+(those without a run included), is below 0.05. A run that diverged counts as chance, and a gain against runs that do not
+train is no gain. Published figures are one run a cell: they are compared as they stand (`needed=1`).
 """
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from scipy.special import stdtrit
+from lbt.report.kit.statistics import LEVEL, holm, welch, welch_p
+from lbt.report.kit.wording import p_value
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not decided yet"
 NEEDED = 3  # runs of each side before a comparison counts
-LEVEL = 0.95
+BOTH, LOSS, NEITHER = (-1, 1), (-1,), ()  # sides on which a difference may be decided
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean of `first` minus mean of `second` at one place, with its interval where both have at least two runs."""
+    """Mean of `first` minus mean of `second` at one place, with its interval where both have at least two runs.
+
+    `allowed`: where `second` does not train in some run, being above it is no gain; where it never trains, neither side
+    of the threshold says anything.
+    """
 
     place: str
     first: Sequence[float]
     second: Sequence[float]
-    level: float = LEVEL
+    allowed: tuple[int, ...] = BOTH
 
     @property
     def n(self) -> int:
@@ -38,23 +43,37 @@ class Difference:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Welch's interval at `level`, None for a single run."""
-        if self.n < 2:
-            return None
-        parts = [(statistics.variance(side) / len(side), len(side) - 1) for side in (self.first, self.second)]
-        squared = sum(part for part, _ in parts)
-        if squared == 0:
-            return self.mean, self.mean
-        freedom = squared**2 / sum(part**2 / degrees for part, degrees in parts)
-        half = float(stdtrit(freedom, (1 + self.level) / 2)) * math.sqrt(squared)
-        return self.mean - half, self.mean + half
+        """Welch's interval at 95 %, None for a single run."""
+        return welch(self.first, self.second)
 
-    def side(self, threshold: float, needed: int) -> int:
-        """Returns 1 where the difference lies above the threshold, -1 where below, 0 where that is open."""
-        low, high = self.interval or (self.mean, self.mean)
-        if self.n < needed:
-            return 0
-        return (low > threshold) - (high < threshold)
+
+@dataclass(frozen=True)
+class Decision:
+    """On which side of a threshold a difference lies: 1 above, -1 below, 0 open; with its corrected p-value."""
+
+    side: int
+    p: float | None = None
+
+
+def decide(found: Sequence[Difference], threshold: float, needed: int, places: int = 0) -> list[Decision]:
+    """Returns on which side of the threshold each difference is decided to lie.
+
+    Args:
+        found: the differences.
+        threshold: that they are compared with.
+        needed: runs a side.
+        places: that the claim looks at, if more: Holm's correction is for all of them.
+    """
+    enough = [one.n >= needed for one in found]
+    raw = [welch_p(one.first, one.second, threshold) if fit else None for one, fit in zip(found, enough, strict=True)]
+    corrected = iter(holm([p for p in raw if p is not None], max(places, len(found))))
+    decided = []
+    for one, fit, p in zip(found, enough, raw, strict=True):
+        p = None if p is None else next(corrected)
+        clear = fit and (p is None or p < 1 - LEVEL)  # a single run a side, where that is enough, stands as it is
+        side = (one.mean > threshold) - (one.mean < threshold) if clear else 0
+        decided.append(Decision(side if side in one.allowed else 0, p))
+    return decided
 
 
 @dataclass(frozen=True)
@@ -68,6 +87,30 @@ class Finding:
     missing: str = ""
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """What a verdict stands on: the differences, their decisions and the places without runs."""
+
+    found: Sequence[Difference]
+    decided: Sequence[Decision]
+    absent: Sequence[str]
+    needed: int
+
+    @property
+    def places(self) -> int:
+        """How many places the claim looks at."""
+        return len(self.found) + len(self.absent)
+
+    @property
+    def sides(self) -> list[int]:
+        """The side of each difference."""
+        return [one.side for one in self.decided]
+
+
+def _weigh(found: Sequence[Difference], threshold: float, absent: Sequence[str], needed: int) -> Evidence:
+    return Evidence(found, decide(found, threshold, needed, len(found) + len(absent)), absent, needed)
+
+
 def at_every_place(found: Sequence[Difference], absent: Sequence[str], needed: int, unit: str = "points") -> Finding:
     """Above at every place: holds if all are decided above, fails with one decided below.
 
@@ -77,9 +120,9 @@ def at_every_place(found: Sequence[Difference], absent: Sequence[str], needed: i
         needed: runs a side.
         unit: of the differences.
     """
-    sides = [one.side(0.0, needed) for one in found]
-    verdict = HOLDS if found and not absent and set(sides) == {1} else FAILS if -1 in sides else OPEN
-    return _finding(verdict, found, absent, needed, min(found, key=lambda one: one.mean, default=None), unit)
+    weighed = _weigh(found, 0.0, absent, needed)
+    verdict = HOLDS if found and not absent and set(weighed.sides) == {1} else FAILS if -1 in weighed.sides else OPEN
+    return _finding(verdict, weighed, _smallest(found), unit)
 
 
 def at_most_places(found: Sequence[Difference], absent: Sequence[str], needed: int, unit: str = "points") -> Finding:
@@ -87,11 +130,12 @@ def at_most_places(found: Sequence[Difference], absent: Sequence[str], needed: i
 
     Args: as of `at_every_place`.
     """
-    sides, places = [one.side(0.0, needed) for one in found], len(found) + len(absent)
-    more, less = sides.count(1) > places / 2, places and sides.count(-1) >= places / 2
+    weighed = _weigh(found, 0.0, absent, needed)
+    more = weighed.sides.count(1) > weighed.places / 2
+    less = weighed.places and weighed.sides.count(-1) >= weighed.places / 2
     verdict = HOLDS if more else FAILS if less else OPEN
     middle = sorted(found, key=lambda one: one.mean)[(len(found) - 1) // 2] if found else None
-    return _finding(verdict, found, absent, needed, middle, unit)
+    return _finding(verdict, weighed, middle, unit)
 
 
 def up_to(found: Sequence[Difference], absent: Sequence[str], needed: int, amount: float) -> Finding:
@@ -103,26 +147,28 @@ def up_to(found: Sequence[Difference], absent: Sequence[str], needed: int, amoun
         needed: runs a side.
         amount: in points; `amount - 0.5` is the threshold.
     """
-    sides = [one.side(amount - 0.5, needed) for one in found]
-    fails = found and not absent and set(sides) == {-1}
+    weighed = _weigh(found, amount - 0.5, absent, needed)
+    fails = found and not absent and set(weighed.sides) == {-1}
     largest = max(found, key=lambda one: one.mean, default=None)
-    return _finding(HOLDS if 1 in sides else FAILS if fails else OPEN, found, absent, needed, largest, "points")
+    return _finding(HOLDS if 1 in weighed.sides else FAILS if fails else OPEN, weighed, largest, "points")
 
 
 def hardly_matters(found: Sequence[Difference], absent: Sequence[str], needed: int, margin: float = 1.0) -> Finding:
     """No effect worth the name: holds if every difference is decided within ±`margin`, fails with one beyond it.
 
     Args:
-        found: the differences of all pairs at all places, in points, their `level` corrected for their number.
+        found: the differences of all pairs at all places, in points.
         absent: places that have no pair.
         needed: runs a side.
         margin: in points.
     """
-    within = all(one.side(-margin, needed) == 1 and one.side(margin, needed) == -1 for one in found)
-    beyond = any(one.side(margin, needed) == 1 or one.side(-margin, needed) == -1 for one in found)
+    low, high = (_weigh(found, bound, absent, needed) for bound in (-margin, margin))
+    within = set(low.sides) == {1} and set(high.sides) == {-1}
+    beyond = -1 in low.sides or 1 in high.sides
     verdict = FAILS if beyond else HOLDS if found and within and not absent else OPEN
     largest = max(found, key=lambda one: abs(one.mean), default=None)
-    return _finding(verdict, found, absent, needed, largest, "points", counted=False)
+    weighed = high if largest and largest.mean > 0 else low  # its nearer bound
+    return _finding(verdict, weighed, largest, "points", counted=False)
 
 
 def shifts(
@@ -157,43 +203,51 @@ def shifts(
         found += [
             Difference(f"large batch, {s:g} against {one:g}", at_large[s], at_large[one]) for one in common if one > s
         ]
-    decided = all(one.side(0.0, needed) == 1 for one in found)
-    verdict = OPEN if not decided else HOLDS if s < large else FAILS
-    finding = _finding(verdict, found, [], needed, min(found, key=lambda one: one.mean), "points", counted=False)
+    weighed = _weigh(found, 0.0, [], needed)
+    verdict = OPEN if set(weighed.sides) != {1} else HOLDS if s < large else FAILS
+    finding = _finding(verdict, weighed, _smallest(found), "points", counted=False)
     figures = f"best {s:g} at the small batch, {large:g} at the large one; {finding.figures}"
     return Finding(figures, finding.n, finding.interval, finding.verdict, finding.missing)
 
 
-def _finding(
-    verdict: str,
-    found: Sequence[Difference],
-    absent: Sequence[str],
-    needed: int,
-    shown: Difference | None,
-    unit: str,
-    *,
-    counted: bool = True,
-) -> Finding:
+def _smallest(found: Sequence[Difference]) -> Difference | None:
+    return min(found, key=lambda one: one.mean, default=None)
+
+
+def _finding(verdict: str, weighed: Evidence, shown: Difference | None, unit: str, *, counted: bool = True) -> Finding:
     """Puts a verdict into words; `shown` is the difference that stands for the others."""
+    found = weighed.found
     if shown is None:
-        return Finding("no run", "0", "-", OPEN, _missing([], absent, needed))
-    above = f"above at {sum(one.mean > 0 for one in found)} of {len(found)} places; " if counted else ""
+        return Finding("no run", "0", "-", OPEN, _missing(weighed))
+    gains = [one for one in found if one.mean > 0 and 1 in one.allowed]
+    above = f"above at {len(gains)} of {len(found)} places; " if counted else ""
     ns = sorted({one.n for one in found})
-    interval = shown.interval
-    text = f"{interval[0]:+.2f} to {interval[1]:+.2f} ({shown.level:.1%})" if interval else "n=1: no interval"
-    missing = _missing(found, absent, needed) if verdict == OPEN else ""
     n = f"{ns[0]} to {ns[-1]}" if len(ns) > 1 else str(ns[0])
-    return Finding(f"{above}{shown.mean:+.2f} {unit} at {shown.place}", n, text.replace(".0%", " %"), verdict, missing)
+    missing = _missing(weighed) if verdict == OPEN else ""
+    figures = f"{above}{shown.mean:+.2f} {unit} at {shown.place}"
+    p = next(decision.p for one, decision in zip(found, weighed.decided, strict=True) if one is shown)
+    return Finding(figures, n, _interval(shown, p, weighed.places), verdict, missing)
 
 
-def _missing(found: Sequence[Difference], absent: Sequence[str], needed: int) -> str:
+def _interval(shown: Difference, p: float | None, places: int) -> str:
+    """Returns the interval of one difference, and the p-value that decides."""
+    if shown.interval is None:
+        return "n=1: no interval"
+    low, high = shown.interval
+    corrected = "" if p is None else f"; p {p_value(p)} (Holm, of {places})"
+    return f"{low:+.2f} to {high:+.2f} ({100 * LEVEL:g} %){corrected}"
+
+
+def _missing(weighed: Evidence) -> str:
     parts = []
-    few = [one.place for one in found if one.n < needed]
+    few = [one.place for one in weighed.found if one.n < weighed.needed]
     if few:
-        parts.append(f"{needed} runs of each side at {_some(few)}")
-    if absent:
-        parts.append(f"any run at {_some(absent)}")
-    return "; ".join(parts) or "more runs: an interval still holds the threshold"
+        parts.append(f"{weighed.needed} runs of each side at {_some(few)}")
+    if weighed.absent:
+        parts.append(f"any run at {_some(weighed.absent)}")
+    if idle := [one.place for one in weighed.found if 1 not in one.allowed and one.mean > 0]:
+        parts.append(f"another side that trains at {_some(idle)}")
+    return "; ".join(parts) or "more runs: no side of the threshold at a corrected p below 0.05"
 
 
 def _some(places: Sequence[str]) -> str:

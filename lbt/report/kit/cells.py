@@ -13,12 +13,14 @@ from typing import Any
 
 import pandas as pd
 
-from lbt.metrics import Metric, metric_of
+from lbt.metrics import Metric, leading, metric_of
+from lbt.report.kit.statistics import APART, LAST, chance, last_mean, value_of
 from lbt.report.kit.wording import counted, mean_and_spread, order, stands_on
 
 _COLUMNS = (
     "id", "path", "status", "settings", "summary", "curve", "seed", "steps_per_epoch", "data.name", "model.name",
-    "protocol.name", "precision", "device", "torch", "commit", "origin", "fingerprint", "suspect",
+    "protocol.name", "precision", "device", "torch", "commit", "origin", "fingerprint", "suspect", "classes",
+    "data.classes", "test_images", "train_images", "data.val", "metrics",
 )  # fmt: skip
 _STANDING = ("data.", "model.", "task.", "epochs")  # what settings begin with that all cells of one section share
 
@@ -46,6 +48,9 @@ class Standing:
 class Cell:
     """The runs of one cell.
 
+    Its mean is over the finished runs; where others of them diverged, these are part of it with the accuracy of chance,
+    and the text says so. A cell whose runs all diverged has no mean.
+
     Args:
         key: setting -> value, its place in the table.
         standing: what it stands on.
@@ -61,18 +66,21 @@ class Cell:
     metric: Metric
 
     def __post_init__(self) -> None:
-        done = self.runs[self.runs["status"] == "done"]
-        found = [summary.get(self.name) for summary in done["summary"]]
-        self.values = [value for value in found if value is not None]
+        runs = self.runs.to_dict("records")
+        found = [(run["status"], value_of(run, self.name)) for run in runs]
+        finished = any(status == "done" and value is not None for status, value in found)
+        self.values = [value for _, value in found if value is not None] if finished else []
         self.mean = statistics.fmean(self.values) if self.values else None
         self.statuses = Counter(self.runs["status"])
+        self.chance = chance(runs[0], self.name) if self.values else None
         self.differing = differing(self.runs["settings"])
+        self.last_mean = self._last_mean(runs) if self.values and set(self.statuses) == {"done"} else None
 
     def text(self) -> str:
         """Returns the cell as shown: mean and spread with n, and what else became of its runs."""
         if self.differing:
             return "mixed settings"
-        others = counted(self.statuses)
+        others = counted(self.statuses, self.chance)
         if not self.values:
             without = [f"{self.statuses['done']} done without {self.name}"] if self.statuses["done"] else []
             return ", ".join([*without, *others])
@@ -86,11 +94,23 @@ class Cell:
             return -math.inf
         return self.mean if self.mean is None or self.metric.higher_is_better else -self.mean
 
+    def _last_mean(self, runs: Sequence[dict[str, Any]]) -> float | None:
+        """Returns the mean over the last epochs, where the runs' curves are of the cell's figure."""
+        curves = [last_mean(run["curve"]) for run in runs if self.name == f"test_{leading(run['metrics'])}"]
+        return statistics.fmean(curves) if curves and None not in curves else None
+
     def notes(self) -> list[str]:
-        """Returns why the cell shows no figure, where it has runs of more than one configuration."""
+        """Returns why the cell shows no figure (runs of several configurations), or how far its curves oscillate.
+
+        They do where the last epoch and the mean of the last ones are more than `APART` points apart.
+        """
+        known = {key: value for key, value in self.key.items() if value is not None or key in self.differing}
+        place = ", ".join(f"{key} {_exact(value)}" for key, value in known.items())
         if not self.differing:
-            return []
-        place = ", ".join(f"{key} {value}" for key, value in self.key.items())
+            if self.last_mean is None or self.metric.unit != "%" or abs(self.last_mean - self.mean) <= APART:
+                return []
+            last, before = self.metric.number(self.mean), self.metric.number(self.last_mean)
+            return [f"oscillates at {place}: last epoch {last}, mean of the last {LAST} epochs {before}"]
         kinds = "; ".join(f"{key}: {' against '.join(map(_exact, values))}" for key, values in self.differing.items())
         return [f"mixed settings at {place}: {kinds}"]
 
@@ -98,6 +118,8 @@ class Cell:
         """Returns the cell's columns of the CSV file."""
         values = [] if self.differing else self.values
         some = {"mean": self.mean, "min": min(values), "max": max(values)} if values else {}
+        if values and self.last_mean is not None:
+            some["last5_mean"] = self.last_mean
         if len(values) > 1:
             some["sd"] = statistics.stdev(values)
         status = "mixed" if self.differing else " ".join(f"{name}:{n}" for name, n in sorted(self.statuses.items()))

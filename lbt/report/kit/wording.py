@@ -20,9 +20,15 @@ def mean_and_spread(
     return f"{number(statistics.fmean(values))}{spread} ({', '.join([f'n={len(values)}', *others])})"
 
 
-def counted(statuses: Mapping[str, int]) -> list[str]:
-    """Returns what became of the runs that are not done: "1 diverged", by status."""
-    return [f"{count} {status}" for status, count in sorted(statuses.items()) if status != "done"]
+def counted(statuses: Mapping[str, int], chance: float | None = None) -> list[str]:
+    """Returns what became of the runs that are not done: "1 diverged", by status.
+
+    Args:
+        statuses: status -> number of runs.
+        chance: accuracy in % at which diverged runs are part of the mean beside which this stands; None: they are not.
+    """
+    at = {} if chance is None else {"diverged": f" at {chance:g} %"}
+    return [f"{count} {status}{at.get(status, '')}" for status, count in sorted(statuses.items()) if status != "done"]
 
 
 def stands_on(column: Callable[[str], Iterable], begin: str, more: str = "") -> str:

@@ -25,18 +25,21 @@ HEAD = """\
 Nado et al., *A Large Batch Optimizer Reality Check* (arXiv 2102.06356), asked this of ResNet-50 on ImageNet. Here every
 optimizer gets the same number of quasi-random trials from a stated space (`configs/space`), a validation split chooses,
 and fresh seeds of the chosen configuration are scored on test data. All figures are this project's own; none is the
-paper's. A run that diverged, failed or ran out of memory counts as 0 % and among the diverged, in tuning and in the
-final runs.
+paper's. A run that diverged, failed or ran out of memory counts as guessing (100/classes %) and among the diverged, in
+tuning and in the final runs; infeasible are such trials and those that end at chance (no more than three binomial
+standard errors above guessing).
 """
 
 CAPTIONS = {
-    "summary": "Final runs and tuning. Intervals: percentile bootstrap of the median, of fewer than five seeds none; "
-    "with few seeds they are too narrow. Steps to target: median over seeds, counted at the ends of epochs. On the "
-    "edge: chosen values within 5 % of a bound of their range; the space may be too small there.",
-    "pairs": "Differences of medians, bootstrap interval, two-sided Mann-Whitney p (exact for up to 8 seeds a side), "
-    "corrected by Holm's method for all pairs of the study's contestants at a batch, those still missing included.",
+    "summary": "Final runs and tuning. Intervals: of the median, exact (sign test), none of fewer than six seeds. "
+    "Steps to target: median over seeds, counted at the ends of epochs. On the edge: chosen values within 5 % of a "
+    "bound of their range; the space may be too small there.",
+    "pairs": "Shifts (Hodges-Lehmann: the median of all differences of two seeds), exact rank interval, two-sided "
+    "Mann-Whitney p (exact for up to 8 seeds a side), corrected by Holm's method for all pairs of the study's "
+    "contestants at a batch, those still missing included.",
     "best_of_k": "",  # the figure shows it
-    "ablations": "The ablated configuration, one change at a time; the intervals are not corrected for their number.",
+    "ablations": "The ablated configuration, one change at a time: shifts and exact rank intervals, not corrected for "
+    "their number.",
     "chosen": "The chosen settings, by `lbt reality choose`.",
 }
 

@@ -47,13 +47,13 @@ def choice(found: Trials) -> chosen_trials.Choice:
     """Returns the chosen trial of an optimizer at a batch size.
 
     Raises:
-        UserError: no trial is finished, or none gave a score.
+        UserError: no trial is finished, or none trained.
     """
     where = f"{found.optimizer} at batch {found.batch}"
     if not found.scores:
         raise UserError(f"{where}: no finished trial to choose from, {found.unfinished} unfinished")
     if found.infeasible == len(found.scores):
-        raise UserError(f"{where}: none of its {len(found.scores)} trials gave a score")
+        raise UserError(f"{where}: none of its {len(found.scores)} trials trained")
     feasible = [index for index, status in enumerate(found.runs["status"]) if status == "done"]
     best = max(feasible, key=lambda index: (found.scores[index], -index))
     run = found.runs.iloc[best]

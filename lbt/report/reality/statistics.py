@@ -1,26 +1,28 @@
-"""Statistics of a comparison of optimizers: best-of-k, bootstrap intervals, rank tests, and what decides a verdict.
+"""Statistics of a comparison of optimizers: best-of-k, exact rank intervals and tests, and what decides a verdict.
 
-Scores are accuracies in %; a run that diverged has the score 0 wherever scores are ranked or averaged.
+Scores are accuracies in %; a run that diverged has the score of chance wherever scores are ranked or averaged. The
+intervals are exact at any number of seeds: they come of the ranks alone, and are none where too few could give one.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from scipy import special, stats
 
+from lbt.report.kit.statistics import LEVEL, holm
 from lbt.sweep.tuning import FEWEST_SEEDS
 
-LEVEL = 0.95
-RESAMPLES = 10_000
 SPLITS = 20_000  # a rank test is exact, with ties, where there are no more ways to split the values (up to 8 and 8)
-MEDIAN_FACTOR = math.pi / 2  # variance of a normal sample's median, relative to its mean's (asymptotic)
+EXACT = 10_000  # pairs of values up to which the interval's rank is that of the exact distribution
+SHIFT_FACTOR = math.pi / 3  # variance of a shift of two normal samples, relative to their means' (asymptotic)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Location and spread of a sample; `interval` of the median is None for fewer than `FEWEST_SEEDS` values."""
+    """Location and spread of a sample; `interval` of the median is None where too few values could give one."""
 
     n: int
     median: float
@@ -30,9 +32,11 @@ class Summary:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two samples compared: difference of the medians, its interval, and a two-sided Mann-Whitney test.
+    """Two samples compared: their shift (Hodges-Lehmann), its interval, and a two-sided Mann-Whitney test.
 
-    `p` and `corrected`, its Holm-corrected value, are None where a sample is too small for an interval.
+    The shift is the median of all differences of a value of `first` and one of `second`; the interval holds those that
+    the test would not reject (Hodges and Lehmann 1963). It, `p` and `corrected`, its Holm-corrected value, are None
+    where a sample is too small for an interval.
     """
 
     first: str
@@ -49,7 +53,7 @@ def best_of_k(scores: Sequence[float], quantiles: Sequence[float] = (0.1, 0.9)) 
     Exact: the best of k is at most the i-th smallest of n scores with probability C(i, k) / C(n, k).
 
     Args:
-        scores: [n], a diverged trial's is 0.
+        scores: [n], a diverged trial's is that of chance.
         quantiles: of the best score, over the draws.
 
     Returns:
@@ -71,33 +75,34 @@ def best_of_k(scores: Sequence[float], quantiles: Sequence[float] = (0.1, 0.9)) 
     return np.array(rows)
 
 
-def summarise(values: Sequence[float], seed: int = 0) -> Summary:
-    """Returns a sample's summary, with a percentile-bootstrap interval of the median at `LEVEL`.
+def summarise(values: Sequence[float]) -> Summary:
+    """Returns a sample's summary, with the exact interval of the median between two of its values.
+
+    The interval leaves out as many values at each end as a fair coin's sign test allows; fewer than six values allow
+    none at 95 %.
 
     Raises:
         ValueError: no values.
     """
-    sample = np.asarray(values, dtype=float)
+    sample = np.sort(np.asarray(values, dtype=float))
     if not len(sample):
         raise ValueError("summarise needs at least one value")
     low, median, high = np.percentile(sample, [25, 50, 75])
-    interval = None
-    if len(sample) >= FEWEST_SEEDS:
-        interval = _interval(_medians(sample, np.random.default_rng(seed)))
+    kept = int(stats.binom.ppf((1 - LEVEL) / 2, len(sample), 0.5))  # the first count that is not too improbable
+    interval = (float(sample[kept - 1]), float(sample[-kept])) if kept else None
     return Summary(len(sample), float(median), (float(low), float(high)), interval)
 
 
-def compare(samples: dict[str, Sequence[float]], seed: int = 0, *, family: int = 0) -> list[Comparison]:
+def compare(samples: dict[str, Sequence[float]], *, family: int = 0) -> list[Comparison]:
     """Returns all pairwise comparisons of the samples, their p-values corrected by Holm's method.
 
     Args:
         samples: by name.
-        seed: of the bootstrap.
         family: comparisons that are planned, where some samples are still missing; at least those made are counted.
     """
     names = list(samples)
     pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
-    found = [_pair(a, b, samples[a], samples[b], seed) for a, b in pairs]
+    found = [_pair(a, b, samples[a], samples[b]) for a, b in pairs]
     tested = [pair.p for pair in found if pair.p is not None]
     corrected = iter(holm(tested, family))
     return [
@@ -106,16 +111,44 @@ def compare(samples: dict[str, Sequence[float]], seed: int = 0, *, family: int =
     ]
 
 
-def _pair(first: str, second: str, a: Sequence[float], b: Sequence[float], seed: int) -> Comparison:
+def _pair(first: str, second: str, a: Sequence[float], b: Sequence[float]) -> Comparison:
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    difference = float(np.median(a) - np.median(b))
-    if min(len(a), len(b)) < FEWEST_SEEDS:
-        return Comparison(first, second, difference, None, None)
-    rng = np.random.default_rng(seed)
-    interval = _interval(_medians(a, rng) - _medians(b, rng))
+    differences = np.sort(np.subtract.outer(a, b), axis=None)
+    shift = float(np.median(differences))
+    rank = _rank(*sorted((len(a), len(b))))
+    if min(len(a), len(b)) < FEWEST_SEEDS or not rank:
+        return Comparison(first, second, shift, None, None)
+    interval = float(differences[rank - 1]), float(differences[-rank])
     same = len({*a, *b}) == 1  # the rank test is not defined there; nothing differs
     p = 1.0 if same else float(stats.mannwhitneyu(a, b, method=_method(a, b)).pvalue)
-    return Comparison(first, second, difference, interval, p)
+    return Comparison(first, second, shift, interval, p)
+
+
+@cache
+def _rank(n: int, m: int) -> int:
+    """Returns which of the sorted differences of n and m values bounds the interval of their shift; 0: none does.
+
+    It is the first that is not too improbable as the Mann-Whitney statistic plus one, without ties; those of tied
+    values lie wider.
+    """
+    tail = (1 - LEVEL) / 2
+    if n * m > EXACT:
+        spread = math.sqrt(n * m * (n + m + 1) / 12)
+        return max(0, math.floor(n * m / 2 - 0.5 + stats.norm.ppf(tail) * spread) + 1)
+    return int(np.searchsorted(np.cumsum(_ways(n, m)) / special.comb(n + m, n, exact=True), tail, side="right"))
+
+
+def _ways(n: int, m: int) -> np.ndarray:
+    """Returns in how many orders of n and m values each Mann-Whitney statistic comes, [n*m + 1]: Gauss's binomial."""
+    ways = [1]
+    for i in range(1, n + 1):
+        grown = np.zeros(len(ways) + m + i, dtype=object)
+        grown[: len(ways)] += ways
+        grown[m + i :] -= ways  # times 1 - q**(m + i)
+        for power in range(i, len(grown)):  # over 1 - q**i
+            grown[power] += grown[power - i]
+        ways = grown[: i * m + 1]
+    return np.array(ways, dtype=object)
 
 
 def _method(a: np.ndarray, b: np.ndarray) -> str | stats.PermutationMethod:
@@ -123,36 +156,10 @@ def _method(a: np.ndarray, b: np.ndarray) -> str | stats.PermutationMethod:
     return stats.PermutationMethod(n_resamples=SPLITS) if special.comb(len(a) + len(b), len(a)) <= SPLITS else "auto"
 
 
-def _medians(sample: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return np.median(rng.choice(sample, size=(RESAMPLES, len(sample))), axis=1)
-
-
-def _interval(estimates: np.ndarray) -> tuple[float, float]:
-    tail = 100 * (1 - LEVEL) / 2
-    low, high = np.percentile(estimates, [tail, 100 - tail])
-    return float(low), float(high)
-
-
-def holm(p_values: Sequence[float], family: int = 0) -> list[float]:
-    """Returns p-values corrected by Holm's step-down method (Holm 1979), in the order given.
-
-    Args:
-        p_values: of the tests made.
-        family: number of tests it is corrected for, if more; those not made count as the largest p-values.
-    """
-    count = max(family, len(p_values))
-    order = np.argsort(p_values, kind="stable")
-    corrected, running = [0.0] * len(order), 0.0
-    for rank, position in enumerate(order):
-        running = max(running, min(1.0, (count - rank) * p_values[position]))
-        corrected[position] = running
-    return corrected
-
-
 def seeds_needed(a: Sequence[float], b: Sequence[float], distance: float) -> int | None:
-    """Returns about how many seeds a side put an interval of half-width `distance` around the medians' difference.
+    """Returns about how many seeds a side put an interval of half-width `distance` around the shift.
 
-    From the normal approximation of a median's variance, (pi/2) s^2 / n, with the spread seen so far.
+    From the normal approximation of a shift's variance, (pi/3) (s^2 + t^2) / n, with the spreads seen so far.
 
     Args:
         a: values of one side, at least two.
@@ -161,7 +168,7 @@ def seeds_needed(a: Sequence[float], b: Sequence[float], distance: float) -> int
     """
     if distance <= 0:
         return None
-    variance = MEDIAN_FACTOR * (np.var(a, ddof=1) + np.var(b, ddof=1))
+    variance = SHIFT_FACTOR * (np.var(a, ddof=1) + np.var(b, ddof=1))
     z = stats.norm.ppf(0.5 + LEVEL / 2)
     return max(FEWEST_SEEDS, math.ceil(z**2 * variance / distance**2))
 

@@ -14,9 +14,11 @@ from lbt.config.binding import bind
 from lbt.errors import UserError
 from lbt.report.frame import Frame, select
 from lbt.report.kit.cells import differing
+from lbt.report.kit.statistics import at_chance, chance, scored_images, value_of
 from lbt.report.reality.places import with_places
 
 FINISHED = ("done", "diverged", "oom", "failed")  # an end that came of the settings; the others may still go on
+INFEASIBLE = ("diverged", "oom", "failed")  # of them, those that count as chance
 STANDING = ("fingerprint", "epochs", "model.name", "model.stem", "task.name", "data.augment", "precision")
 
 
@@ -82,8 +84,8 @@ class Trials:
 
     Attributes:
         runs: their rows of the frame, by trial.
-        scores: of the finished ones, in the rule's metric; 0 for an infeasible one.
-        infeasible: finished trials that gave no score: diverged, out of memory or failed.
+        scores: of the finished ones, in the rule's metric; that of chance for one without.
+        infeasible: finished trials that diverged, ran out of memory, failed or ended at chance.
         unfinished: trials that may still go on.
     """
 
@@ -100,8 +102,8 @@ class Final:
     """The final runs of one configuration: an optimizer's chosen one, or a `variant` (ablation) of it.
 
     Attributes:
-        values: test accuracy in % of each finished run; 0 for one that diverged.
-        diverged: how many did.
+        values: test accuracy in % of each finished run; that of chance for one without.
+        diverged: how many diverged, ran out of memory or failed.
         epochs: of each finished run, its records' lines.
         config: the configuration, of the first run.
         steps_per_epoch: updates.
@@ -117,6 +119,7 @@ class Final:
     epochs: list[list[dict[str, Any]]] = field(repr=False)
     config: dict[str, Any] = field(repr=False)
     steps_per_epoch: int = 0
+    untrained: int = 0  # how many of the runs diverged, failed or ended at chance
 
 
 def trials(study: Study, frame: Frame, results_dir: str | Path, notes: list[str]) -> dict[tuple[str, int], Trials]:
@@ -136,14 +139,28 @@ def trials(study: Study, frame: Frame, results_dir: str | Path, notes: list[str]
             continue
         own = own.sort_values("study.trial", kind="stable")
         finished = own[own["status"].isin(FINISHED)]
-        scores = [_score(row, study.rule) for _, row in finished.iterrows()]
-        infeasible = sum(score is None for score in scores)
-        kept = [0.0 if score is None else score for score in scores]
-        found[key] = Trials(*key, finished, kept, infeasible, len(own) - len(finished))
+        rows, metric = finished.to_dict("records"), study.rule.metric
+        known = [_score(row, study.rule) for row in rows]
+        scores = [_guessed(row, metric) if score is None else score for row, score in zip(rows, known, strict=True)]
+        infeasible = sum(
+            score is None or _untrained(row, metric, row["summary"].get(metric, score))
+            for row, score in zip(rows, known, strict=True)
+        )
+        found[key] = Trials(*key, finished, scores, infeasible, len(own) - len(finished))
     return found
 
 
-def _score(row: pd.Series, rule: Rule) -> float | None:
+def _guessed(row: Mapping[str, Any], metric: str) -> float:
+    """Returns what a finished run without a figure counts as."""
+    value = value_of({**row, "status": "failed"}, metric, INFEASIBLE)
+    return 0.0 if value is None else value
+
+
+def _untrained(row: Mapping[str, Any], metric: str, value: float) -> bool:
+    return row["status"] != "done" or at_chance(value, chance(row, metric), scored_images(row, metric))
+
+
+def _score(row: Mapping[str, Any], rule: Rule) -> float | None:
     if row["status"] != "done":
         return None
     if rule.epoch == "best":
@@ -189,13 +206,14 @@ def _final(optimizer: str, batch: int, variant: str, origin: str, runs: pd.DataF
     finished = runs[runs["status"].isin(FINISHED)].sort_values("seed")
     made = [records.read(Path(path)) for path in finished["path"]]
     first = records.read(Path(runs.iloc[0]["path"]))
-    found = [row["summary"].get("test_accuracy") if row["status"] == "done" else None for _, row in finished.iterrows()]
-    values = [0.0 if value is None else value for value in found]
+    rows, metric = finished.to_dict("records"), "test_accuracy"
+    found = [row["summary"].get(metric) if row["status"] == "done" else None for row in rows]
+    values = [_guessed(row, metric) if value is None else value for row, value in zip(rows, found, strict=True)]
+    untrained = sum(_untrained(row, metric, value) for row, value in zip(rows, values, strict=True))
     steps = first.run["provenance"].get("steps_per_epoch", 0)
     lines = [record.epochs for record in made]
-    return Final(
-        optimizer, batch, variant, origin, finished, values, found.count(None), lines, first.run["config"], steps
-    )
+    config, diverged = first.run["config"], found.count(None)
+    return Final(optimizer, batch, variant, origin, finished, values, diverged, lines, config, steps, untrained)
 
 
 def _select(

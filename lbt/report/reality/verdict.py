@@ -23,8 +23,9 @@ def verdict(results: Results, batch: int) -> Verdict:
     """Compares the generic optimizer and the layer-wise one that did best in tuning, on test data.
 
     The two are picked by their validation score, so that test data decide nothing but the comparison. "exceeds": the
-    difference's interval is above zero and the Holm-corrected p-value below 0.05; "suffices": the interval is above
-    minus the study's margin; "falls short": it is below zero, p below 0.05.
+    shift's interval is above zero and the Holm-corrected p-value below 0.05; "suffices": the interval, exact at this
+    number of seeds, is above minus the study's margin; "falls short": it is below zero, p below 0.05. Where a run of
+    the layer-wise one does not train, being above it is no gain and decides nothing.
     """
     study = results.study
     picked = []
@@ -47,10 +48,13 @@ def verdict(results: Results, batch: int) -> Verdict:
 def _decide(generic: Final, layerwise: Final, found: Comparison, margin: float, names: str) -> Verdict:
     low, high = found.interval
     numbers = (
-        f"{names}: difference of medians {found.difference:+.2f} % points, 95 % interval {low:+.2f} to {high:+.2f}, "
+        f"{names}: shift {found.difference:+.2f} % points, exact 95 % interval {low:+.2f} to {high:+.2f}, "
         f"Holm-corrected p {found.corrected:.2g}"
     )
     first, second, significant = generic.optimizer, layerwise.optimizer, found.corrected < SIGNIFICANT
+    if low >= -margin and layerwise.untrained:
+        idle = f"{layerwise.untrained} of {len(layerwise.values)} runs of {second} do not train, which is no gain"
+        return Verdict("not decided", f"not decided: {idle}; {numbers}.")
     if low > 0 and significant:
         return Verdict("exceeds", f"tuned {first} exceeds {second}: {numbers}.")
     if low >= -margin:

@@ -22,7 +22,7 @@ class Choice:
         id: of the trial's run.
         score: what decided, in the rule's metric.
         trials: finished trials it was chosen from.
-        infeasible: how many of them gave no score.
+        infeasible: how many of them gave no score or ended at chance.
         edges: settings whose chosen value lies on the edge of its range.
         settings: what the space set.
     """

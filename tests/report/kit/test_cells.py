@@ -1,9 +1,11 @@
 import json
+from dataclasses import replace
 
 import pytest
-from planted import make
+from planted import make, plant
+from support import configure
 
-from lbt import records
+from lbt import records, runtime
 from lbt.report.frame import load
 from lbt.report.kit.cells import make_cells
 
@@ -54,3 +56,32 @@ def test_cells_are_in_order_whatever_kinds_of_values_their_keys_have(tmp_path):
     make(tmp_path, 82.0, "optimizer=adam", "lr=0.001", "batch=64")
     found = cells(tmp_path, ("optimizer.lam", "optimizer.betas", "optimizer.name"))
     assert [cell.key["optimizer.name"] for cell in found] == ["lars", "adam", "tvlars"]
+
+
+def test_a_cell_of_finished_and_diverged_runs_counts_these_as_chance(tmp_path):
+    """80, 90 and 10 for the run that was left with 55: mean 60, standard deviation sqrt(1900)."""
+    for seed, (accuracy, status) in enumerate([(80.0, "done"), (90.0, "done"), (55.0, "diverged")]):
+        make(tmp_path, accuracy, "optimizer=lars", "batch=64", f"seed={seed}", status=status)
+    (cell,) = cells(tmp_path)
+    assert cell.text() == "60.00 ± 43.59 (n=3, 1 diverged at 10 %)"
+    assert cell.worth() == 60.0 and cell.figures()["mean"] == "60.0000" and cell.figures()["n"] == 3
+    (of_loss,) = make_cells(load(tmp_path).runs, KEYS, "test_loss")
+    assert of_loss.text() == "2 done without test_loss, 1 diverged"
+
+
+def test_a_cell_whose_runs_all_diverged_has_no_mean(tmp_path):
+    make(tmp_path, 55.0, "optimizer=lars", "batch=64", status="diverged")
+    (cell,) = cells(tmp_path)
+    assert (cell.text(), cell.mean, cell.values) == ("1 diverged", None, [])
+
+
+@pytest.mark.parametrize(("last", "noted"), [((70.0, 74.0, 70.0, 74.0, 70.0), True), ((70.0,) * 5, False)])
+def test_the_last_five_epochs_stand_beside_the_last_one(tmp_path, last, noted):
+    config = replace(runtime.settle(configure("+experiment=quickstart", "precision=fp32", "epochs=30")), batch=64)
+    plant(tmp_path, config, [60.0] * 25 + list(last))
+    (cell,) = cells(tmp_path)
+    mean = sum(last) / 5
+    assert cell.figures()["last5_mean"] == f"{mean:.4f}"
+    said = [f"oscillates at batch 64, optimizer.name {config.optimizer['name']}: last epoch 70.00, "
+            f"mean of the last 5 epochs {mean:.2f}"]  # fmt: skip
+    assert cell.notes() == (said if noted else [])

@@ -4,12 +4,19 @@ An accuracy over N images is a multiple of 100/N %. Over 10,000 images every sec
 chance, over 5,000 each one is; so a column of figures that are all multiples of it was probably counted on fewer.
 """
 
+import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 from scipy.stats import binom
 
+from lbt.config import CONFIG_DIR
+from lbt.report.kit import render
+from lbt.report.kit.wording import p_value
+
+TABLE = CONFIG_DIR / "table" / "tvlars_table1.csv"
+GROUPS = ("task", "dataset", "optimizer")
 WHOLE = 10_000  # test images of CIFAR-10 and of Tiny ImageNet
 PARTS = (5_000, 2_500)  # a half and a quarter of them: what one of two or of four workers scores
 UNLIKELY = 0.001
@@ -74,3 +81,35 @@ def columns(rows: Iterable[Mapping[str, str]], keys: Sequence[str], value: str) 
     for row in rows:
         groups.setdefault(", ".join(row[key] for key in keys), []).append(row[value])
     return [column(name, accuracies) for name, accuracies in groups.items()]
+
+
+def section() -> list[str]:
+    """Returns the lines of the audit page's section on the published Table 1."""
+    with open(TABLE, newline="") as file:
+        found = columns(csv.DictReader(file), GROUPS, "accuracy")
+    steps = [f"multiples of {100 / part:g} %" for part in PARTS]
+    header = ["published figures of", "figures", *steps, "fewest images", "probability by chance", "what follows"]
+    rows = [
+        [one.name, f"{one.count}", *map(str, one.multiples), f"{one.images:,}", _chance(one), one.said()]
+        for one in found
+    ]
+    aligned = ["---", "---:", *["---:"] * len(PARTS), "---:", "---:", "---"]
+    return [*_INTRODUCTION.splitlines(), *render.markdown_table(header, rows, aligned), ""]
+
+
+def _chance(one: Column) -> str:
+    return "-" if one.images == WHOLE else p_value(one.chance)
+
+
+_INTRODUCTION = f"""\
+## What was scored
+
+An accuracy over N images is a multiple of 100/N %: over all {WHOLE:,} test images every second figure is a multiple of
+0.02 % by chance, over 5,000 each is. Computed from the published Table 1 (`configs/table/{TABLE.name}`); the
+probability is that of all figures of one line being such multiples if {WHOLE:,} images were scored.
+
+TVLARS on CIFAR-10 was probably scored on 5,000 images and LARS and LAMB on {WHOLE:,}, that is on another number of GPUs
+and with other batch-norm batches: in classification the released code normalises, and scores, on each GPU its own part
+(rows 11 and 13).
+
+"""

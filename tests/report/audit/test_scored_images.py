@@ -3,7 +3,7 @@ import csv
 import pytest
 
 from lbt.config import CONFIG_DIR
-from lbt.report.scored_images import column, columns
+from lbt.report.audit.scored_images import column, columns, section
 
 
 def published(*keys):
@@ -38,3 +38,11 @@ def test_tvlars_on_cifar10_was_scored_on_other_images_than_lars_and_lamb():
 def test_all_of_tiny_imagenet_was_scored_on_a_quarter():
     found = published("task", "dataset")["classification, tiny_imagenet"]
     assert (found.count, found.images, found.multiples) == (54, 2_500, (54, 54))
+
+
+def test_the_section_has_a_line_for_each_group_of_the_table():
+    lines = [line for line in section() if line.startswith("| ")]
+    assert len(lines) == 2 + 12
+    assert "| classification, cifar10, tvlars | 18 | 18 | 9 | 5,000 | < 0.0001 | probably 5,000 images |" in lines
+    (lars,) = [line for line in lines if line.startswith("| classification, cifar10, lars |")]
+    assert "10,000 images" in lars and "| - |" in lars
