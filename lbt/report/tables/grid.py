@@ -133,7 +133,8 @@ class Table:
         which = "highest" if self.metric.higher_is_better else "lowest"
         best = f"; bold: the {which} mean of a row's block, which says nothing of chance" if "best" in self.spec else ""
         lines = [
-            f"{figure}{self.metric.in_unit} after the last epoch: mean ± standard deviation over n seeds; "
+            f"{figure}{self.metric.in_unit} after the last epoch: mean ± standard deviation over n seeds, a "
+            f"diverged run beside finished ones at chance; "
             f"`-` not run{best}. "
             f"Each figure's runs are named in `{self.name}.csv`, a run's record is `runs/*/<id>.jsonl`. "
             f"Made by `lbt tables {self.name}`."
@@ -144,7 +145,20 @@ class Table:
 
     def csv(self) -> str:
         """Returns the table as CSV: a row for each cell with a run, and for each published one without."""
-        figures = ["n", "mean", "sd", "min", "max", "status", "published", "origin", "fingerprint", "epochs", "runs"]
+        figures = [
+            "n",
+            "mean",
+            "sd",
+            "last5_mean",
+            "min",
+            "max",
+            "status",
+            "published",
+            "origin",
+            "fingerprint",
+            "epochs",
+            "runs",
+        ]
         lines = [{**cell.key, **cell.figures(), "published": self.published.value(cell.key)} for cell in self.cells]
         shown = {tuple(cell.key[key] for key in self.keys) for cell in self.cells}
         for place in itertools.product(self._grid([*self.sections, *self.rows]), self._grid(self.columns)):
