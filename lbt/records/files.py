@@ -12,6 +12,7 @@ import re
 import stat
 import time
 import uuid
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,6 +30,41 @@ def replace_file(path: Path, content: bytes | memoryview) -> None:
     """
     with replacing(path) as file:
         file.write(content)
+
+
+class Appended:
+    """A file that begins with `content` and grows; what it is told goes to that file, whatever has its name by then.
+
+    Args:
+        path: where it is made, in the place of what is there.
+        content: its beginning, written as a whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+
+    def __init__(self, path: Path, content: bytes):
+        self._path = path
+        with replacing(path) as file:
+            file.write(content)
+            file.flush()
+            handle = os.dup(file.fileno())
+        self._close = weakref.finalize(self, os.close, handle)
+        self._handle = handle
+
+    def append(self, content: bytes) -> None:
+        """Adds to its end."""
+        while content:
+            content = content[os.write(self._handle, content) :]
+
+    def in_place(self) -> bool:
+        """Says whether the path still names this file."""
+        return _is(self._path, self._handle)
+
+    def close(self) -> None:
+        """Waits until it is on the disk, and lets go of it."""
+        os.fsync(self._handle)
+        self._close()
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from filelock import FileLock, SoftFileLock, Timeout
 from lbt.errors import UserError
 from lbt.records import places
 
+LOOKED_AT = 0.5  # seconds; who only looks whether the lock is held (`lbt status`) has it for an instant
+
 
 @contextmanager
 def held(results_dir: str | Path, name: str) -> Iterator[None]:
@@ -36,7 +38,7 @@ def held(results_dir: str | Path, name: str) -> Iterator[None]:
     taken = path.with_suffix(".taken")
     lock = FileLock(path) if known else SoftFileLock(taken)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=LOOKED_AT if known else 0, poll_interval=0.02)
     except Timeout:
         if known:
             raise

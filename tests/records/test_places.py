@@ -7,9 +7,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from filelock import FileLock
 from support import StopAfter, run_tiny
 
+from lbt.errors import UserError
 from lbt.records import places
 from lbt.train import checkpoint
 
@@ -57,10 +59,11 @@ def test_what_a_process_holds_stays(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["fifo", "device"])
-def test_a_checkpoint_that_is_no_file_is_as_good_as_none(tmp_path, kind):
+def test_a_checkpoint_that_is_no_file_is_named_and_not_read(tmp_path, kind):
     path = tmp_path / "x.pt"
     os.mkfifo(path) if kind == "fifo" else path.symlink_to("/dev/zero")
-    assert checkpoint.load(path, "cpu") is None
+    with pytest.raises(UserError, match="not a file; without it the run starts again"):
+        checkpoint.restore(path, torch.device("cpu"), {})
 
 
 def test_held_asks_flock(tmp_path):
