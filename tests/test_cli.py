@@ -138,7 +138,8 @@ def test_what_cannot_be_written_is_one_line(tmp_path, capfd, blocked, words):
     (tmp_path / "results" / blocked).touch()
     assert main(words) == 2
     out, err = capfd.readouterr()
-    assert f"results/{blocked}" in err and err.splitlines()[-1].startswith("lbt: ") and "Traceback" not in out + err
+    assert f"results/{blocked}" in err and err.startswith("lbt: ") and err.count("\n") == 1
+    assert "Traceback" not in out
 
 
 def test_missing_data_is_a_mistake(tmp_path, capfd):
