@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lbt.records.files import Appended, read_regular, remove_left, replace_file, replacing
+from lbt.files import Appended, read_regular, remove_left, replace_file, replacing
 from lbt.records.lines import RecordError, json_lines, to_line, unix_line_ends
 
 __all__ = [

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from lbt import records
 from lbt.errors import UserError
+from lbt.files import read_regular
 from lbt.records.consistency import contradiction
-from lbt.records.files import read_regular
 from lbt.records.lines import unix_line_ends
 
 NAME = "MANIFEST.sha256"
