@@ -8,6 +8,7 @@ from pathlib import Path
 from filelock import FileLock, SoftFileLock, Timeout
 
 from lbt.errors import UserError
+from lbt.files import open_regular
 from lbt.records import places
 
 LOOKED_AT = 0.5  # seconds; who only looks whether the lock is held (`lbt status`) has it for an instant
@@ -53,7 +54,7 @@ def held(results_dir: str | Path, name: str) -> Iterator[None]:
 
 
 def _knows_flock(path: Path) -> bool:
-    with open(path) as file:
+    with open_regular(path) as file:  # a pipe of that name would be waited for
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

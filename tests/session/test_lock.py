@@ -39,6 +39,13 @@ def test_a_second_process_is_told_there_what_to_do(tmp_path, without_flock):
     assert run_tiny(tmp_path).status == "done"
 
 
+def test_what_is_no_file_in_a_locks_place_is_named_and_not_waited_for(tmp_path):
+    places.lock_of(tmp_path, "a").parent.mkdir(parents=True)
+    os.mkfifo(places.lock_of(tmp_path, "a"))
+    with pytest.raises(UserError, match="a named pipe, not a file"), held(tmp_path, "a"):
+        pass
+
+
 def test_the_systems_lock_is_held_by_one(tmp_path):
     with held(tmp_path, "a"), held(tmp_path, "b"), pytest.raises(Timeout), held(tmp_path, "a"):
         pass
