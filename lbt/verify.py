@@ -15,10 +15,10 @@ import torch
 from lbt import build, records
 from lbt.config import Config, WandbConfig
 from lbt.errors import UserError
+from lbt.files import read_regular
 from lbt.identity import from_json
 from lbt.records import manifest
 from lbt.records.consistency import contradiction
-from lbt.records.files import read_regular
 from lbt.session.console import Reporter
 from lbt.session.interrupt import Interrupt
 

@@ -18,9 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lbt.data.files import alone, irregular, reason, replacing, said, tell
+from lbt.data.files import alone, reason, said, tell
 from lbt.data.imageset import ImageSet, image_set
 from lbt.errors import UserError
+from lbt.files import irregular, remove_left, replacing
 
 FORMAT = 3  # raise it when a reader or this file's layout changes what is stored
 IMAGES = ("train_images", "train_labels", "test_images", "test_labels")
@@ -166,7 +167,8 @@ def _write(path: Path, key: str, images: ImageSet, locked: bool) -> None:
     stored = {part: getattr(images, part) for part in (*IMAGES, "fingerprint")}
     stored |= {"key": key, "classes": json.dumps(images.classes)}
     try:
-        with replacing(path, locked=locked) as file:
+        remove_left(path, locked=locked)
+        with replacing(path) as file:
             torch.save(stored, file)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         tell(f"{said(path)} cannot be written: {reason(error)}")

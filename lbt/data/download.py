@@ -5,8 +5,9 @@ import urllib.request
 from pathlib import Path
 from typing import BinaryIO
 
-from lbt.data.files import alone, open_regular, read_regular, reading, reason, replacing, said
+from lbt.data.files import alone, reading, reason, said
 from lbt.errors import UserError
+from lbt.files import open_regular, read_regular, remove_left, replacing
 
 TIMEOUT = 30  # seconds a download may stand still
 LARGEST = 2 << 30  # bytes: a server may send without an end
@@ -60,7 +61,8 @@ def download(url: str, path: Path, md5: str, remedy: str) -> None:
         with alone(path.with_name(f".{path.name}.lock")) as locked:
             if path.exists():  # another process fetched it meanwhile
                 return
-            with replacing(path, locked=locked) as part:
+            remove_left(path, locked=locked)
+            with replacing(path) as part:
                 found = _fetch(url, part)
                 if found != md5:
                     raise ValueError(f"what came is truncated or altered: MD5 {found} instead of {md5}")

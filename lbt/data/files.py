@@ -1,14 +1,10 @@
-"""Reading and writing single files: only what is a file is read, whole or not at all is written, and errors name it."""
+"""What is said of the data's files, and the lock of those that several processes make."""
 
 import os
-import stat
 import sys
-import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
 
 try:
     import fcntl
@@ -16,9 +12,6 @@ except ImportError:  # no POSIX: nobody waits for anybody
     fcntl = None
 
 from lbt.errors import UserError, flat
-
-LARGEST = 2 << 30  # bytes of one file that is read at once: no image and no pickled batch has as many
-ABANDONED = 3600.0  # seconds after which nobody is still writing a file
 
 
 def said(path: object) -> str:
@@ -68,42 +61,6 @@ def reason(error: Exception) -> str:
     return f"{kind}: {text}" if text else kind
 
 
-def read_regular(path: Path) -> bytes:
-    """Returns a file's content.
-
-    Raises:
-        OSError: there is none, it is larger than `LARGEST`, or it is a folder, pipe or device: opening one of those
-            may wait for ever.
-    """
-    with open_regular(path) as file:
-        if os.fstat(file.fileno()).st_size > LARGEST:
-            raise OSError(f"it has more than {LARGEST >> 30} GiB")
-        return file.read()
-
-
-def open_regular(path: Path) -> BinaryIO:
-    """Opens a file for reading, or what a link leads to.
-
-    Raises:
-        OSError: as `read_regular`, save for the size.
-    """
-    if (wrong := irregular(os.stat(path).st_mode)) is not None:  # before it is opened: that can do things to a device
-        raise OSError(wrong)
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    if (wrong := irregular(os.fstat(handle).st_mode)) is not None:
-        os.close(handle)
-        raise OSError(wrong)
-    return os.fdopen(handle, "rb")
-
-
-def irregular(mode: int) -> str | None:
-    """Says what a file's mode makes it that cannot be read as one; None for a regular file."""
-    if stat.S_ISREG(mode):
-        return None
-    kinds = {stat.S_IFIFO: "a named pipe", stat.S_IFDIR: "a folder", stat.S_IFSOCK: "a socket"}
-    return f"it is {kinds.get(stat.S_IFMT(mode), 'a device')}, not a file"
-
-
 @contextmanager
 def alone(path: Path) -> Iterator[bool]:
     """Waits until no other process is inside with the same lock file, which is removed at the end.
@@ -138,31 +95,3 @@ def _lock(path: Path) -> tuple[int | None, bool]:
             if os.path.samestat(os.stat(path), os.fstat(handle)):
                 return handle, True
         os.close(handle)
-
-
-@contextmanager
-def replacing(path: Path, *, locked: bool) -> Iterator[BinaryIO]:
-    """Gives a file to write to, which becomes `path` on success and is removed on any failure.
-
-    Args:
-        path: the file to make or replace.
-        locked: the caller holds a lock without which nobody writes `path`: what a killed process left under a
-            temporary name goes at once, not only when it is an hour old.
-
-    Raises:
-        OSError: the folder cannot be written to.
-    """
-    for left in path.parent.iterdir():
-        if left.name.startswith(f".{path.name}.") and left.name.endswith(".tmp"):
-            with suppress(OSError):
-                if locked or time.time() - left.lstat().st_mtime > ABANDONED:
-                    left.unlink()
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -13,9 +13,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from lbt.data.cache import Known
-from lbt.data.files import read_regular, reading
+from lbt.data.files import reading
 from lbt.data.imageset import ImageSet, image_set
 from lbt.data.listing import Pairs
+from lbt.files import read_regular
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")  # Pillow knows others, some of which start programs
 MOST_PIXELS = 178_956_970  # of one image: half a gigabyte in colour, and what Pillow refuses unless told otherwise

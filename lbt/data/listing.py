@@ -8,8 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from lbt.data.files import irregular, said, tell
+from lbt.data.files import said, tell
 from lbt.errors import UserError
+from lbt.files import irregular
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 Pairs = list[tuple[str, str]]  # (file, class)

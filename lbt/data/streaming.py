@@ -15,10 +15,11 @@ from torch.utils.data import DataLoader
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2.functional import center_crop, resize
 
-from lbt.data.files import read_regular, reading
+from lbt.data.files import reading
 from lbt.data.folders import cores, decode_one, decode_whole, opened
 from lbt.data.resident import ResidentData
 from lbt.errors import UserError
+from lbt.files import read_regular
 from lbt.session.interrupt import SIGNALS
 
 NARROW = 16  # sides in such a proportion: scaled as a whole, the longer one would have no end

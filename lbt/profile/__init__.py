@@ -9,14 +9,13 @@ from statistics import median
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from lbt import build, runtime, sweep
 from lbt.config import Config, WandbConfig, resolve
 from lbt.data import ImageSet
 from lbt.profile import cost
-from lbt.session.console import Reporter
+from lbt.session.console import Page, Reporter
 from lbt.session.interrupt import Interrupt
 from lbt.session.mirror import Mirror
 from lbt.train import Training
@@ -201,7 +200,7 @@ def show(overrides: Sequence[str], images: int | None, epochs: int, config_dir: 
     for name in REGIONS:
         table.add_row(name, f"{1000 * found.seconds[name] / found.epochs:,.1f}", f"{shares[name]:.1f} %")
     table.add_row("all", f"{1000 * sum(found.seconds.values()) / found.epochs:,.1f}", f"{sum(shares.values()):.1f} %")
-    console = Console(highlight=False)
+    console = Page(highlight=False)
     console.print(table)
     rate, peaks = found.images * found.epochs / found.wall, found.peaks
     console.print(

@@ -2,7 +2,9 @@
 
 `<results_dir>/runs/<experiment>/<id>.jsonl` holds a line `{"kind": "run", ...}` with configuration and provenance, a
 line `{"kind": "epoch", ...}` an epoch and, once the run has come to an end, a line `{"kind": "end", ...}` with a
-checksum of all that stands before it. Line ends are not part of a record: git and editors change them.
+checksum of all that stands before it. Line ends are not part of a record: git and editors change them. Nor is the end
+of an interruption that further lines follow: earlier versions let a process write it late into the record of the one
+that had gone on with its run.
 """
 
 import contextlib
@@ -14,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lbt.records.files import read_regular, remove_left, replace_file, replacing
+from lbt.files import Appended, read_regular, remove_left, replace_file, replacing
 from lbt.records.lines import RecordError, json_lines, to_line, unix_line_ends
 
 __all__ = [
@@ -69,13 +71,16 @@ def read_final(results_dir: str | Path, run_id: str) -> RunRecord | None:
 
 def copy(record: Path, target: Path) -> None:
     """Copies a final record, unless there is a final one at `target`."""
-    if record == target:
+    if record == target or _is_final(target):
         return
-    with contextlib.suppress(RecordError, OSError):
-        if read(target).status in FINAL:
-            return
     target.parent.mkdir(parents=True, exist_ok=True)
     replace_file(target, read_regular(record))
+
+
+def _is_final(path: Path) -> bool:
+    with contextlib.suppress(RecordError, OSError):
+        return read(path).status in FINAL
+    return False
 
 
 def paths(results_dir: str | Path) -> list[Path]:
@@ -121,6 +126,9 @@ def parse(path: Path, content: bytes) -> RunRecord:
     lines = json_lines(path, content)
     if not lines:
         raise RecordError(f"{path}: empty")
+    if stray := [place for place, line in enumerate(lines[:-1]) if _is_end(line) and line["status"] == "interrupted"]:
+        kept = [line for place, line in enumerate(content.split(b"\n")) if place not in stray]
+        content, lines = b"\n".join(kept), [line for place, line in enumerate(lines) if place not in stray]
     record = RunRecord(path, _checked_first(path, lines[0]), lines[1:])
     if record.epochs and _is_end(record.epochs[-1]):
         record.end = record.epochs.pop()
@@ -191,21 +199,30 @@ class RecordWriter:
     def __init__(self, path: Path, lines: list[str]):
         self.path, self.lines = path, list(lines)
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, "".join(f"{line}\n" for line in self.lines).encode())
+        self._file = Appended(path, self._text())
 
     def append(self, content: Mapping[str, Any]) -> None:
         """Adds one line."""
         line = to_line(content)
         self.lines.append(line)
-        with open(self.path, "ab") as file:
-            file.write(f"{line}\n".encode())
+        self._file.append(f"{line}\n".encode())
 
     def end(self, status: str, summary: Mapping[str, Any]) -> None:
-        """Adds the last line, with the checksum of all before it, and waits until it is on the disk."""
+        """Adds the last line, with the checksum of all before it, and waits until it is on the disk.
+
+        Where another file has the record's name by now (that of a process that has gone on with the run, a copy that a
+        program has put there), it gets nothing of an interrupted run; one that has come to its end takes its place,
+        unless it has come to an end, too.
+        """
         line = to_line({"kind": "end", "status": status, "summary": summary})
-        body = "".join(f"{one}\n" for one in self.lines) + line.removesuffix("}")
-        sealed = f'{line.removesuffix("}")}, "sha256": "{hashlib.sha256(body.encode()).hexdigest()}"}}\n'
-        with open(self.path, "ab") as file:
-            file.write(sealed.encode())
-            file.flush()
-            os.fsync(file.fileno())
+        body = self._text() + line.removesuffix("}").encode()
+        whole = body + f', "sha256": "{hashlib.sha256(body).hexdigest()}"}}\n'.encode()
+        self._file.append(whole[len(self._text()) :])
+        in_place = self._file.in_place()
+        self._file.close()
+        if not in_place and (not self.path.exists() or (status in FINAL and not _is_final(self.path))):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(self.path, whole)
+
+    def _text(self) -> bytes:
+        return "".join(f"{line}\n" for line in self.lines).encode()

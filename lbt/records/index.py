@@ -8,9 +8,9 @@ from typing import Any
 
 from lbt import records
 from lbt.config import Config
+from lbt.files import read_regular
 from lbt.identity import identity
 from lbt.records import index_cache
-from lbt.records.files import read_regular
 from lbt.records.index_cache import Entry
 from lbt.records.seeds import identity_as_understood
 

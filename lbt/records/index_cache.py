@@ -6,7 +6,6 @@ file is made anew wherever it is missing, damaged or of another version, and is 
 
 import hashlib
 import os
-import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from lbt.records.files import read_regular, replace_file
+from lbt.files import UnreadableError, irregular, read_regular, replace_file
 from lbt.records.places import work_folder
 
 VERSION = 2  # raise it when an entry's fields or the meaning of a key changes
@@ -54,8 +53,8 @@ def state_of(path: Path) -> tuple[int, ...]:
         OSError: it is none.
     """
     found = os.stat(path)
-    if not stat.S_ISREG(found.st_mode):
-        raise OSError(f"{path}: not a regular file")
+    if (wrong := irregular(found.st_mode)) is not None:
+        raise UnreadableError(path, wrong)
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 

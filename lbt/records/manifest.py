@@ -12,8 +12,8 @@ from pathlib import Path
 
 from lbt import records
 from lbt.errors import UserError
+from lbt.files import read_regular
 from lbt.records.consistency import contradiction
-from lbt.records.files import read_regular
 from lbt.records.lines import unix_line_ends
 
 NAME = "MANIFEST.sha256"
@@ -37,7 +37,7 @@ def read(results_dir: str | Path) -> dict[str, str]:
     try:
         lines = read_regular(path).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error
+        raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     hashes = {}
     for number, line in enumerate(lines, 1):
         if not (found := _LINE.fullmatch(line.strip())):

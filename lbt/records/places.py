@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from lbt.records import files
+from lbt import files
 
 _NO_FLOCK = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 
@@ -61,10 +61,10 @@ def held(lock: Path) -> bool:
     On a file system without `flock` a file `<id>.taken` beside it, or a text in it, says that it is held, and by whom.
     """
     try:
-        handle = files.open_regular(lock)
+        opened = files.open_regular(lock)
     except OSError:  # there is none, or it tells nothing
         return False
-    with os.fdopen(handle, "rb") as file:
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -16,10 +16,10 @@ import pandas as pd
 
 from lbt import metrics, records
 from lbt.errors import UserError
+from lbt.files import read_regular
 from lbt.identity import identity_of
 from lbt.records import manifest, seeds
 from lbt.records.consistency import contradiction
-from lbt.records.files import read_regular
 
 ROUNDING = 1e-5  # of a figure; one image in 10,000 is ten times as much
 SMALL = 16  # pixels: an image of which a ResNet makes maps smaller than a stride

@@ -29,6 +29,18 @@ class Screen(Console):
         os.close(nowhere)
 
 
+class Page(Console):
+    """A console for what is only there to be read: once nobody reads it, the command is over."""
+
+    def on_broken_pipe(self) -> None:
+        """Hands the error on, which ends the command like any other one that nobody reads.
+
+        Raises:
+            BrokenPipeError: always.
+        """
+        raise BrokenPipeError
+
+
 class _Rate(ProgressColumn):
     def render(self, task: Any) -> Text:
         return Text(f"{task.fields['rate']:,.0f} images/s" if task.fields["rate"] else "")

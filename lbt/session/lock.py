@@ -8,7 +8,10 @@ from pathlib import Path
 from filelock import FileLock, SoftFileLock, Timeout
 
 from lbt.errors import UserError
+from lbt.files import open_regular
 from lbt.records import places
+
+LOOKED_AT = 0.5  # seconds; who only looks whether the lock is held (`lbt status`) has it for an instant
 
 
 @contextmanager
@@ -36,7 +39,7 @@ def held(results_dir: str | Path, name: str) -> Iterator[None]:
     taken = path.with_suffix(".taken")
     lock = FileLock(path) if known else SoftFileLock(taken)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=LOOKED_AT if known else 0, poll_interval=0.02)
     except Timeout:
         if known:
             raise
@@ -51,7 +54,7 @@ def held(results_dir: str | Path, name: str) -> Iterator[None]:
 
 
 def _knows_flock(path: Path) -> bool:
-    with open(path) as file:
+    with open_regular(path) as file:  # a pipe of that name would be waited for
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -4,7 +4,7 @@ import os
 import time
 
 from lbt.config import Config, seconds
-from lbt.errors import UserError
+from lbt.errors import UserError, said
 from lbt.session.console import Reporter
 from lbt.session.interrupt import Interrupt
 from lbt.session.outcome import Outcome
@@ -43,4 +43,7 @@ def execute(config: Config, interrupt: Interrupt, reporter: Reporter, *, began: 
 
     from lbt.run import run
 
-    return run(config, interrupt=interrupt, reporter=reporter)
+    try:
+        return run(config, interrupt=interrupt, reporter=reporter)
+    except OSError as error:  # a folder that is a file, a full disk: a sweep's other runs may lie elsewhere
+        raise UserError(said(error)) from error

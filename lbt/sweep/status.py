@@ -4,12 +4,12 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 
 from lbt import build, records, runtime, sweep
 from lbt.config import Config
 from lbt.records import index, places
+from lbt.session.console import Page
 
 SHOWN = ("optimizer", "batch", "lr", "lr_rank", "protocol", "seed")  # settings that have a column of their own
 
@@ -41,7 +41,7 @@ def show(overrides: Sequence[str], config_dir: str | None = None) -> int:
     for config, other, (state, epochs) in zip(configs, others, states, strict=True):
         row = [config.optimizer["name"], str(config.batch), f"{config.lr:g}", config.protocol["name"], str(config.seed)]
         table.add_row(*row, *([other] if any(others) else []), state, f"{epochs}/{config.epochs}")
-    console = Console()
+    console = Page()
     console.print(table)
     counts = Counter(state for state, _ in states)
     console.print(f"{len(configs)} runs: " + ", ".join(f"{count} {state}" for state, count in sorted(counts.items())))

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from lbt.config import Config
 from lbt.errors import UserError, flat
+from lbt.session.console import Screen
 from lbt.session.outcome import Outcome
 from lbt.sweep.composer import Composer
 from lbt.sweep.execution import execute
@@ -63,7 +64,7 @@ class GridSweeper(Sweeper):
         results = finished([job.config for job in grid])
         left = [place for place, result in enumerate(results) if result is None]
         if len(left) < len(grid):
-            print(f"{len(grid) - len(left)} of {len(grid)} runs have been finished before")
+            Screen().print(f"{len(grid) - len(left)} of {len(grid)} runs have been finished before", highlight=False)
         jobs_left = [grid[place] for place in left]
         self._check([job.config for job in jobs_left])
         for place, result in zip(left, self._execute(jobs_left), strict=True):

@@ -125,6 +125,8 @@ class Training:
                 made_of["float32_layers"] = self.float32_layers
             lines = [beginning.line(self.config, self.name, self.images, self.device, **made_of)]
             self.progress.start()
+        elif f'"id": "{self.name}"' not in lines[0]:
+            raise UserError(f"{self.checkpoint_path}: is another run's; without it this one starts again")
         self.record = records.RecordWriter(self.path, lines)
         self._saved = time.monotonic()
 

@@ -223,7 +223,7 @@ def test_a_failed_write_leaves_nothing_and_the_data_is_still_there(folder, monke
 
 def test_what_a_killed_process_left_is_removed(folder):
     (folder / ".lbt-cache").mkdir()
-    (folder / ".lbt-cache" / ".cifar10.pt.0123.tmp").write_bytes(b"half")
+    (folder / ".lbt-cache" / f".cifar10.pt.{'0' * 32}.tmp").write_bytes(b"half")
     load("cifar10", folder)
     assert left_behind(folder) == []
 

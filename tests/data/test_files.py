@@ -9,8 +9,9 @@ import pytest
 from pictures import one_line, picture
 
 from lbt.data import load
-from lbt.data.files import alone, open_regular, read_regular, reading, replacing, said
+from lbt.data.files import alone, reading, said
 from lbt.errors import UserError
+from lbt.files import remove_left, replacing
 
 
 class OddError(Exception):
@@ -46,45 +47,10 @@ def test_a_path_is_shown_in_one_line_of_utf8():
     assert said(os.fsdecode(b"/\xe9\n\x1b[31m")) == r"/\xe9\n\x1b[31m"
 
 
-def test_only_what_is_a_file_is_opened(tmp_path):
-    (tmp_path / "file").write_bytes(b"content")
-    (tmp_path / "link").symlink_to("file")
-    assert read_regular(tmp_path / "file") == read_regular(tmp_path / "link") == b"content"
-    os.mkfifo(tmp_path / "pipe")
-    for path, why in ((tmp_path / "pipe", "a named pipe"), (tmp_path, "a folder"), (Path("/dev/zero"), "a device")):
-        with pytest.raises(OSError, match=f"it is {why}, not a file"):
-            open_regular(path)
-    with pytest.raises(FileNotFoundError):
-        read_regular(tmp_path / "nothing")
-
-
-# --- writing ---
-
-
-def test_a_file_appears_whole_with_the_users_permissions(tmp_path):
-    before = os.umask(0o027)
-    try:
-        with replacing(tmp_path / "x", locked=True) as file:
-            file.write(b"content")
-            assert not (tmp_path / "x").exists()
-    finally:
-        os.umask(before)
-    assert (tmp_path / "x").read_bytes() == b"content"
-    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o640
-    assert os.listdir(tmp_path) == ["x"]
-
-
-def test_a_failure_leaves_what_was_there(tmp_path):
-    (tmp_path / "x").write_bytes(b"before")
-    with pytest.raises(TypeError), replacing(tmp_path / "x", locked=True) as file:
-        file.writelines([b"half", None])
-    assert (tmp_path / "x").read_bytes() == b"before" and os.listdir(tmp_path) == ["x"]
-
-
 def killed_while_writing(path: Path) -> None:
     child = os.fork()
     if child == 0:
-        with alone(path.with_suffix(".lock")) as locked, replacing(path, locked=locked) as file:
+        with alone(path.with_suffix(".lock")), replacing(path) as file:
             file.write(b"half")
             file.flush()
             os.kill(os.getpid(), signal.SIGKILL)
@@ -96,19 +62,11 @@ def test_what_kills_leave_does_not_pile_up(tmp_path):
     for _ in range(3):
         killed_while_writing(path)
     assert len(os.listdir(tmp_path)) == 2  # one lock, one half file
-    with alone(path.with_suffix(".lock")) as locked, replacing(path, locked=locked) as file:
-        file.write(b"whole")
+    with alone(path.with_suffix(".lock")) as locked:
+        remove_left(path, locked=locked)
+        with replacing(path) as file:
+            file.write(b"whole")
     assert os.listdir(tmp_path) == ["x.pt"]
-
-
-def test_without_a_lock_only_what_is_old_is_removed(tmp_path):
-    for name in (".x.old.tmp", ".x.new.tmp", ".y.old.tmp"):
-        (tmp_path / name).write_bytes(b"half")
-        if "old" in name:
-            os.utime(tmp_path / name, (1, 1))
-    with replacing(tmp_path / "x", locked=False) as file:
-        file.write(b"whole")
-    assert sorted(os.listdir(tmp_path)) == [".x.new.tmp", ".y.old.tmp", "x"]
 
 
 def test_one_at_a_time_is_inside(tmp_path):

@@ -82,7 +82,7 @@ def test_what_is_no_file_among_records_is_named_and_waited_for_by_nobody(tmp_pat
     {"fifo": lambda: os.mkfifo(odd), "device": lambda: odd.symlink_to("/dev/zero"), "folder": odd.mkdir}[kind]()
     frame = load(tmp_path)
     assert len(frame.runs) == 1
-    assert [problem for problem in frame.problems if str(odd) in problem and "not a regular file" in problem]
+    assert [problem for problem in frame.problems if str(odd) in problem and "not a file" in problem]
 
 
 def test_a_record_that_was_cut_off_is_unfinished_or_named(tmp_path):

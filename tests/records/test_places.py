@@ -59,10 +59,10 @@ def test_what_a_process_holds_stays(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["fifo", "device"])
-def test_a_checkpoint_that_is_no_file_is_told_instead_of_waited_for(tmp_path, kind):
+def test_a_checkpoint_that_is_no_file_is_named_and_not_read(tmp_path, kind):
     path = tmp_path / "x.pt"
     os.mkfifo(path) if kind == "fifo" else path.symlink_to("/dev/zero")
-    with pytest.raises(UserError, match="not a file"):
+    with pytest.raises(UserError, match="not a file; without it the run starts again"):
         checkpoint.restore(path, torch.device("cpu"), {})
 
 

@@ -138,6 +138,60 @@ def test_records_of_the_first_two_kinds_stay_valid(path):
         assert records.outline(path, path.read_bytes())[1:] == (2, end | more if not more else end)
 
 
+def late(path, place, status="interrupted"):
+    """Puts the end of a process whose run another one went on with before the line at `place`."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    stray = {"kind": "end", "status": status, "summary": {"epochs": 1}, "sha256": "0" * 16}
+    path.write_bytes(b"".join([*lines[:place], f"{records.to_line(stray)}\n".encode(), *lines[place:]]))
+
+
+@pytest.mark.parametrize("digits", [16, 64])
+@pytest.mark.parametrize("place", [1, 2, 3])
+def test_the_end_of_an_interruption_that_more_follows_is_no_part_of_a_record(path, place, digits):
+    if digits == 16:
+        above, _, last = path.read_text().rstrip().rpartition("\n")
+        end = {**json.loads(last), "sha256": hashlib.sha256(f"{above}\n".encode()).hexdigest()[:16]}
+        path.write_text(f"{above}\n{json.dumps(end)}\n")
+    whole = records.read(path)
+    late(path, place)
+    assert records.read(path) == whole
+    assert records.outline(path, path.read_bytes())[1] == 2
+    path.write_bytes(path.read_bytes().replace(b'"train_loss": 0.5', b'"train_loss": 0.4'))
+    with pytest.raises(records.RecordError, match="edited"):
+        records.read(path)
+
+
+def test_no_other_end_stands_within_a_record(path):
+    late(path, 2, "done")
+    with pytest.raises(records.RecordError, match="line 4 follows the record's end"):
+        records.read(path)
+
+
+def test_a_run_another_process_went_on_with_is_not_written_to(path):
+    first = records.RecordWriter(path, [records.to_line(FIRST)])
+    second = records.RecordWriter(path, [records.to_line(FIRST)])
+    first.append(epoch(1))
+    second.append(epoch(1))
+    first.end("interrupted", {"epochs": 1})
+    assert records.read(path).status == "unfinished"
+    second.append(epoch(2))
+    second.end("done", {"epochs": 2})
+    assert records.read(path).status == "done" and len(records.read(path).epochs) == 2
+
+
+@pytest.mark.parametrize("lose", [lambda path: path.unlink(), lambda path: path.write_bytes(b"")])
+def test_a_result_is_not_lost_with_its_file(path, lose):
+    content = path.read_bytes()
+    writer = records.RecordWriter(path, [records.to_line(FIRST)])
+    writer.append(epoch(1))
+    path.unlink()  # and a program that brings files back puts another one there
+    path.write_bytes(content[:10])
+    lose(path)
+    writer.append(epoch(2))
+    writer.end("done", {"epochs": 2})
+    assert path.read_bytes() == content
+
+
 def test_line_ends_that_git_has_changed_do_not_matter(path):
     before = records.read(path)
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))

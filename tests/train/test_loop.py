@@ -102,6 +102,16 @@ def test_control_resuming_without_a_part_of_the_state_differs(tmp_path, monkeypa
     assert figures(resumed.path) != figures(whole.path)
 
 
+def test_another_runs_checkpoint_is_not_taken_up(tmp_path):
+    one, other = (run_tiny(tmp_path, f"seed={seed}", interrupt=StopAfter(4)) for seed in (0, 1))
+    path = places.checkpoint_of(tmp_path, one.id)
+    path.write_bytes(places.checkpoint_of(tmp_path, other.id).read_bytes())
+    before = one.path.read_bytes()
+    with pytest.raises(UserError, match="is another run's"):
+        run_tiny(tmp_path, "seed=0")
+    assert one.path.read_bytes() == before
+
+
 def test_a_damaged_checkpoint_starts_the_run_again(tmp_path):
     whole = run_tiny(tmp_path / "whole")
     stopped = run_tiny(tmp_path / "part", interrupt=StopAfter(5))

@@ -6,15 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from lbt.records import files
+from lbt import files
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from lbt.records import files
+from lbt import files
 os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
 files.replace_file(Path(sys.argv[1]), b"half")
 """
@@ -71,7 +72,7 @@ def test_what_earlier_versions_left_goes_once_it_is_old(tmp_path):
 
 def test_writers_of_one_file_at_once_leave_one_of_theirs_whole(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from lbt.records import files\n"
+        "import sys; from pathlib import Path; from lbt import files\n"
         "for _ in range(100): files.replace_file(Path(sys.argv[1]), sys.argv[2].encode() * 100_000)"
     )
     target = tmp_path / "file"
@@ -143,9 +144,13 @@ def test_a_missing_folder_is_said(tmp_path):
         files.replace_file(tmp_path / "none" / "file", b"")
 
 
-@pytest.mark.parametrize("kind", ["fifo", "device", "folder"])
-def test_only_regular_files_are_read(tmp_path, kind):
-    path = tmp_path / "file"
-    {"fifo": lambda: os.mkfifo(path), "device": lambda: path.symlink_to("/dev/zero"), "folder": path.mkdir}[kind]()
-    with pytest.raises(OSError, match="not a regular file"):
-        files.read_regular(path)
+def test_only_what_is_a_file_is_opened(tmp_path):
+    (tmp_path / "file").write_bytes(b"content")
+    (tmp_path / "link").symlink_to("file")
+    assert files.read_regular(tmp_path / "file") == files.read_regular(tmp_path / "link") == b"content"
+    os.mkfifo(tmp_path / "pipe")
+    for path, why in ((tmp_path / "pipe", "a named pipe"), (tmp_path, "a folder"), (Path("/dev/zero"), "a device")):
+        with pytest.raises(OSError, match=f"it is {why}, not a file"):
+            files.open_regular(path)
+    with pytest.raises(FileNotFoundError):
+        files.read_regular(tmp_path / "nothing")

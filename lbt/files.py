@@ -6,18 +6,21 @@ writer at the same time, no `flock`, another user's file) it has 32 more digits,
 once it is an hour old, or when the run it belongs to goes on or is found finished.
 """
 
+import errno
 import fcntl
 import os
 import re
 import stat
 import time
 import uuid
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 ABANDONED_SECONDS = 3600.0  # no write takes as long
+LARGEST = 2 << 30  # bytes of a file that is read at once: no record, image or pickled batch has as many
 _NEW = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -29,6 +32,41 @@ def replace_file(path: Path, content: bytes | memoryview) -> None:
     """
     with replacing(path) as file:
         file.write(content)
+
+
+class Appended:
+    """A file that begins with `content` and grows; what it is told goes to that file, whatever has its name by then.
+
+    Args:
+        path: where it is made, in the place of what is there.
+        content: its beginning, written as a whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+
+    def __init__(self, path: Path, content: bytes):
+        self._path = path
+        with replacing(path) as file:
+            file.write(content)
+            file.flush()
+            handle = os.dup(file.fileno())
+        self._close = weakref.finalize(self, os.close, handle)
+        self._handle = handle
+
+    def append(self, content: bytes) -> None:
+        """Adds to its end."""
+        while content:
+            content = content[os.write(self._handle, content) :]
+
+    def in_place(self) -> bool:
+        """Says whether the path still names this file."""
+        return _is(self._path, self._handle)
+
+    def close(self) -> None:
+        """Waits until it is on the disk, and lets go of it."""
+        os.fsync(self._handle)
+        self._close()
 
 
 @contextmanager
@@ -128,27 +166,46 @@ def _abandoned(file: Path, shared: Path) -> bool:
         return True
 
 
+class UnreadableError(OSError):
+    """What bears a file's name is none, or is too large to be one of ours; its text is the path and why."""
+
+    def __init__(self, path: str | Path, why: str):
+        super().__init__(errno.EINVAL, why, str(path))
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}"
+
+
 def read_regular(path: str | Path) -> bytes:
     """Returns a file's content; never waits for a pipe's other end or reads a device.
 
     Raises:
-        OSError: there is none, or it is no regular file.
+        OSError: there is none, it is no regular file, or larger than `LARGEST`.
     """
-    handle = open_regular(path)
-    with os.fdopen(handle, "rb") as file:
+    with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > LARGEST:
+            raise UnreadableError(path, f"it has more than {LARGEST >> 30} GiB")
         return file.read()
 
 
-def open_regular(path: str | Path) -> int:
-    """Returns a descriptor to read a regular file by.
+def open_regular(path: str | Path) -> BinaryIO:
+    """Opens a regular file for reading, or what a link leads to.
 
     Raises:
         OSError: there is none, or it is something else.
     """
-    if not stat.S_ISREG(os.stat(path).st_mode):  # before it is opened: that alone can do things to a device
-        raise OSError(f"{path}: not a regular file")
+    if (wrong := irregular(os.stat(path).st_mode)) is not None:  # before it is opened: that can do things to a device
+        raise UnreadableError(path, wrong)
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
+    if (wrong := irregular(os.fstat(handle).st_mode)) is not None:
         os.close(handle)
-        raise OSError(f"{path}: not a regular file")
-    return handle
+        raise UnreadableError(path, wrong)
+    return os.fdopen(handle, "rb")
+
+
+def irregular(mode: int) -> str | None:
+    """Says what a file's mode makes it that cannot be read as one; None for a regular file."""
+    if stat.S_ISREG(mode):
+        return None
+    kinds = {stat.S_IFIFO: "a named pipe", stat.S_IFDIR: "a folder", stat.S_IFSOCK: "a socket"}
+    return f"it is {kinds.get(stat.S_IFMT(mode), 'a device')}, not a file"
