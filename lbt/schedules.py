@@ -70,8 +70,6 @@ def warmup_cosine(
         period = max(round(_positive("period_epochs", period_epochs) * steps_per_epoch), 1)
     warmup_steps = _warmup_steps(min(total_steps, period), steps_per_epoch, warmup)
     stretch = (total_steps - warmup_steps) / max(period - warmup_steps, 1)  # periods in what follows the warm-up
-    if lag < 0:
-        raise ValueError(f"lag={lag}: expected a number of updates, 0 or more")
     factor = _warmup_then(
         lambda progress: (1.0 + math.cos(math.pi * progress * stretch)) / 2.0,
         total_steps,
@@ -79,8 +77,7 @@ def warmup_cosine(
         _positive("warmup_power", warmup_power),
         _fraction("end", end),
     )
-    before = 0.0 if warmup_steps else 1.0
-    return lambda step: factor(step - lag) if step >= lag else before
+    return _late(factor, lag, 0.0 if warmup_steps else 1.0)
 
 
 def warmup_polynomial(
@@ -181,6 +178,13 @@ def _warmup_then(decay: Callable[[float], float], total: int, warmup: int, warmu
         return end + (1.0 - end) * decay((t - warmup) / (total - warmup))
 
     return factor
+
+
+def _late(factor: Schedule, lag: int, before: float) -> Schedule:
+    """Has every rate come `lag` updates late; `before` is the factor until the first one comes."""
+    if lag < 0:
+        raise ValueError(f"lag={lag}: expected a number of updates, 0 or more")
+    return lambda step: factor(step - lag) if step >= lag else before
 
 
 def _warmup_steps(total_steps: int, steps_per_epoch: int, warmup: float) -> int:

@@ -24,8 +24,7 @@ class Bucket(NamedTuple):
 
     Attributes:
         layers: The parameters; keys of the optimizer's state.
-        params, grads: What is computed with: the layers' values and gradients, or this process' parts of them, or
-            float32 copies of float16 ones (see `LayerwiseOptimizer.buckets`).
+        params, grads: What is computed with: values and gradients, this process' parts of them, or float32 copies.
         adapted: Whether the layers get decay and a trust ratio.
         spread: How they are spread over processes, or None.
     """

@@ -1,8 +1,7 @@
 """Strong generic optimizers of today, from the package pytorch_optimizer, imported when one of them is built.
 
-The rules are the package's; this file gives them the manners of the rest of ``lbt.optim``: ``p.grad`` is never
-changed (they work on a copy), arguments are checked with the same messages, complex and sparse tensors are refused,
-the learning rate may be a tensor, and copies and pickles are complete.
+The rules are the package's; this file gives them the manners of the rest of ``lbt.optim``: ``p.grad`` is not changed
+(they get a copy), arguments are checked alike, complex and sparse tensors refused, the learning rate may be a tensor.
 """
 
 from __future__ import annotations
