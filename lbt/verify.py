@@ -14,6 +14,7 @@ import torch
 
 from lbt import build, records
 from lbt.config import Config, WandbConfig
+from lbt.data.download import no_downloads
 from lbt.errors import UserError
 from lbt.files import read_regular
 from lbt.identity import from_json
@@ -64,7 +65,8 @@ def repeat_one(results_dir: str | Path, *, epochs: int = 1, root: str | None = N
             costs[data] = min(costs.get(data, (math.inf, path)), (cost, path))
     for _, path in sorted(costs.values()):
         try:
-            return repeat(str(path), results_dir, epochs=epochs, root=root)
+            with no_downloads():
+                return repeat(str(path), results_dir, epochs=epochs, root=root)
         except UserError as error:
             print(f"not repeated: {error}")
     return 0

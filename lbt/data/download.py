@@ -2,6 +2,9 @@
 
 import hashlib
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,6 +14,17 @@ from lbt.files import open_regular, read_regular, remove_left, replacing
 
 TIMEOUT = 30  # seconds a download may stand still
 LARGEST = 2 << 30  # bytes: a server may send without an end
+_forbidden = ContextVar("_forbidden", default=False)
+
+
+@contextmanager
+def no_downloads() -> Iterator[None]:
+    """Has what is not on this machine refused instead of downloaded."""
+    before = _forbidden.set(True)
+    try:
+        yield
+    finally:
+        _forbidden.reset(before)
 
 
 def _md5(file: BinaryIO) -> str:
@@ -56,6 +70,8 @@ def download(url: str, path: Path, md5: str, remedy: str) -> None:
     Raises:
         UserError: no connection, a wrong checksum, or a folder that cannot be written to.
     """
+    if _forbidden.get():
+        raise UserError(f"{said(path)} is not here")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with alone(path.with_name(f".{path.name}.lock")) as locked:

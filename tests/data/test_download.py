@@ -7,7 +7,7 @@ import pytest
 from pictures import one_line
 
 from lbt.data import download as module
-from lbt.data.download import check, download, verified, verify
+from lbt.data.download import check, download, no_downloads, verified, verify
 from lbt.errors import UserError
 
 CONTENT = bytes(range(256)) * 40
@@ -107,3 +107,11 @@ def test_content_is_checked_as_files_are(tmp_path):
     check(CONTENT, tmp_path, MD5)
     with pytest.raises(UserError, match="truncated or not the official file"):
         check(CONTENT + b"x", tmp_path, MD5)
+
+
+def test_what_is_not_here_is_refused_where_downloads_are_forbidden(tmp_path):
+    path = tmp_path / "archive.tar.gz"
+    with no_downloads(), pytest.raises(UserError, match=r"archive\.tar\.gz is not here"):
+        download("http://127.0.0.1:9/archive.tar.gz", path, "0" * 32, "")
+    with pytest.raises(UserError, match="cannot download"):  # allowed again: nobody listens at that port
+        download("http://127.0.0.1:9/archive.tar.gz", path, "0" * 32, "")
