@@ -109,7 +109,7 @@ def _stands(spec: Spec, found: Sequence[Point]) -> list[str]:
         f"{stand.epochs} epochs of {_values(there, 'model.name')} on {stand.origin}, pixels {stand.fingerprint}; "
         + ("" if named else f"protocol {_values(there, 'protocol.name')}; ")
         + f"{len(_ids(there))} run{'s' * (len(_ids(there)) != 1)}"
-        for stand, there in sorted(kinds.items(), key=str)
+        for stand, there in sorted(kinds.items(), key=lambda kind: str(kind[0]))
     ]
 
 

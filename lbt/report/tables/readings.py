@@ -7,7 +7,7 @@ one run may answer two of them.
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -29,23 +29,30 @@ def placed(runs: pd.DataFrame, readings: Sequence[str]) -> pd.DataFrame:
         readings: choices of `configs/protocol`. One that gives an optimizer the same rates as an earlier one of the
             same protocol says nothing new of its runs: they stand under the earlier one alone.
     """
-    rows = []
-    for row in runs.to_dict("records"):
-        known: list[dict] = []
-        for reading in readings:
-            if _settings(reading)["name"] != row["protocol.name"]:
-                continue
-            rates = _rates(reading, row["optimizer.name"])
-            if rates not in known and (rate := _printed(row, rates)) is not None:
-                rows.append({**row, COLUMN: reading, "lr": rate})
-            known.append(rates)
-    return pd.DataFrame(rows, columns=[*runs.columns, COLUMN])
+    if runs.empty:
+        return runs.assign(**{COLUMN: pd.Series(dtype=object)})
+    places = zip(*(runs[key].tolist() for key in ("optimizer.name", "batch", "peak_lr", "protocol.name")), strict=True)
+    found = [(row, *where) for row, place in enumerate(places) for where in _where(*place, tuple(readings))]
+    rows, names, rates = (list(column) for column in zip(*found, strict=True)) if found else ([], [], [])
+    return runs.iloc[rows].assign(**{COLUMN: names, "lr": rates})
 
 
-def _printed(run: Mapping[str, Any], rates: Mapping[int, Sequence[tuple[float, float]]]) -> float | None:
-    """Returns the printed rate whose peak a run has, None where it has none of them."""
-    known = rates.get(run["batch"], ())
-    return next((float(rate) for rate, peak in known if math.isclose(peak, run["peak_lr"], rel_tol=1e-9)), None)
+@cache
+def _where(
+    optimizer: str, batch: int, peak: float, protocol: str, readings: tuple[str, ...]
+) -> list[tuple[str, float]]:
+    """Returns the readings under which a run stands, each with the printed rate."""
+    known: list[dict] = []
+    found = []
+    for reading in readings:
+        if _settings(reading)["name"] != protocol:
+            continue
+        rates = _rates(reading, optimizer)
+        if rates not in known:
+            printed = (float(rate) for rate, at in rates.get(batch, ()) if math.isclose(at, peak, rel_tol=1e-9))
+            found += [(reading, rate) for rate in printed][:1]
+        known.append(rates)
+    return found
 
 
 @cache
