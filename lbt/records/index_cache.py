@@ -1,4 +1,4 @@
-"""The index of a folder's records, kept in a file that is only ever a cache: `<results_dir>/work/index.json`.
+"""The index of a folder's records, kept in a file that is only ever a cache: `index.json` in the work folder.
 
 An entry holds as long as its record has the size, the times and the place on the disk it had when it was read. The
 file is made anew wherever it is missing, damaged or of another version, and is done without where it cannot be written.

@@ -35,6 +35,7 @@ class Frame:
             `experiment`, `folders` (the experiments of all its copies), `status`, `epochs_done`, `fingerprint`,
             `origin`, `commit`, `torch`, `device`, `steps_per_epoch`, `classes`, `train_images`, `test_images` (of the
             data; None where the record does not say), `warmed_up` (whether the schedule has a warm-up),
+            `suspect` (whether wrong bf16 gradients made it),
             `settings` (the identity that its id is made of, by dotted names), `metrics` (what its task declares),
             `summary` and `curve` (the task's leading metric on the test set after each epoch, for images the accuracy
             in %; NaN where there is none).
