@@ -1,7 +1,14 @@
-"""Executes a run once, whoever asks for it and however often."""
+"""Executes a run once, whoever asks for it and however often.
 
+This module can be called: `lbt.run("optimizer=tvlars", "batch=512")` is `lbt train optimizer=tvlars batch=512`, as
+`lbt.sweep.from_python.run` describes it. `lbt.run.run(config)` takes a configuration.
+"""
+
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from filelock import Timeout
 
@@ -143,3 +150,16 @@ def _show_in(config: Config, name: str, record: Path) -> None:
     """Copies a final record into the folder of the experiment it was asked for, whose table is to show it."""
     if config.experiment != ADHOC:
         records.copy(record, records.path_of(config.results_dir, config.experiment, name))
+
+
+class _Callable(ModuleType):
+    """This module's class: Python lets a module have one of its own."""
+
+    def __call__(self, *overrides: str, **options: Any) -> Outcome:
+        """Executes the run of some overrides, as `lbt.sweep.from_python.run` does."""
+        from lbt.sweep import from_python
+
+        return from_python.run(*overrides, **options)
+
+
+sys.modules[__name__].__class__ = _Callable

@@ -49,20 +49,36 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from torch.optim import Optimizer
 
-from lbt.optim.clars import CLARS
-from lbt.optim.lamb import LAMB
-from lbt.optim.larc import LARC
-from lbt.optim.lars import LARS
-from lbt.optim.muon import Muon
-from lbt.optim.sam import SAM
-from lbt.optim.shampoo import Shampoo
-from lbt.optim.sm3 import SM3
-from lbt.optim.tvlars import TVLARS
+if TYPE_CHECKING:
+    from lbt.optim.clars import CLARS
+    from lbt.optim.lamb import LAMB
+    from lbt.optim.larc import LARC
+    from lbt.optim.lars import LARS
+    from lbt.optim.muon import Muon
+    from lbt.optim.sam import SAM
+    from lbt.optim.shampoo import Shampoo
+    from lbt.optim.sm3 import SM3
+    from lbt.optim.tvlars import TVLARS
 
 __all__ = ["CLARS", "LAMB", "LARC", "LARS", "SAM", "SM3", "TVLARS", "Muon", "Shampoo", "get", "names"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports an optimizer's module when its class is asked for (each lies in the one called like it), or a module."""
+    if name in __all__:
+        found = globals()[name] = getattr(importlib.import_module(f"{__name__}.{name.lower()}"), name)
+        return found
+    if name in {module.name for module in pkgutil.iter_modules(__path__)}:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 @cache

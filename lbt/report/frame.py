@@ -23,6 +23,7 @@ from lbt.records.consistency import contradiction
 
 ROUNDING = 1e-5  # of a figure; one image in 10,000 is ten times as much
 SMALL = 16  # pixels: an image of which a ResNet makes maps smaller than a stride
+SUSPECT = "suspect: made before a fault in bf16 gradients of small images on a CPU was mended"
 _CHANGES = {True: "+changes", False: "", None: " (changes unknown)"}  # of the source tree since its commit
 
 
@@ -35,7 +36,7 @@ class Frame:
             `experiment`, `folders` (the experiments of all its copies), `status`, `epochs_done`, `fingerprint`,
             `origin`, `commit`, `torch`, `device`, `steps_per_epoch`, `classes`, `train_images`, `test_images` (of the
             data; None where the record does not say), `warmed_up` (whether the schedule has a warm-up),
-            `suspect` (whether wrong bf16 gradients made it),
+            `suspect` (whether wrong bf16 gradients made it), `provenance` (what made the record, as it says),
             `settings` (the identity that its id is made of, by dotted names), `metrics` (what its task declares),
             `summary` and `curve` (the task's leading metric on the test set after each epoch, for images the accuracy
             in %; NaN where there is none).
@@ -137,6 +138,7 @@ def _row(record: records.RunRecord) -> dict[str, Any]:
         "test_images": made_by.get("test_images"),
         "warmed_up": bool(config["schedule"].get("warmup")),
         "suspect": _is_suspect(config, made_by),
+        "provenance": made_by,
         "settings": settings,
         "metrics": declared,
         "summary": record.end["summary"] if record.end else {},

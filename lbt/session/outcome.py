@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lbt import records
 from lbt.config import Config
 
 
@@ -23,8 +24,13 @@ class Outcome:
 
     id: str
     status: str
-    config: Config
+    config: Config = field(repr=False)  # long: a notebook shows the rest
     path: Path | None = None
     summary: dict[str, Any] = field(default_factory=dict)
     recorded_before: bool = False
     unmeasured: list[str] = field(default_factory=list)
+
+    @property
+    def epochs(self) -> list[dict[str, Any]]:
+        """The lines of its epochs as its record has them, read when asked for; none where there is no record."""
+        return records.read(self.path).epochs if self.path is not None and self.path.exists() else []

@@ -15,7 +15,7 @@ from lbt.session.console import ConsoleReporter, Screen, sweep_table
 from lbt.session.interrupt import Interrupt
 from lbt.session.outcome import Outcome
 from lbt.sweep.execution import execute, started
-from lbt.sweep.mistakes import in_one_line, one_line
+from lbt.sweep.mistakes import in_one_line, one_line, refuse_removals
 
 
 def train(arguments: Sequence[str]) -> int:
@@ -26,9 +26,7 @@ def train(arguments: Sequence[str]) -> int:
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
     sweep.register()
-    for word in arguments:
-        if word.startswith("~"):  # a default would take its place, of which the run's id knows nothing
-            raise UserError(f"{word}: a setting cannot be taken away; set it to what means off: null, false or 0")
+    refuse_removals(arguments)
     task = Task(started())
     main = hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")(task)
     before, sys.argv = sys.argv, ["lbt", *_without_verb(arguments)]

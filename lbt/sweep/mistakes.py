@@ -1,7 +1,7 @@
 """What Hydra and OmegaConf say of a command's settings, in one line that names the setting and the remedy."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from hydra.errors import HydraException, OverrideParseException
@@ -19,6 +19,13 @@ def in_one_line() -> Iterator[None]:
         yield
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UserError(one_line(error)) from error
+
+
+def refuse_removals(words: Iterable[str]) -> None:
+    """Raises a `UserError` for a word that takes a setting away: a default would take its place, unknown to the id."""
+    for word in words:
+        if word.startswith("~"):
+            raise UserError(f"{word}: a setting cannot be taken away; set it to what means off: null, false or 0")
 
 
 def one_line(error: Exception) -> str:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lbt.report.frame import Frame, select
+from lbt.report.frame import SUSPECT, Frame, select
 from lbt.report.kit import render
 from lbt.report.kit.cells import Cell, Standing, make_cells, metric_named
 from lbt.report.kit.published import Published
@@ -78,8 +78,7 @@ class Table:
         caption = standing.caption(cells) if standing else "No run yet."
         notes = [note for cell in cells for note in cell.notes()]
         if suspect := sorted(run for cell in cells for run in cell.runs["id"][cell.runs["suspect"]]):
-            said = "suspect: made before a fault in bf16 gradients of small images on a CPU was mended"
-            notes.append(f"{said}: {', '.join(suspect)}")
+            notes.append(f"{SUSPECT}: {', '.join(suspect)}")
         if "readings" in self.spec:
             notes += readings.distances(cells, self.published, self._label)
         return Section(", ".join(map(setting, fixed.values())), caption, groups, header, rows, notes)
