@@ -6,8 +6,8 @@ these need is imported before it is asked for.
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # as type checkers understand it; typing alone takes longer to import than all of this
 if TYPE_CHECKING:
     from lbt.errors import UserError
     from lbt.report.dataframes import epochs, runs
@@ -26,13 +26,15 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name == "run":
-        return importlib.import_module("lbt.run")  # a module that can be called, lbt.run.run being in it
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
-    return found
+if not TYPE_CHECKING:  # to them a misspelt name is to be one
+
+    def __getattr__(name: str) -> object:
+        if name == "run":
+            return importlib.import_module("lbt.run")  # a module that can be called, lbt.run.run being in it
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
+        return found
 
 
 def __dir__() -> list[str]:

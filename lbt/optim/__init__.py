@@ -67,14 +67,16 @@ if TYPE_CHECKING:
 __all__ = ["CLARS", "LAMB", "LARC", "LARS", "SAM", "SM3", "TVLARS", "Muon", "Shampoo", "get", "names"]
 
 
-def __getattr__(name: str) -> Any:
-    """Imports an optimizer's module when its class is asked for (each lies in the one called like it), or a module."""
-    if name in __all__:
-        found = globals()[name] = getattr(importlib.import_module(f"{__name__}.{name.lower()}"), name)
-        return found
-    if name in {module.name for module in pkgutil.iter_modules(__path__)}:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # to type checkers a misspelt name is to be one
+
+    def __getattr__(name: str) -> Any:
+        """Imports an optimizer's module when its class is asked for (it is called like the class), or any module."""
+        if name in __all__:
+            found = globals()[name] = getattr(importlib.import_module(f"{__name__}.{name.lower()}"), name)
+            return found
+        if name in {module.name for module in pkgutil.iter_modules(__path__)}:
+            return importlib.import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -28,10 +28,11 @@ def runs(
     """Returns the runs below a results folder, a row each: what tables and figures are made from.
 
     A run recorded for several experiments is one row, of which `experiments` holds them all. The columns are `id`,
-    `experiments`, `status` (of the record; `unfinished` without an end) and `epochs_done`; every setting under its dotted
-    name (`optimizer.name`, `batch`, `peak_lr`); the record's last line (`test_accuracy`, `wall_seconds`); whether the run
-    is `suspect`; the provenance (`commit`, `dirty`, `torch`, `device`, `data_fingerprint`); and the record's `path`. What
-    the last line holds under a setting's name is `end_<name>`; what a run ran on is said by the provenance.
+    `experiments`, `status` (of the record; `unfinished` without an end) and `epochs_done`; every setting under its
+    dotted name (`optimizer.name`, `batch`, `peak_lr`); the record's last line (`test_accuracy`, `wall_seconds`);
+    whether the run is `suspect`; the provenance (`commit`, `dirty`, `torch`, `device`, `data_fingerprint`); and the
+    record's `path`. What the last line holds under a setting's name is `end_<name>`; what a run ran on is said by the
+    provenance.
 
     Records that reports leave out (damaged, edited, of one id with different figures) are left out here, and suspect
     ones kept; a warning names both, and `attrs["left_out"]` has a line for each record left out.
@@ -55,9 +56,9 @@ def epochs(
 ) -> pd.DataFrame:
     """Returns the epochs of the runs that `runs` returns, a row each, in their order.
 
-    The columns are `id`, `experiments`, `status`; the epoch's line (`epoch`, `step`, `train_loss`, `test_accuracy`, those
-    of a probe as `<probe>.<name>`, lists left out); and every setting. What the line holds under a setting's name is
-    `epoch_<name>`: `lr` is the run's base rate, `epoch_lr` the rate of the epoch's last update.
+    The columns are `id`, `experiments`, `status`; the epoch's line (`epoch`, `step`, `train_loss`, `test_accuracy`,
+    those of a probe as `<probe>.<name>`, lists left out); and every setting. What the line holds under a setting's name
+    is `epoch_<name>`: `lr` is the run's base rate, `epoch_lr` the rate of the epoch's last update.
 
     Args:
         results_dir: as of `runs`.

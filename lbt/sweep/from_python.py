@@ -20,9 +20,9 @@ def run(*overrides: str, config_dir: str | Path | None = None, progress: bool = 
     """Executes one run, once: what `lbt train` with the same words does, without its screen.
 
     A finished run is returned from its record, an interrupted one goes on where it was. From several threads, runs are
-    executed one after the other. In the main thread the first Ctrl-C (a notebook's stop) has the run write its checkpoint
-    after the update at hand and then interrupts the program as it would have done without a run; elsewhere no signal is
-    listened to. The program's own random numbers of torch are as before afterwards.
+    executed one after the other. In the main thread the first Ctrl-C (a notebook's stop) has the run write its
+    checkpoint after the update at hand and then interrupts the program as it would have done without a run; elsewhere
+    no signal is listened to. The program's own random numbers of torch are as before afterwards.
 
     Args:
         overrides: settings as on the command line, `"batch=512"`, `"+experiment=quickstart"`; one value each.
