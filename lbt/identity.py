@@ -13,7 +13,7 @@ from lbt.config.schema import ZERO_IS_A_VALUE
 # Settings that say where or how a run is executed or shown, or that reach it through another setting.
 NOT_IDENTITY = {
     "device", "deterministic", "results_dir", "experiment", "study", "time_budget", "wandb", "warmup", "lr_rank",
-    "sweep", "cuda_graph", "compile", "probes",
+    "sweep", "cuda_graph", "compile", "probes", "mirror",
 }  # fmt: skip
 
 # Of the optimizer's settings, those that say how it computes and not what.
@@ -82,6 +82,8 @@ def to_json(config: Config) -> dict[str, Any]:
     settings["peak_lr"] = config.peak_lr
     if not config.probes:  # a record without them is that of a version that did not know them
         settings.pop("probes")
+    if not config.mirror:
+        settings.pop("mirror")
     return settings
 
 

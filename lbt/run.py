@@ -18,10 +18,10 @@ from lbt.data import ImageSet
 from lbt.errors import UserError
 from lbt.identity import identity, run_id
 from lbt.records import index, places
+from lbt.session import mirrors
 from lbt.session.console import Reporter
 from lbt.session.interrupt import Interrupt
 from lbt.session.lock import held
-from lbt.session.mirror import require
 from lbt.session.outcome import Outcome
 from lbt.train import Training
 from lbt.train.beginning import out_of_memory
@@ -40,8 +40,7 @@ def run(config: Config, *, interrupt: Interrupt | None = None, reporter: Reporte
     """
     config = runtime.settle(config)
     build.validate(config)
-    if config.wandb.mode != "disabled":
-        require()
+    mirrors.require(config)
     images = _images(config)
     fit.fits(config, images)
     name = run_id(identity(config), images.fingerprint)

@@ -155,6 +155,7 @@ def _config(record: records.RunRecord, folder: str, root: str | None) -> Config:
         experiment="adhoc",
         study=None,
         time_budget=None,
+        mirror=[],
         wandb=WandbConfig(),
     )
 

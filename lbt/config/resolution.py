@@ -60,7 +60,9 @@ def typed(raw: dict[str, Any]) -> Config:
     raw["data"] = _data_config(raw["data"])
     raw["wandb"] = WandbConfig(**bind(WandbConfig, raw["wandb"], "wandb"))
     raw["sweep"] = SweepConfig(**bind(SweepConfig, raw["sweep"], "sweep"))
-    config = _with_probes(Config(**bind(Config, raw, "")))
+    if not isinstance(raw["mirror"], list):  # mirror=tensorboard is mirror=[tensorboard]
+        raw["mirror"] = [] if raw["mirror"] is None else [raw["mirror"]]
+    config = _with_mirrors(_with_probes(Config(**bind(Config, raw, ""))))
     check(config, [table for key, table in raw["protocol"].items() if key.endswith("lr_table")])
     return config
 
@@ -75,6 +77,14 @@ def _with_probes(config: Config) -> Config:
         return config
     others = [name for name in config.probes if name != "layer_norms"]
     return replace(config, probes=others, layer_norms=config.layer_norms or LAYER_NORMS)
+
+
+def _with_mirrors(config: Config) -> Config:
+    """Returns the configuration in which Weights & Biases is asked for in one way alone, `wandb.mode`, as always."""
+    others = [name for name in dict.fromkeys(config.mirror) if name != "wandb"]
+    if "wandb" in config.mirror and config.wandb.mode == "disabled":
+        return replace(config, mirror=others, wandb=replace(config.wandb, mode="online"))
+    return replace(config, mirror=others)
 
 
 def _data_config(raw: dict) -> DataConfig:

@@ -78,6 +78,7 @@ class Config:
     experiment: str = "adhoc"  # folder of the record
     study: dict | None = None  # what a sweep says of this run: its trial's number, or what it was chosen from
     time_budget: str | int | float | None = None  # a sweep starts no run later than this: 90, 90s, 9m, 1h
+    mirror: list[Literal["tensorboard", "wandb"]] = field(default_factory=list)  # live copies of the record
     wandb: WandbConfig = field(default_factory=lambda: WandbConfig())
     sweep: SweepConfig = field(default_factory=lambda: SweepConfig())
 

@@ -17,7 +17,7 @@ from lbt.data import ImageSet
 from lbt.profile import cost
 from lbt.session.console import Page, Reporter
 from lbt.session.interrupt import Interrupt
-from lbt.session.mirror import Mirror
+from lbt.session.mirrors import Mirrors
 from lbt.train import Training
 from lbt.train.regions import REGIONS, Timed
 
@@ -136,7 +136,8 @@ def profile(config: Config, *, images: int | None = None, epochs: int = 1) -> Pr
     """
     schedule = {key: value for key, value in config.schedule.items() if key != "batch"}
     length = max(config.epochs, epochs + 1)
-    config = replace(runtime.settle(config), epochs=length, schedule=schedule, cuda_graph=False, wandb=WandbConfig())
+    off = {"cuda_graph": False, "mirror": [], "wandb": WandbConfig()}
+    config = replace(runtime.settle(config), epochs=length, schedule=schedule, **off)
     build.validate(config)
     data = _shortened(config, build.images(config), images)
     clock = Clock(torch.device(config.device))
@@ -169,8 +170,7 @@ def _shortened(config: Config, data: ImageSet, images: int | None) -> ImageSet:
 
 def trained(training: Training, count: int) -> None:
     """Lets a training that has begun go on for `count` epochs of its own, as its own loop does."""
-    mirror = Mirror(replace(training.config, wandb=WandbConfig()), training.name)  # none
-    training.go_on(training.progress.epoch + count, Interrupt(), Reporter(), mirror)
+    training.go_on(training.progress.epoch + count, Interrupt(), Reporter(), Mirrors({}))
 
 
 def _one_update(training: Training, pixels: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:

@@ -14,9 +14,9 @@ from lbt.config import Config
 from lbt.data import ImageSet, feed
 from lbt.errors import UserError
 from lbt.records import places
+from lbt.session import mirrors
 from lbt.session.console import Reporter
 from lbt.session.interrupt import Interrupt
-from lbt.session.mirror import Mirror
 from lbt.session.outcome import Outcome
 from lbt.train import beginning, checkpoint, reuse
 from lbt.train.executor import Sets, is_out_of_memory
@@ -88,7 +88,7 @@ class Training:
     def execute(self, interrupt: Interrupt, reporter: Reporter) -> Outcome:
         """Trains to the end, to divergence, out of memory, or until interrupted, and records it."""
         error = None
-        with closing(Mirror(self.config, self.name)) as mirror, closing(reporter):
+        with closing(mirrors.opened(self.config, self.name)) as mirror, closing(reporter):
             self.begin()
             reporter.start(self.config, self.name, self.images, self.steps_of, self.progress.step)
             if self.float32_layers:
@@ -130,7 +130,7 @@ class Training:
         self.record = records.RecordWriter(self.path, lines)
         self._saved = time.monotonic()
 
-    def go_on(self, epochs: int, interrupt: Interrupt, reporter: Reporter, mirror: Mirror) -> str:
+    def go_on(self, epochs: int, interrupt: Interrupt, reporter: Reporter, mirror: mirrors.Mirror) -> str:
         """Trains, once begun, until so many epochs are complete; returns the status that the run then has."""
         progress, regions = self.progress, self.regions
         while progress.epoch < epochs:

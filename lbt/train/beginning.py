@@ -10,8 +10,8 @@ from lbt import build, metrics, records, runtime
 from lbt.config import Config
 from lbt.data import ImageSet
 from lbt.identity import to_json
+from lbt.session import mirrors
 from lbt.session.console import Reporter
-from lbt.session.mirror import Mirror
 from lbt.session.outcome import Outcome
 
 
@@ -53,7 +53,7 @@ def out_of_memory(config: Config, images: ImageSet, name: str, reporter: Reporte
     record = records.RecordWriter(path_of(config, name), [line(config, name, images, device)])
     record.end("oom", summary)
     outcome = Outcome(name, "oom", config, record.path, summary)
-    with closing(Mirror(config, name)) as mirror, closing(reporter):
+    with closing(mirrors.opened(config, name)) as mirror, closing(reporter):
         mirror.end("oom", summary)
         reporter.end(outcome)
     return outcome
