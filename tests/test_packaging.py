@@ -25,17 +25,18 @@ def test_the_wheel_holds_every_module_and_every_configuration(wheel):
     modules = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "lbt").rglob("*.py")}
     configs = {f"lbt/{path.relative_to(REPOSITORY)}" for path in (REPOSITORY / "configs").rglob("*") if path.is_file()}
     assert modules <= names and configs <= names
+    assert "lbt/py.typed" in names  # to type checkers the package is typed
     extra = {name for name in names if not name.startswith("lbt/") and ".dist-info/" not in name}
     assert extra == set()
 
 
-def test_the_wheel_starts_lbt_and_needs_neither_wandb_nor_test_tools(wheel):
+def test_the_wheel_starts_lbt_and_needs_no_test_tools(wheel):
     info = next(name.split("/")[0] for name in wheel.namelist() if ".dist-info/" in name)
     assert "lbt = lbt.cli:main" in wheel.read(f"{info}/entry_points.txt").decode()
     metadata = wheel.read(f"{info}/METADATA").decode()
     required = re.findall(r"^Requires-Dist: ([\w-]+)(?!.*extra)", metadata, flags=re.MULTILINE)
-    assert not {"wandb", "pytest", "optax", "timm"} & set(required)
-    assert {"torch", "torchvision", "hydra-core", "omegaconf", "rich"} <= set(required)
+    assert not {"tensorboard", "pytest", "optax", "timm"} & set(required)
+    assert {"torch", "torchvision", "hydra-core", "omegaconf", "rich", "wandb"} <= set(required)
 
 
 def test_every_import_of_the_package_is_declared():

@@ -41,9 +41,7 @@ def run(*overrides: str, config_dir: str | Path | None = None, progress: bool = 
         if not isinstance(word, str):
             raise UserError(f'{word!r}: expected settings as texts, lbt.run("optimizer=lars", "batch=512")')
         if word.startswith("-"):
-            raise UserError(
-                f"{word}: an option of the command lbt train; lbt.run takes settings, config_dir and progress"
-            )
+            raise UserError(f"{word}: is for the command line; lbt.run takes settings, config_dir and progress")
     refuse_removals(overrides)
     interrupt = Interrupt()
     with _ONE_AT_A_TIME:

@@ -1,23 +1,156 @@
-"""The copy in Weights & Biases, by the real package, offline."""
+"""The copies of a record: in Weights & Biases by the real package, offline, and for TensorBoard by its own reader."""
 
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
 
 import pytest
-from support import run_tiny, script
+from support import StopAfter, figures, run_tiny, script, tiny_config
 
 from lbt import records
 from lbt.errors import UserError
+from lbt.session.mirrors import Mirrors, tensor_board
 
 
-def test_wandb_missing_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(UserError, match=r"pip install 'lbt\[wandb\]'"):
-        run_tiny(tmp_path / "results", "wandb.mode=offline")
+@pytest.mark.parametrize(
+    ("switch", "package", "said"),
+    [
+        ("wandb.mode=offline", "wandb", "wandb is not installed; pip install wandb"),
+        ("mirror=[tensorboard]", "tensorboard", r"mirror=tensorboard: .*pip install 'lbt\[tensorboard\]'"),
+    ],
+)
+def test_what_is_not_installed_is_one_line(tmp_path, monkeypatch, switch, package, said):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
+    with pytest.raises(UserError, match=said):
+        run_tiny(tmp_path / "results", switch)
     assert not (tmp_path / "results").exists()
+
+
+def test_a_mirror_is_no_part_of_a_run_and_of_a_record_only_where_it_is_on(tmp_path):
+    plain, copied = run_tiny(tmp_path / "plain"), run_tiny(tmp_path / "copied", "mirror=tensorboard")
+    assert copied.id == plain.id and figures(copied.path) == figures(plain.path)
+    assert "mirror" not in records.read(plain.path).run["config"]
+    assert records.read(copied.path).run["config"]["mirror"] == ["tensorboard"]
+    assert not (tmp_path / "plain" / "tensorboard").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "mirror", "mode"),
+    [
+        (["mirror=tensorboard"], ["tensorboard"], "disabled"),
+        (["mirror=null"], [], "disabled"),
+        (["mirror=wandb"], [], "online"),
+        (["mirror=[wandb,tensorboard,wandb]"], ["tensorboard"], "online"),
+        (["mirror=wandb", "wandb.mode=offline"], [], "offline"),
+        (["wandb.mode=offline"], [], "offline"),
+    ],
+)
+def test_a_mirror_is_asked_for_in_one_way_alone(tmp_path, words, mirror, mode):
+    config = tiny_config(tmp_path, *words)
+    assert (config.mirror, config.wandb.mode) == (mirror, mode)
+
+
+def test_an_unknown_mirror_is_one_line(tmp_path):
+    with pytest.raises(UserError, match='tensorbord: no such choice; did you mean "tensorboard"'):
+        tiny_config(tmp_path, "mirror=tensorbord")
+
+
+def copied(folder, outcome):
+    """What TensorBoard shows of a run: the points of each scalar, and its texts."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    shown = EventAccumulator(str(folder / "tensorboard" / outcome.config.experiment / outcome.id))
+    shown.Reload()
+    scalars = {name: [(one.step, one.value) for one in shown.Scalars(name)] for name in shown.Tags()["scalars"]}
+    texts = {name: [one.tensor_proto.string_val[0].decode() for one in shown.Tensors(name)]
+             for name in shown.Tags()["tensors"]}  # fmt: skip
+    return scalars, texts
+
+
+def test_tensorboard_shows_a_resumed_runs_epochs_once(tmp_path):
+    """Also those that were copied after the checkpoint was written from which a killed run goes on."""
+    pytest.importorskip("tensorboard")
+    run_tiny(tmp_path, "mirror=tensorboard", interrupt=StopAfter(4))
+    left = shutil.copytree(tmp_path / "work", tmp_path / "left")
+    assert run_tiny(tmp_path, "mirror=tensorboard", interrupt=StopAfter(7)).summary["epochs"] == 3
+    shutil.copytree(left, tmp_path / "work", dirs_exist_ok=True)  # as if killed instead
+    outcome = run_tiny(tmp_path, "mirror=tensorboard")
+    scalars, texts = copied(tmp_path, outcome)
+    for name in ("train_loss", "test_accuracy", "effective_lr"):
+        expected = [(line["epoch"], pytest.approx(line[name], rel=1e-6)) for line in outcome.epochs]
+        assert scalars[name] == expected and len(expected) == 4
+    assert texts["status/text_summary"][-1] == "done"
+    (settings,) = texts["configuration/text_summary"]
+    assert "name: lars" in settings
+
+
+def test_a_mirror_that_cannot_be_opened_is_one_line_and_the_run_goes_on(tmp_path, capsys):
+    pytest.importorskip("tensorboard")
+    (tmp_path / "tensorboard").write_text("a file where the folder belongs")
+    assert run_tiny(tmp_path, "mirror=tensorboard").status == "done"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("lbt: mirror=tensorboard: ") and line.endswith("the run goes on without it")
+
+
+def test_a_mirror_that_fails_on_the_way_is_given_up_once(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("tensorboard")
+    epoch = tensor_board.TensorBoard.epoch
+
+    def full(self, line):
+        if line["epoch"] > 1:
+            raise OSError(28, "No space left on device")
+        epoch(self, line)
+
+    monkeypatch.setattr(tensor_board.TensorBoard, "epoch", full)
+    outcome = run_tiny(tmp_path, "mirror=tensorboard")
+    assert outcome.status == "done" and len(outcome.epochs) == 4
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "lbt: mirror=tensorboard: [Errno 28] No space left on device; the run goes on without it"
+    assert [step for step, _ in copied(tmp_path, outcome)[0]["train_loss"]] == [1]
+
+
+class Noting:
+    """A mirror that remembers what it was told, and fails where it is to."""
+
+    def __init__(self, fails=""):
+        self.told, self.fails = [], fails
+
+    def _note(self, what):
+        self.told.append(what)
+        if what == self.fails:
+            raise ConnectionError("no network")
+
+    def epoch(self, line):
+        self._note(f"epoch {line['epoch']}")
+
+    def end(self, status, summary):
+        self._note(status)
+
+    def close(self):
+        self._note("close")
+
+
+@pytest.mark.parametrize(
+    ("fails", "told"),
+    [
+        ("epoch 2", ["epoch 1", "epoch 2", "close"]),
+        ("done", ["epoch 1", "epoch 2", "done", "close"]),
+        ("close", ["epoch 1", "epoch 2", "done", "close"]),
+    ],
+)
+def test_one_mirrors_failure_is_said_once_and_is_not_the_others(capsys, fails, told):
+    one, other = Noting(fails), Noting()
+    both = Mirrors({"one": one, "other": other})
+    for epoch in (1, 2):
+        both.epoch({"epoch": epoch})
+    both.end("done", {})
+    both.close()
+    assert list(dict.fromkeys(one.told)) == told and other.told == ["epoch 1", "epoch 2", "done", "close"]
+    assert capsys.readouterr().err == "lbt: mirror=one: no network; the run goes on without it\n"
 
 
 def mirrored(path):
