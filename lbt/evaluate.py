@@ -115,9 +115,7 @@ def _config(weights: Weights, overrides: Sequence[str], config_dir: str | None) 
     raw.pop("peak_lr", None)
     raw |= {"results_dir": "results", "sweep": {}, "lr_rank": None, "init_from": None, "study": None}
     raw["data"] |= raw["data"].pop("options")
-    parser = OverridesParser.create()
-    for word in overrides:
-        override = parser.parse_override(word)
+    for word, override in zip(overrides, OverridesParser.create().parse_overrides(list(overrides)), strict=True):
         key, value = override.key_or_group, override.value()
         group, _, name = key.partition(".")
         if group not in SETTINGS:

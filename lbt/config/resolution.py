@@ -70,7 +70,7 @@ def _origin(named: Any) -> str | None:
     """Returns what `init_from` names as a text, also where an id looks like a number."""
     if isinstance(named, float) or not isinstance(named, str | int | None) or isinstance(named, bool):
         raise UserError(f"init_from={named}: expected a run's id, in two pairs of quotes where it reads as a number")
-    return None if named is None else str(named)
+    return str(named) if named not in (None, "") else None
 
 
 def _with_probes(config: Config) -> Config:

@@ -130,13 +130,13 @@ class _Side:
     Attributes:
         name_of: the tensors' names by those that the model has for them; a task's own layers keep theirs.
         above: of these, the classifier and a task's own layers.
-        of_model: all others, in their order.
+        of_model: all others, sorted.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], classifier: frozenset[str]):
         has_backbone = any(name.startswith(BACKBONE) for name in tensors)
         self._tensors = tensors
-        self.name_of = {name.removeprefix(BACKBONE) if has_backbone else name: name for name in tensors}
+        self.name_of = {name.removeprefix(BACKBONE) if has_backbone else name: name for name in sorted(tensors)}
         own = {key for key, name in self.name_of.items() if has_backbone and not name.startswith(BACKBONE)}
         self.above = own | (self.name_of.keys() & classifier)
         self.of_model = [key for key in self.name_of if key not in self.above]
