@@ -110,7 +110,12 @@ def _add_runs(verbs: Any) -> None:
     profile.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for lbt train, e.g. batch=4096")
     profile.add_argument("--images", type=_count, metavar="N", help="images an epoch; default: all, on a CPU 2,048")
     profile.add_argument("--epochs", type=_count, default=1, metavar="N", help="timed epochs; default: %(default)s")
-    for verb, run in ((status, _status), (profile, _profile)):
+    evaluate = verbs.add_parser("evaluate", help="score the weights that a run has kept; records nothing")
+    evaluate.add_argument("run_id", metavar="RUN", help="an id, its beginning, or a .safetensors file")
+    about = "data=... or settings of the data, device=..., precision=...; default: the run's own"
+    evaluate.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=about)
+    _add_results_dir(evaluate)
+    for verb, run in ((status, _status), (profile, _profile), (evaluate, _evaluate)):
         verb.add_argument("--config-dir", metavar="DIR", help="configuration files of your own, as for lbt train")
         verb.set_defaults(run=run)
     verify = verbs.add_parser("verify", help="check the records, and repeat the first epochs of one here")
@@ -179,6 +184,14 @@ def _status(options: argparse.Namespace) -> int:
 
     with in_one_line():
         return show(options.overrides, options.config_dir)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from lbt.evaluate import show
+    from lbt.sweep.mistakes import in_one_line
+
+    with in_one_line():
+        return show(options.run_id, options.overrides, options.results_dir, options.config_dir)
 
 
 def _profile(options: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from lbt import build, runtime
+from lbt import build, runtime, weights
 from lbt.config import Config
 from lbt.data import AUGMENTATIONS, ImageSet, views_of
 from lbt.errors import UserError, flat
@@ -32,7 +32,8 @@ def fits(config: Config, images: ImageSet) -> None:
     """Checks a settled configuration against its data and model.
 
     Raises:
-        UserError: a batch, micro-batch or image that the model, the task or the augmentation cannot take; one line.
+        UserError: a batch, micro-batch or image that the model, the task or the augmentation cannot take, or weights to
+            begin from that are another model's; one line.
     """
     passes = set(_passes(config, len(images.train_labels)))
     task = build.task(config)
@@ -53,6 +54,8 @@ def fits(config: Config, images: ImageSet) -> None:
             raise UserError(f"{setting}: {_count(size)}, and {config.task['name']} compares the images of a batch")
     _check_probe(config, images, network)
     _check_lengths(config, len(images.train_labels))
+    if config.init_from:
+        weights.told(config, _built(network.described))
 
 
 def check_all(configs: Sequence[Config], *, elsewhere: bool = False) -> None:

@@ -13,7 +13,7 @@ from lbt.config.schema import ZERO_IS_A_VALUE
 # Settings that say where or how a run is executed or shown, or that reach it through another setting.
 NOT_IDENTITY = {
     "device", "deterministic", "results_dir", "experiment", "study", "time_budget", "wandb", "warmup", "lr_rank",
-    "sweep", "cuda_graph", "compile", "probes", "mirror",
+    "sweep", "cuda_graph", "compile", "probes", "mirror", "keep",
 }  # fmt: skip
 
 # Of the optimizer's settings, those that say how it computes and not what.
@@ -39,6 +39,8 @@ def identity_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     settings["data"] = {key: value for key, value in settings["data"].items() if key != "root"}
     settings["protocol"] = {"name": settings["protocol"]["name"]}
     settings["optimizer"] = _rule(settings["optimizer"])
+    if isinstance(settings.get("init_from"), Mapping):  # what they are, not whose or where
+        settings["init_from"] = settings["init_from"]["sha256"]
     return _without_off(settings)
 
 
@@ -77,6 +79,7 @@ def to_json(config: Config) -> dict[str, Any]:
     settings = asdict(config)
     settings.pop("results_dir")
     settings.pop("sweep")
+    settings.pop("keep")
     settings["data"].pop("root")
     settings["protocol"] = {"name": config.protocol["name"]}
     settings["peak_lr"] = config.peak_lr
@@ -84,6 +87,10 @@ def to_json(config: Config) -> dict[str, Any]:
         settings.pop("probes")
     if not config.mirror:
         settings.pop("mirror")
+    if config.init_from is None:
+        settings.pop("init_from")
+    elif isinstance(config.init_from, Mapping):
+        settings["init_from"].pop("file", None)
     return settings
 
 

@@ -142,7 +142,9 @@ def _finished(config: Config, name: str) -> Outcome | None:
 
 def _ended(config: Config, name: str, status: str, path: Path, summary: dict, probes: Sequence[str]) -> Outcome:
     unmeasured = [probe for probe in config.probes if probe not in probes]
-    return Outcome(name, status, config, path, summary, recorded_before=True, unmeasured=unmeasured)
+    unkept = config.keep and status == "done" and not places.weights_of(config.results_dir, name).exists()
+    lacks = {"unmeasured": unmeasured, "unkept": bool(unkept)}
+    return Outcome(name, status, config, path, summary, recorded_before=True, **lacks)
 
 
 def _show_in(config: Config, name: str, record: Path) -> None:

@@ -18,15 +18,19 @@ from lbt.errors import UserError
 
 
 def settle(config: Config, *, elsewhere: bool = False) -> Config:
-    """Returns the configuration with `device` and `precision` as they are used on this machine.
+    """Returns the configuration with `device` and `precision` as they are used on this machine, `init_from` by content.
 
     Args:
         config: as composed.
         elsewhere: the run is only asked about; `device=cuda` may mean another machine, with a GPU of these years.
 
     Raises:
-        UserError: CUDA is asked for and there is none.
+        UserError: CUDA is asked for and there is none; there are no such weights.
     """
+    if config.init_from is not None:
+        from lbt import weights  # few runs need it
+
+        config = replace(config, init_from=weights.settled(config.init_from, config.results_dir))
     if config.device == "cuda" and not torch.cuda.is_available():
         if elsewhere:
             return replace(config, precision="bf16" if config.precision == "auto" else config.precision)

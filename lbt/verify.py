@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from lbt import build, records
+from lbt import build, records, weights
 from lbt.config import Config, WandbConfig
 from lbt.data.download import no_downloads
 from lbt.errors import UserError
@@ -112,7 +112,7 @@ def repeat(run: str, results_dir: str | Path, *, epochs: int = 1, root: str | No
         raise UserError(f"{record.path}: has no whole epoch to compare with")
     made_by = record.run["provenance"]
     with tempfile.TemporaryDirectory() as folder:
-        config = _config(record, folder, root)
+        config = _config(record, results_dir, folder, root)
         if (here := build.images(config).fingerprint) != made_by.get("data_fingerprint"):
             recorded = f"{made_by.get('data')}, pixels {made_by.get('data_fingerprint')}"
             raise UserError(f"{record.path}: was made from other data ({recorded}; here: pixels {here})")
@@ -140,12 +140,14 @@ def _record(run: str, results_dir: str | Path) -> records.RunRecord:
     return max(found, key=lambda record: len(record.epochs))
 
 
-def _config(record: records.RunRecord, folder: str, root: str | None) -> Config:
+def _config(record: records.RunRecord, results_dir: str | Path, folder: str, root: str | None) -> Config:
     try:
         config = from_json(record.run["config"])
     except (UserError, AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{record.path}: settings that this version does not know ({error})") from error
     device = config.device if config.device != "cuda" or torch.cuda.is_available() else "cpu"
+    if config.init_from is not None:
+        config = replace(config, init_from=weights.settled(config.init_from, results_dir))
     return replace(
         config,
         data=replace(config.data, root=root),

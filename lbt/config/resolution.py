@@ -57,6 +57,7 @@ def typed(raw: dict[str, Any]) -> Config:
         optimizer = optimizer.get("base")  # the one inside
     if isinstance(raw["results_dir"], str):  # in quotes, as Hydra wants it, no shell expands it
         raw["results_dir"] = os.path.expanduser(raw["results_dir"])
+    raw["init_from"] = _origin(raw.get("init_from"))
     raw["data"] = _data_config(raw["data"])
     raw["wandb"] = WandbConfig(**bind(WandbConfig, raw["wandb"], "wandb"))
     raw["sweep"] = SweepConfig(**bind(SweepConfig, raw["sweep"], "sweep"))
@@ -65,6 +66,13 @@ def typed(raw: dict[str, Any]) -> Config:
     config = _with_mirrors(_with_probes(Config(**bind(Config, raw, ""))))
     check(config, [table for key, table in raw["protocol"].items() if key.endswith("lr_table")])
     return config
+
+
+def _origin(named: Any) -> str | None:
+    """Returns what `init_from` names as a text, also where an id looks like a number."""
+    if isinstance(named, float) or not isinstance(named, str | int | None) or isinstance(named, bool):
+        raise UserError(f"init_from={named}: expected a run's id, in two pairs of quotes where it reads as a number")
+    return str(named) if named not in (None, "") else None
 
 
 def _with_probes(config: Config) -> Config:

@@ -68,12 +68,14 @@ class Config:
     ema: float | None = None  # decay, a step, of the moving average of the weights that is evaluated; null: none
     layer_norms: int | None = None  # updates between two measurements of the probe layer_norms; null: it is off
     probes: list[str] = field(default_factory=list)  # what is measured besides, names of lbt.train.probes
+    init_from: str | dict | None = None  # weights to begin from: a run's id or a file; as settled, their sha256 and run
     seed: int = 0
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where the processor computes in it
     device: Literal["auto", "cpu", "cuda"] = "auto"
     deterministic: bool = False  # refuse nondeterministic kernels
     cuda_graph: bool = False  # replay updates as one CUDA graph; equals the plain loop but for rounding
     compile: bool | Literal["auto"] = False  # the model's training pass as compiled code; auto: where that pays
+    keep: Literal["weights"] | None = None  # what is kept of a finished run besides its record; null: nothing
     results_dir: str = "results"
     experiment: str = "adhoc"  # folder of the record
     study: dict | None = None  # what a sweep says of this run: its trial's number, or what it was chosen from

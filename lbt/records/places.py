@@ -1,4 +1,4 @@
-"""Where the files of a run lie that are no results, its checkpoint and its lock, and how they go."""
+"""Where the files of a run lie besides its record, its checkpoint, lock and weights, and how the first two go."""
 
 import errno
 import fcntl
@@ -22,6 +22,16 @@ def work_folder(results_dir: str | Path) -> Path:
 def checkpoint_of(results_dir: str | Path, run_id: str) -> Path:
     """Returns where a run's checkpoint lies."""
     return work_folder(results_dir) / f"{run_id}.pt"
+
+
+def weights_folder(results_dir: str | Path) -> Path:
+    """Returns the folder of the weights that runs have kept."""
+    return Path(results_dir) / "weights"
+
+
+def weights_of(results_dir: str | Path, run_id: str) -> Path:
+    """Returns where a run's weights lie, if it has kept them (`lbt.weights`)."""
+    return weights_folder(results_dir) / f"{run_id}.safetensors"
 
 
 def lock_of(results_dir: str | Path, run_id: str) -> Path:

@@ -136,6 +136,8 @@ class ConsoleReporter(Reporter):
         self._print(f"{outcome.status} already: {scores(outcome.summary, outcome.config)}; record {outcome.path}")
         if outcome.unmeasured:  # they change nothing of a run: it is not made again for them
             self._print(f"made without probes=[{','.join(outcome.unmeasured)}]: another results_dir measures them")
+        if outcome.unkept:
+            self._print("made without keep=weights: another results_dir keeps them")
 
     def close(self) -> None:
         """Ends the bar."""

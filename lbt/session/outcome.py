@@ -20,6 +20,7 @@ class Outcome:
         summary: the last epoch's figures and the run's length.
         recorded_before: it had been finished before.
         unmeasured: probes that were asked for, and that it was made without.
+        unkept: its weights were asked for, and it was made without keeping them.
     """
 
     id: str
@@ -29,6 +30,7 @@ class Outcome:
     summary: dict[str, Any] = field(default_factory=dict)
     recorded_before: bool = False
     unmeasured: list[str] = field(default_factory=list)
+    unkept: bool = False
 
     @property
     def epochs(self) -> list[dict[str, Any]]:

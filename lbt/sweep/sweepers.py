@@ -65,6 +65,8 @@ class GridSweeper(Sweeper):
         left = [place for place, result in enumerate(results) if result is None]
         if len(left) < len(grid):
             Screen().print(f"{len(grid) - len(left)} of {len(grid)} runs have been finished before", highlight=False)
+        if unkept := sum(result.unkept for result in results if result):
+            Screen().print(f"{unkept} of them without keep=weights: another results_dir keeps them", highlight=False)
         jobs_left = [grid[place] for place in left]
         self._check([job.config for job in jobs_left])
         for place, result in zip(left, self._execute(jobs_left), strict=True):

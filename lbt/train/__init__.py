@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from lbt import build, metrics, records, runtime
+from lbt import build, metrics, records, runtime, weights
 from lbt.config import Config
 from lbt.data import ImageSet, feed
-from lbt.errors import UserError
+from lbt.errors import UserError, said
 from lbt.records import places
 from lbt.session import mirrors
 from lbt.session.console import Reporter
@@ -93,6 +93,8 @@ class Training:
             reporter.start(self.config, self.name, self.images, self.steps_of, self.progress.step)
             if self.float32_layers:
                 reporter.say(f"float32 where a CPU's bf16 is wrong: {', '.join(self.float32_layers)}")
+            if self.config.init_from:
+                reporter.say(weights.told(self.config, self.model))
             extra: dict[str, Any] = {}
             try:
                 with interrupt:
@@ -105,6 +107,8 @@ class Training:
             if status == "oom":  # outside the handler, so that the failed pass's memory is free
                 extra = {"largest_micro_batch": self._largest_micro_batch()}
             summary = {**self._summary(), **extra}
+            if status == "done" and self.config.keep:  # before the record's end: a run killed in between goes on
+                self._keep(reporter)
             self.record.end(status, summary)
             if status in records.FINAL:
                 self.checkpoint_path.unlink(missing_ok=True)
@@ -201,6 +205,16 @@ class Training:
             executed["compile"] = self.update.executor.compiled.state
         length = {"epochs": self.progress.epoch, "steps": self.progress.step}
         return {**length, **figures, **executed, "wall_seconds": wall}
+
+    def _keep(self, reporter: Reporter) -> None:
+        """Writes the weights that were scored; the run is done, whatever hinders that."""
+        path = places.weights_of(self.config.results_dir, self.name)
+        try:
+            with self.update.scored(self.data) as model:
+                weights.keep(path, model, json.loads(self.record.lines[0]), self.images.classes)
+            reporter.say(f"weights {path}")
+        except Exception as error:  # a full disk, no memory
+            reporter.say(f"keep=weights: the weights were not kept: {path}: {said(error)}")
 
     def _largest_micro_batch(self) -> int:
         if self.device.type == "cuda":

@@ -1,6 +1,7 @@
 """One update of a training: gradient, clipping, probes, step and average, at the schedule's rates."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from lbt import build
+from lbt import build, weights
 from lbt.config import Config
 from lbt.data.resident import ResidentData
 from lbt.train.compiled import CompiledModel, pays
@@ -78,6 +79,7 @@ class Update:
             UserError: the configuration does not fit the model.
         """
         model = task.prepare(build.model(config, classes))
+        weights.take(config, model)
         model.to(data.labels.device, memory_format=torch.channels_last).train()
         average = build.average(config, model)
         optimizer = build.optimizer(config, model.parameters(), steps=steps)
@@ -154,14 +156,24 @@ class Update:
             epoch: epochs trained.
             epochs: length of the training.
         """
-        averaged = None if self.average is None else self.average.module
-        options = {"epoch": epoch, "epochs": epochs, "model": averaged}
+        with self.scored(data) as model:
+            return self.executor.evaluate(sets, epoch=epoch, epochs=epochs, model=model)
+
+    @contextmanager
+    def scored(self, data: ResidentData) -> Iterator[nn.Module]:
+        """Gives the model with the weights and statistics that are scored; afterwards all is as it was.
+
+        Args:
+            data: the training set.
+        """
+        model = self.model if self.average is None else self.average.module
         if not hasattr(self.optimizer, "eval"):
-            return self.executor.evaluate(sets, **options)
+            yield model
+            return
         self.optimizer.eval()
         try:
             with self.executor.statistics_of(data.examples(STATISTICS_IMAGES)):
-                return self.executor.evaluate(sets, **options)
+                yield model
         finally:
             self.optimizer.train()
 

@@ -1,0 +1,120 @@
+"""`lbt evaluate`: the record's figures again on the run's own data, others on other data, and nothing is written."""
+
+import pytest
+import torch
+from support import run_tiny
+from torch.nn.functional import cross_entropy
+
+from lbt import build, records, runtime, weights
+from lbt.cli import main
+from lbt.data import load, normalise
+from lbt.evaluate import score
+from lbt.records import places
+
+TWINS = ["task=barlow_twins", "data.augment=barlow_twins", "task.projector=[6,4]", "task.probe.epochs=2"]
+KINDS = {
+    "plain": [],
+    "ema": ["ema=0.8", "seed=1"],
+    "schedule-free": ["optimizer=schedulefree_sgd"],
+    "held out": ["data.val=0.25", "data.subset=40", "seed=2"],
+    "a part": ["data.test_every=3", "seed=3"],
+    "bf16": ["precision=bf16"],
+    "twins": TWINS,
+    "twins, adapting": [*TWINS, "task.probe.mode=train", "task.probe.batch=8", "task.probe.test_augment=none"],
+}
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A folder with the weights of a run of each kind, and the outcomes."""
+    folder = tmp_path_factory.mktemp("kept") / "results"
+    return folder, {kind: run_tiny(folder, "keep=weights", "epochs=2", *words) for kind, words in KINDS.items()}
+
+
+def evaluated(capsys, folder, *words):
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    code = main(["evaluate", *words, "--results-dir", str(folder)])
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    return out
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_own_data_give_the_records_last_figures_bit_for_bit(kept, capsys, kind):
+    folder, outcomes = kept
+    outcome = outcomes[kind]
+    last = records.read(outcome.path).epochs[-1]
+    config = runtime.settle(outcome.config)
+    found = score(weights.read(places.weights_of(folder, outcome.id)), config, build.images(config))
+    split = "val_" if kind == "held out" else "test_"
+    assert {f"{split}{key}": value for key, value in found.items()} == {
+        key: value for key, value in last.items() if key.startswith(split)
+    }
+    said = evaluated(capsys, folder, outcome.id)
+    assert "the record's figures, bit for bit" in said
+    for key, value in last.items():
+        if key.startswith(split):
+            shown = f"{value:.2f}" if key.endswith("accuracy") else f"{value:.3f}"
+            assert any(key.replace("_", " ") in line and line.count(shown) == 2 for line in said.splitlines()), key
+
+
+def test_other_figures_than_the_records_are_said(kept, capsys):
+    folder, outcomes = kept
+    said = evaluated(capsys, folder, outcomes["plain"].id, "precision=bf16")
+    assert "other figures than the record's: test_loss " in said
+
+
+def test_another_set_is_scored_and_is_not_compared(kept, capsys):
+    folder, outcomes = kept
+    words = ["data=synthetic", "data.size=30", "data.test_size=50", "data.resolution=12"]
+    said = evaluated(capsys, folder, outcomes["plain"].id[:8], *words)
+    images = load("synthetic", size=30, test_size=50, resolution=12)
+    model = weights.load_model(outcomes["plain"].id, folder)
+    with torch.no_grad():
+        logits = model(normalise(images.test_images))
+    assert f"{cross_entropy(logits, images.test_labels):.3f}" in said
+    assert "50 images, not what the run was scored on" in said and "record" not in said
+
+
+def test_a_part_of_its_own_data_is_not_compared(kept, capsys):
+    folder, outcomes = kept
+    said = evaluated(capsys, folder, outcomes["plain"].id, "data.test_every=2")
+    assert ": 8 images, not what the run was scored on" in said and "record's" not in said
+
+
+def test_a_file_elsewhere_brings_its_record(kept, capsys, tmp_path, monkeypatch):
+    folder, outcomes = kept
+    monkeypatch.chdir(tmp_path)
+    path = places.weights_of(folder, outcomes["ema"].id)
+    assert main(["evaluate", str(path)]) == 0
+    assert "the record's figures, bit for bit" in capsys.readouterr().out
+    (tmp_path / "a.safetensors").write_bytes(path.read_bytes())
+    assert main(["evaluate", "a.safetensors"]) == 0
+    assert "no record of this run in results to compare with" in capsys.readouterr().out
+
+
+def test_a_backbone_scores_images_of_any_classes(kept, capsys):
+    folder, outcomes = kept
+    said = evaluated(capsys, folder, outcomes["twins"].id, "data.classes=4")
+    assert "knn accuracy" in said and "of 4 classes" in said
+
+
+MISTAKES = [
+    (["data.classes=4"], "data=synthetic: has 4 classes, these weights know 10"),
+    (["batch=8"], "batch=8: not a setting of scoring; choose from data, device, precision"),
+    (["data=nothing"], 'data=nothing: there is no data "nothing"'),
+    (["data.sizes=4"], "data.sizes: no such setting"),
+    (["data.val=2"], "data.val=2: expected a share"),
+    (["precision=fp8"], "precision=fp8: no such choice"),
+    (["device"], "device"),
+    (["data=image_folder", "data.root=nowhere"], "nowhere"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), MISTAKES, ids=[" ".join(words) for words, _ in MISTAKES])
+def test_a_mistake_is_one_line(kept, capfd, words, message):
+    folder, outcomes = kept
+    assert main(["evaluate", outcomes["plain"].id, *words, "--results-dir", str(folder)]) == 2
+    out, err = capfd.readouterr()
+    assert message in err and err.count("\n") == 1 and out == "" and "LBT_DEBUG" not in err
