@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lbt.config.binding import bind, leaves
-from lbt.config.checks import check
+from lbt.config.checks import check, check_folder
 from lbt.config.derived import register_resolvers
 from lbt.config.schema import Config, DataConfig, SweepConfig, WandbConfig
 from lbt.errors import UserError
@@ -57,12 +57,28 @@ def typed(raw: dict[str, Any]) -> Config:
         optimizer = optimizer.get("base")  # the one inside
     if isinstance(raw["results_dir"], str):  # in quotes, as Hydra wants it, no shell expands it
         raw["results_dir"] = os.path.expanduser(raw["results_dir"])
+    _take_name(raw)
     raw["data"] = _data_config(raw["data"])
     raw["wandb"] = WandbConfig(**bind(WandbConfig, raw["wandb"], "wandb"))
     raw["sweep"] = SweepConfig(**bind(SweepConfig, raw["sweep"], "sweep"))
     config = _with_probes(Config(**bind(Config, raw, "")))
     check(config, [table for key, table in raw["protocol"].items() if key.endswith("lr_table")])
     return config
+
+
+def _take_name(raw: dict[str, Any]) -> None:
+    """Has a user's own name take the place of the experiment's: both are the folder of the record, and no part of an id.
+
+    Raises:
+        UserError: it is no name for a folder.
+    """
+    name = raw.pop("name", None)
+    if name is None:
+        return
+    if not isinstance(name, str | int) or isinstance(name, bool):
+        raise UserError(f"name={name}: expected a text; quote it twice, 'name=\"...\"'")
+    check_folder("name", str(name))
+    raw["experiment"] = str(name)
 
 
 def _with_probes(config: Config) -> Config:
