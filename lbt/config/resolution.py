@@ -67,7 +67,7 @@ def typed(raw: dict[str, Any]) -> Config:
 
 
 def _take_name(raw: dict[str, Any]) -> None:
-    """Has a user's own name take the place of the experiment's: both name the record's folder, and are no part of an id.
+    """Has a user's own name take the place of the experiment's: both name the record's folder and are no part of ids.
 
     Raises:
         UserError: it is no name for a folder.

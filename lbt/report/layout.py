@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
 import pandas as pd
@@ -129,14 +130,16 @@ def _named(runs: pd.DataFrame, word: str, option: str) -> str:
     for found in (word, f"{word}.name", *(ends if len(ends) == 1 else [])):
         if found in known:
             return found
-    raise UserError(f"{option} {word}: none of the runs has such a setting{did_you_mean(word, known)}")
+    near = get_close_matches(word, known, n=1)
+    nearest = did_you_mean(word, near or telling(runs["settings"].tolist()))
+    raise UserError(f"{option} {word}: none of the runs has such a setting{nearest}")
 
 
 def _metric(runs: pd.DataFrame, wanted: str | None) -> tuple[str, str]:
     """Returns the figure to show, and the one that curves are of."""
-    held_out = "data.val" in runs and (runs["data.val"].fillna(0) > 0).all()
-    leading = Counter(metrics.leading(declared) for declared in runs["metrics"]).most_common(1)[0][0]
-    curve = f"{'val' if held_out else 'test'}_{leading}"
+    held_out = (runs["data.val"].fillna(0) > 0).tolist() if "data.val" in runs else [False] * len(runs)
+    pairs = zip(held_out, (metrics.leading(declared) for declared in runs["metrics"]), strict=True)
+    curve = Counter(f"{'val' if held else 'test'}_{leading}" for held, leading in pairs).most_common(1)[0][0]
     if wanted is None:
         return curve, curve
     pairs = zip(runs["summary"], runs["metrics"], strict=True)

@@ -83,11 +83,17 @@ def name_panels(
     """Names the columns above, the rows and the axes beside the panels."""
     for axes, column in zip(grid[0], columns, strict=True):
         if column is not None:
-            axes.set_title(f"{spec.columns} {spec.label(column)}" if isinstance(column, int) else spec.label(column))
+            axes.set_title(_panel(spec, spec.columns, column))
     for axes_of_row, row in zip(grid, rows, strict=True):
-        axes_of_row[0].set_ylabel(y if row is None else f"{spec.label(row)}\n{y}")
+        axes_of_row[0].set_ylabel(y if row is None else f"{_panel(spec, spec.rows, row)}\n{y}")
     for axes in grid[-1]:
         axes.set_xlabel(x)
+
+
+def _panel(spec: Spec, key: str | None, value: Any) -> str:
+    """Returns what a panel's setting is called; a number says what it is of: "batch 512"."""
+    alone = value in spec.labels or not isinstance(value, int | float)
+    return spec.label(value) if alone else f"{str(key).rpartition('.')[2]} {spec.label(value)}"
 
 
 def axis_label(name: str, metric: Metric) -> str:

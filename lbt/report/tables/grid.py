@@ -88,7 +88,7 @@ class Table:
             notes.append(f"{said}: {', '.join(suspect)}")
         if "readings" in self.spec:
             notes += readings.distances(cells, self.published, self._label)
-        return Section(", ".join(map(setting, fixed.values())), caption, groups, header, rows, notes)
+        return Section(", ".join(itertools.starmap(_part, fixed.items())), caption, groups, header, rows, notes)
 
     def _blocks(self) -> list[tuple[str, list[tuple]]]:
         """Returns (label, columns): the published block first, then one for each value of all but the last key."""
@@ -182,3 +182,8 @@ class Table:
             if (value is not None or not self.published) and tuple(settings.values()) not in shown:
                 lines.append({**settings, "n": 0, "status": "missing", "published": value})
         return render.csv(lines, [*self.keys, *self.best_of, *figures])
+
+
+def _part(key: str, value: Any) -> str:
+    """Returns what a section's setting is called; a number says what it is of."""
+    return f"{key} {setting(value)}" if isinstance(value, int | float) else setting(value)
