@@ -87,15 +87,21 @@ def _parser() -> argparse.ArgumentParser:
 def _add_reports(verbs: Any) -> None:
     """Adds the verbs that read records and write tables, figures and pages."""
     tables = verbs.add_parser("tables", help="write tables from the records: <results>/tables/<name>.md, .tex and .csv")
-    tables.add_argument("names", nargs="*", metavar="NAME", help="tables to write; default: all that have a run")
+    tables.add_argument(
+        "names", nargs="*", metavar="NAME", help="tables to write, or sweeps; default: all tables that have a run"
+    )
     plots = verbs.add_parser("plots", help="draw figures from the records: <results>/figures/<name>.svg and .png")
-    plots.add_argument("names", nargs="*", metavar="NAME", help="figures to draw; default: all that have a run")
+    plots.add_argument(
+        "names", nargs="*", metavar="NAME", help="figures to draw, or sweeps; default: all figures that have a run"
+    )
     about = "write <results>/AUDIT.md: paper against released code, and what each difference does alone"
     audit = verbs.add_parser("audit", help=about)
     about = "the reality check: write its page, tables and figures; or choose trials"
     reality = verbs.add_parser("reality", help=about)
     about = "a study of configs/reality, default: all with runs; choose: write its chosen trials, <results>/reality/"
     reality.add_argument("words", nargs="*", metavar="[choose] STUDY", help=about)
+    _add_layout(tables)
+    _add_layout(plots)
     for verb, run in ((tables, _tables), (plots, _plots), (audit, _audit), (reality, _reality)):
         _add_results_dir(verb)
         verb.set_defaults(run=run)
@@ -103,9 +109,10 @@ def _add_reports(verbs: Any) -> None:
 
 def _add_runs(verbs: Any) -> None:
     """Adds the verbs that look at runs."""
-    status = verbs.add_parser("status", help="show which runs of a grid are done, running, diverged, failed or missing")
-    about = "as for lbt train, e.g. +experiment=quickstart"
-    status.add_argument("overrides", nargs="+", metavar="OVERRIDE", help=about)
+    status = verbs.add_parser("status", help="show which runs are done, running, diverged, failed or missing")
+    about = "names of sweeps, or a grid as for lbt train, e.g. +experiment=quickstart; default: list what is recorded"
+    status.add_argument("words", nargs="*", metavar="NAME|OVERRIDE", help=about)
+    _add_results_dir(status)
     profile = verbs.add_parser("profile", help="show where a run's time goes and what limits it; records nothing")
     profile.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for lbt train, e.g. batch=4096")
     profile.add_argument("--images", type=_count, metavar="N", help="images an epoch; default: all, on a CPU 2,048")
@@ -129,6 +136,22 @@ def _add_runs(verbs: Any) -> None:
 
 def _add_results_dir(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--results-dir", default="results", metavar="DIR", help="default: %(default)s")
+
+
+def _add_layout(verb: argparse.ArgumentParser) -> None:
+    """Adds what a sweep without a file of its own is shown by; otherwise it is chosen from what varies."""
+    shown = verb.add_argument_group("of a sweep that no file describes")
+    for name, about in (
+        ("rows", "rows; of a figure its axis"),
+        ("columns", "columns; lines"),
+        ("best", "best of these"),
+    ):
+        shown.add_argument(f"--{name}", type=_words, default=(), metavar="SETTING,...", help=about)
+    shown.add_argument("--metric", metavar="NAME", help="e.g. test_loss; default: the task's leading one")
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, text.split(",")))
 
 
 def _count(text: str) -> int:
@@ -161,15 +184,19 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _tables(options: argparse.Namespace) -> int:
+    from lbt.report.layout import Wanted
     from lbt.report.tables import write_tables
 
-    return write_tables(options.names, options.results_dir)
+    layout = Wanted(options.rows, options.columns, options.best, options.metric)
+    return write_tables(options.names, options.results_dir, layout)
 
 
 def _plots(options: argparse.Namespace) -> int:
     from lbt.report.figures import write_figures
+    from lbt.report.layout import Wanted
 
-    return write_figures(options.names, options.results_dir)
+    layout = Wanted(options.rows, options.columns, options.best, options.metric)
+    return write_figures(options.names, options.results_dir, layout)
 
 
 def _audit(options: argparse.Namespace) -> int:
@@ -179,11 +206,19 @@ def _audit(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
+    settings = [word for word in options.words if "=" in word]
+    if not settings:
+        from lbt.sweep import recorded
+
+        names, folder = options.words, options.results_dir
+        return recorded.show(names, folder) if names else recorded.show_all(folder)
+    if options.results_dir != "results":
+        raise UserError(f"--results-dir: beside settings it is one of them, results_dir={options.results_dir}")
     from lbt.sweep.mistakes import in_one_line
     from lbt.sweep.status import show
 
     with in_one_line():
-        return show(options.overrides, options.config_dir)
+        return show(options.words, options.config_dir)
 
 
 def _evaluate(options: argparse.Namespace) -> int:

@@ -63,6 +63,12 @@ KNN_ACCURACY = Metric("knn_accuracy", "%")
 
 Declared = Mapping[str, Metric]
 
+
+def percentage(count: float, of: int) -> float:
+    """Returns how many in a hundred: the number nearest to the exact quotient, 14.25 and not 14.249999999999998."""
+    return 100.0 * count / of
+
+
 # Of records made before a record carried its task's own declaration.
 _OLDER: Declared = {one.name: one for one in (LOSS, ACCURACY, TOP5_ACCURACY, KNN_ACCURACY)}
 

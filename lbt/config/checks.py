@@ -12,6 +12,7 @@ from lbt.errors import UserError
 LARGEST_SEED = 2**32 - 1  # of NumPy's generators, which draw subsets and held-out images
 LARGEST_TORCH_SEED = 2**63 - 1
 LONGEST = 10_000_000  # epochs; each has its place in memory
+LONGEST_NAME = 100  # bytes, of the 255 that file systems take: tables and half-written files are named after it, too
 
 
 def check(config: Config, tables: Sequence[Mapping]) -> None:
@@ -29,6 +30,23 @@ def check(config: Config, tables: Sequence[Mapping]) -> None:
     for key, seed in leaves(config.task, "task"):
         if key.endswith(".seed") and isinstance(seed, int):
             _require(0 <= seed <= LARGEST_TORCH_SEED, f"{key}={seed}: expected 0 or more, below 2^63")
+
+
+def check_folder(key: str, name: str) -> None:
+    """Checks the name of the folder in which records lie.
+
+    Args:
+        key: the setting that gives it.
+        name: of the folder.
+
+    Raises:
+        UserError: it is no such name; one line that says what is.
+    """
+    _require(
+        re.fullmatch(r"\w[\w.-]*", name) is not None,
+        f"{key}={name}: expected a folder's name: letters, digits, '_', '.' and '-', the last two not first",
+    )
+    _require(len(name.encode()) <= LONGEST_NAME, f"{key}={name}: is longer than {LONGEST_NAME} bytes")
 
 
 def _require(holds: bool, message: str) -> None:
@@ -62,10 +80,7 @@ def _check_training(config: Config, tables: Sequence[Mapping]) -> None:
             1 <= config.micro_batch <= config.batch,
             f"micro_batch={config.micro_batch}: expected 1 to {config.batch}, the batch",
         )
-    _require(
-        re.fullmatch(r"[\w.-]+", config.experiment) is not None,
-        f"experiment={config.experiment}: expected letters, digits, '.', '_' and '-'",
-    )
+    check_folder("experiment", config.experiment)
     _require(
         config.grad_clip is None or config.grad_clip > 0,
         f"grad_clip={config.grad_clip}: expected a positive number, or null",

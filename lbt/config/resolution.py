@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lbt.config.binding import bind, leaves
-from lbt.config.checks import check
+from lbt.config.checks import check, check_folder
 from lbt.config.derived import register_resolvers
 from lbt.config.schema import Config, DataConfig, SweepConfig, WandbConfig
 from lbt.errors import UserError
@@ -58,6 +58,7 @@ def typed(raw: dict[str, Any]) -> Config:
     if isinstance(raw["results_dir"], str):  # in quotes, as Hydra wants it, no shell expands it
         raw["results_dir"] = os.path.expanduser(raw["results_dir"])
     raw["init_from"] = _origin(raw.get("init_from"))
+    _take_name(raw)
     raw["data"] = _data_config(raw["data"])
     raw["wandb"] = WandbConfig(**bind(WandbConfig, raw["wandb"], "wandb"))
     raw["sweep"] = SweepConfig(**bind(SweepConfig, raw["sweep"], "sweep"))
@@ -73,6 +74,21 @@ def _origin(named: Any) -> str | None:
     if isinstance(named, float) or not isinstance(named, str | int | None) or isinstance(named, bool):
         raise UserError(f"init_from={named}: expected a run's id, in two pairs of quotes where it reads as a number")
     return str(named) if named not in (None, "") else None
+
+
+def _take_name(raw: dict[str, Any]) -> None:
+    """Has a user's own name take the place of the experiment's: both name the record's folder and are no part of ids.
+
+    Raises:
+        UserError: it is no name for a folder.
+    """
+    name = raw.pop("name", None)
+    if name is None:
+        return
+    if not isinstance(name, str | int) or isinstance(name, bool):
+        raise UserError(f"name={name}: expected a text; quote it twice, 'name=\"...\"'")
+    check_folder("name", str(name))
+    raw["experiment"] = str(name)
 
 
 def _with_probes(config: Config) -> Config:

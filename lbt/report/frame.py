@@ -3,7 +3,7 @@
 import gc
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import lru_cache
@@ -20,6 +20,8 @@ from lbt.files import read_regular
 from lbt.identity import identity_of
 from lbt.records import manifest, seeds
 from lbt.records.consistency import contradiction
+from lbt.records.named import refuse_missing
+from lbt.records.variation import flatten
 
 ROUNDING = 1e-5  # of a figure; one image in 10,000 is ten times as much
 SMALL = 16  # pixels: an image of which a ResNet makes maps smaller than a stride
@@ -38,8 +40,8 @@ class Frame:
             data; None where the record does not say), `warmed_up` (whether the schedule has a warm-up),
             `suspect` (whether wrong bf16 gradients made it), `provenance` (what made the record, as it says),
             `settings` (the identity that its id is made of, by dotted names), `metrics` (what its task declares),
-            `summary` and `curve` (the task's leading metric on the test set after each epoch, for images the accuracy
-            in %; NaN where there is none).
+            `summary` and `curve` (the task's leading metric on the test set, or on what was held out in its place,
+            after each epoch; for images the accuracy in %; NaN where there is none).
         problems: a line for each record that is left out, and why.
     """
 
@@ -73,12 +75,6 @@ def load_or_refuse(results_dir: str | Path) -> Frame:
     for problem in frame.problems:
         print(f"left out: {problem}", file=sys.stderr)
     return frame
-
-
-def refuse_missing(results_dir: str | Path) -> None:
-    """Raises a `UserError` where there is no such folder."""
-    if not Path(results_dir).is_dir():
-        raise UserError(f"{results_dir}: no such folder; lbt train writes one, --results-dir names another")
 
 
 def _load(results_dir: str | Path) -> Frame:
@@ -118,7 +114,7 @@ def _row(record: records.RunRecord) -> dict[str, Any]:
     config, made_by = record.run["config"], record.run["provenance"]
     flat, settings = _flat(config)
     declared = metrics.of_record(record.run)
-    curve = f"test_{metrics.leading(declared)}"
+    curve = f"{'val' if config['data'].get('val') else 'test'}_{metrics.leading(declared)}"
     return {
         **flat,
         "id": record.run["id"],
@@ -201,15 +197,6 @@ def _close(one: float | None, other: float | None) -> bool:
     if one is None or other is None:
         return one is other
     return math.isclose(one, other, rel_tol=ROUNDING)
-
-
-def flatten(settings: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """Yields (dotted name, value); lists become tuples, so that values can be compared and counted."""
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", tuple(value) if isinstance(value, list) else value
 
 
 def select(runs: pd.DataFrame, wanted: Mapping[str, Any]) -> pd.DataFrame:

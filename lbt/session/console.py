@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -76,10 +76,11 @@ class ConsoleReporter(Reporter):
 
     Args:
         console: where to; a terminal gets a progress bar, anything else plain lines.
+        heading: gives the line that stands before a run's own, empty for none; None: there is never one.
     """
 
-    def __init__(self, console: Console | None = None):
-        self.console = console or Screen()
+    def __init__(self, console: Console | None = None, heading: Callable[[], str] | None = None):
+        self.console, self._heading = console or Screen(), heading
         self._progress: Progress | None = None
         self._shown = 0.0
         self._epochs = 0
@@ -87,6 +88,8 @@ class ConsoleReporter(Reporter):
     def start(self, config: Config, name: str, images: Any, updates: Sequence[int], step: int) -> None:
         """Shows the configuration and opens the bar."""
         self._epochs, self._scores = config.epochs, partial(scores, config=config)
+        if self._heading is not None and (heading := self._heading()):
+            self._print(heading)
         self._print(_summary(config, name, images, updates))
         if step:
             self._print(f"resuming after {step} of {sum(updates)} updates")

@@ -16,6 +16,7 @@ from lbt.session.interrupt import Interrupt
 from lbt.session.outcome import Outcome
 from lbt.sweep.execution import execute, started
 from lbt.sweep.mistakes import in_one_line, one_line, refuse_removals
+from lbt.sweep.tally import Tally
 
 
 def train(arguments: Sequence[str]) -> int:
@@ -47,11 +48,13 @@ class Task:
     Attributes:
         results: what became of the command's runs, or what kept them from starting; a sweeper puts them in their order,
             those of other processes among them.
+        tally: of a sweep whose runs are executed here, one after the other; None for a single run.
     """
 
     def __init__(self, began: float):
         self.began = began
         self.results: list[Outcome | UserError] = []
+        self.tally: Tally | None = None
 
     def __call__(self, composed: DictConfig) -> Outcome | UserError:
         """Executes one configuration and returns its outcome, or the mistake that kept it from starting.
@@ -62,10 +65,13 @@ class Task:
         register_resolvers()
         interrupt = Interrupt()
         try:
-            result = execute(resolve(composed), interrupt, ConsoleReporter(), began=self.began)
+            reporter = ConsoleReporter(heading=self.tally and self.tally.begins)
+            result = execute(resolve(composed), interrupt, reporter, began=self.began)
         except UserError as error:
             result = error
         self.results.append(result)
+        if self.tally is not None:
+            self.tally.end(result)
         if isinstance(result, Outcome) and result.status == "interrupted":
             try:
                 interrupt.hand_on()

@@ -37,6 +37,8 @@ def jobs(config_loader: Any, master: DictConfig, params: dict | None, arguments:
     for override in overrides:
         if override.get_key_element() == "+experiment" and override.is_sweep_override():
             raise UserError("+experiment: one experiment at a time; a grid lies in each one's own file")
+        if override.get_key_element() == "name" and override.is_sweep_override():
+            raise UserError("name: one name for the whole sweep, whose records lie in the folder of that name")
     (grid,) = BasicSweeper.split_arguments(overrides, None)
     composer = Composer(config_loader, master)
     return each_once([Job(job, composer(job)) for job in grid])

@@ -36,7 +36,11 @@ def one_line(error: Exception) -> str:
     if unknown := re.search(r"Could not override '([^']+)'", text):
         key = unknown[1].split("@")[0]
         if key == "experiment":
-            return "experiment: add an experiment with a plus sign, +experiment=<name>"
+            value = (re.search(r"\+experiment=(\S+)", text) or ["", "<name>"])[1]
+            return (
+                f"experiment={value}: name={value} names a sweep of your own; "
+                f"add an experiment with a plus sign, +experiment={value}"
+            )
         if key.startswith("optimizer.base."):
             return f"{key}: not an argument of what is inside, which optimizer@optimizer.base=<optimizer> chooses"
         return f"{key}: no such setting{did_you_mean(key, _known_keys())}"

@@ -14,6 +14,7 @@ from lbt.errors import UserError
 from lbt.session.console import ConsoleReporter, Reporter, Screen
 from lbt.session.interrupt import Interrupt
 from lbt.session.outcome import Outcome
+from lbt.sweep.tally import Tally
 
 Execute = Callable[[Config, Interrupt, Reporter], Outcome]
 POLL_SECONDS = 0.2  # how soon a signal is handed on
@@ -105,7 +106,7 @@ def _work(connection: Connection, execute: Execute, count: int) -> None:
             connection.send(result)
 
 
-def launch(execute: Execute, configs: Sequence[Config], count: int) -> list[Outcome | UserError | None]:
+def launch(execute: Execute, configs: Sequence[Config], count: int, tally: Tally) -> list[Outcome | UserError | None]:
     """Executes a sweep's runs in `count` processes and returns what became of each, in their order.
 
     A run is given to one process. A process that dies takes only its present run with it. On a CPU the processes share
@@ -115,6 +116,7 @@ def launch(execute: Execute, configs: Sequence[Config], count: int) -> list[Outc
         execute: a module's function; gives a run's outcome or raises a `UserError`.
         configs: resolved configurations.
         count: processes at once.
+        tally: of the sweep, in which these runs are left; its line is printed as each comes to an end.
 
     Raises:
         SystemExit: Ctrl-C or SIGTERM, once every process has ended; what was running can be resumed.
@@ -130,6 +132,7 @@ def launch(execute: Execute, configs: Sequence[Config], count: int) -> list[Outc
         while workers:
             for worker in wait(workers, timeout=POLL_SECONDS):
                 result = results[worker.index] = worker.result()
+                _tell(tally, result, worker.index)
                 interrupted = isinstance(result, Outcome) and result.status == "interrupted"
                 if interrupted and code is None:  # a signal to one process ends the sweep
                     code = _stop(workers, interrupt)
@@ -146,6 +149,13 @@ def launch(execute: Execute, configs: Sequence[Config], count: int) -> list[Outc
     if code is not None:
         raise SystemExit(code)
     return results
+
+
+def _tell(tally: Tally, result: Outcome | UserError, place: int) -> None:
+    tally.end(result, place)
+    started = not isinstance(result, Outcome) or result.status != "not started"
+    if started and (line := tally.ended()):
+        Screen().print(line, highlight=False, soft_wrap=True)
 
 
 def _stop(workers: Sequence[_Worker], interrupt: Interrupt) -> int:

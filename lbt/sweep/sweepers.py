@@ -20,6 +20,7 @@ from lbt.sweep.execution import execute
 from lbt.sweep.finished import finished
 from lbt.sweep.grids import Job, each_once, jobs
 from lbt.sweep.parallel import launch
+from lbt.sweep.tally import Tally
 
 Compose = Callable[[list[str]], Config]  # overrides of one run -> its configuration
 HERE = "BasicLauncher"  # Hydra's launcher that runs jobs in this process
@@ -69,7 +70,9 @@ class GridSweeper(Sweeper):
             Screen().print(f"{unkept} of them without keep=weights: another results_dir keeps them", highlight=False)
         jobs_left = [grid[place] for place in left]
         self._check([job.config for job in jobs_left])
-        for place, result in zip(left, self._execute(jobs_left), strict=True):
+        parallel = max((job.config.sweep.parallel for job in jobs_left), default=1)
+        tally = Tally([job.config for job in grid], results, parallel)
+        for place, result in zip(left, self._execute(jobs_left, parallel, tally), strict=True):
             results[place] = result
         self.task.results = results
         return results
@@ -82,15 +85,15 @@ class GridSweeper(Sweeper):
         if elsewhere or any(config.sweep.parallel > 1 for config in configs):
             build.forget_images()  # other processes read them anew
 
-    def _execute(self, left: Sequence[Job]) -> list[Any]:
+    def _execute(self, left: Sequence[Job], parallel: int, tally: Tally) -> list[Any]:
         """Returns what became of each job: several at a time in processes of our own, or through Hydra's launcher."""
-        parallel = max((job.config.sweep.parallel for job in left), default=1)
-        if parallel == 1:
-            return self._launch([job.overrides for job in left])
         kind = type(self.launcher).__name__  # Hydra loads its plugins a second time: no class to compare with
+        if parallel == 1:
+            self.task.tally = tally if kind == HERE else None  # jobs of other processes are not seen from here
+            return self._launch([job.overrides for job in left])
         if kind != HERE:
             raise UserError(f"sweep.parallel={parallel}: {kind} has processes of its own")
-        return launch(partial(execute, began=self.task.began), [job.config for job in left], parallel)
+        return launch(partial(execute, began=self.task.began), [job.config for job in left], parallel, tally)
 
     def _launch(self, overrides: list) -> list[Any]:
         """Hands the jobs to Hydra's launcher; it may use other processes: what the jobs return is what counts.

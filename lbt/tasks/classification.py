@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lbt.metrics import ACCURACY, LOSS
+from lbt.metrics import ACCURACY, LOSS, percentage
 
 
 class Classification:
@@ -47,5 +47,5 @@ class Classification:
             logits = model(images).float()
             sums[0] += F.cross_entropy(logits, labels, reduction="sum")
             sums[1] += (logits.argmax(dim=1) == labels).sum()
-        loss, correct = (sums / len(sets.test_labels)).tolist()
-        return {"loss": loss, "accuracy": 100.0 * correct}
+        (loss, correct), images = sums.tolist(), len(sets.test_labels)
+        return {"loss": loss / images, "accuracy": percentage(correct, images)}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lbt.config.binding import bind, pick
 from lbt.data import AUGMENTATIONS, views_of
+from lbt.metrics import percentage
 
 CHUNK = 2000  # test images compared with all training images at once
 
@@ -49,7 +50,7 @@ def knn_accuracy(
         # Weights relative to the nearest neighbour's: the same winner, and no overflow at a small temperature.
         votes.scatter_add_(1, train_labels[which], ((near - near[:, :1]).float() / temperature).exp())
         correct += (votes.argmax(dim=1) == labels).sum()
-    return 100.0 * correct.item() / len(test_labels)
+    return percentage(correct.item(), len(test_labels))
 
 
 class LinearProbe:
@@ -192,5 +193,6 @@ class LinearProbe:
                 logits = F.linear((inputs - self._centre) / self._scale, *head)
             hits = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
             sums += torch.stack([F.cross_entropy(logits, labels, reduction="sum"), hits[:, 0].sum(), hits.any(1).sum()])
-        loss, top1, top5 = (sums / len(test)).tolist()
-        return {"loss": loss, "accuracy": 100.0 * top1, "top5_accuracy": 100.0 * top5}
+        loss, top1, top5 = sums.tolist()
+        shares = {"accuracy": percentage(top1, len(test)), "top5_accuracy": percentage(top5, len(test))}
+        return {"loss": loss / len(test), **shares}

@@ -229,6 +229,7 @@ def test_all_settings_of_the_yaml_file_are_in_the_schema():
     fields = set(Config.__dataclass_fields__)
     text = (CONFIG_DIR / "train.yaml").read_text()
     keys = set(re.findall(r"^(\w+):", text, flags=re.MULTILINE)) - {"defaults", "hydra"}
+    keys -= {"name"}  # takes the place of `experiment`
     groups = {"protocol", "data", "model", "task", "schedule", "optimizer"}
     assert keys | groups == fields
 

@@ -7,10 +7,11 @@ from typing import Any
 import pandas as pd
 
 from lbt.records import replace_file
+from lbt.records.variation import flatten
 from lbt.report import overview
 from lbt.report.audit import scored_images
 from lbt.report.audit.switch_effects import BASE, Comparison, comparisons
-from lbt.report.frame import Frame, flatten, load_or_refuse
+from lbt.report.frame import Frame, load_or_refuse
 from lbt.report.kit import render, specs
 from lbt.report.kit.statistics import LEVEL
 from lbt.report.kit.wording import stands_on

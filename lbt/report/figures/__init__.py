@@ -1,13 +1,18 @@
-"""Figures from records: what a YAML file of `configs/figure` describes, drawn as SVG and PNG."""
+"""Figures from records, drawn as SVG and PNG.
 
-from collections.abc import Sequence
+A YAML file of `configs/figure` describes one; of a sweep without such a file the description is made from its records.
+"""
+
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from lbt.records import replace_file
-from lbt.report import overview
-from lbt.report.frame import load_or_refuse
+from lbt.report import named, overview
+from lbt.report.frame import Frame, load_or_refuse
 from lbt.report.kit import specs
 from lbt.report.kit.backend import import_matplotlib
+from lbt.report.layout import AUTOMATIC, Wanted
 
 GROUP = "figure"
 
@@ -17,15 +22,20 @@ def names() -> list[str]:
     return specs.names(GROUP)
 
 
-def write_figures(wanted: Sequence[str], results_dir: str | Path) -> int:
+def write_figures(wanted: Sequence[str], results_dir: str | Path, layout: Wanted = AUTOMATIC) -> int:
     """Draws `<results_dir>/figures/<name>.svg` and `.png` for each wanted figure and returns the exit code.
 
     A figure without any record is not drawn, and said not to be.
 
+    Args:
+        wanted: names of figures, or of sweeps with records; none: all figures that a file describes.
+        results_dir: where records and figures lie.
+        layout: what to show of a sweep.
+
     Raises:
-        UserError: there is no such figure, or nothing at `results_dir`.
+        UserError: there is no such figure or sweep, or nothing at `results_dir`.
     """
-    specs.refuse_unknown(GROUP, wanted)
+    named.refuse_unknown(GROUP, wanted, results_dir, layout)
     import_matplotlib()  # only here, so that nothing else waits for it
     from lbt.report.figures.kinds import KINDS
     from lbt.report.figures.spec import Spec
@@ -35,14 +45,24 @@ def write_figures(wanted: Sequence[str], results_dir: str | Path) -> int:
     folder = Path(results_dir) / "figures"
     folder.mkdir(exist_ok=True)
     with context():
-        for name in wanted or names():
-            spec = Spec(**specs.read(GROUP, name))
+        for name, described, command in _described(wanted or names(), frame, layout):
+            spec = Spec(**described)
             figure = KINDS[spec.kind](spec, frame)
             if figure is None:
                 print(f"{name}: not drawn, there is no record of it yet")
                 continue
-            for ending, content in encode(figure, spec.title, spec.shows, f"lbt plots {name}").items():
+            for ending, content in encode(figure, spec.title, spec.shows, command).items():
                 replace_file(folder / f"{name}.{ending}", content)
             print(folder / f"{name}.png")
     overview.write(results_dir)
     return 0
+
+
+def _described(wanted: Sequence[str], frame: Frame, layout: Wanted) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Yields each figure's name, description and command; a sweep may have several."""
+    for name in wanted:
+        if name in names():
+            yield name, specs.read(GROUP, name), f"lbt plots {name}"
+        else:
+            for figure, described in named.figures(name, frame, layout).items():
+                yield figure, described, f"lbt plots {name}{layout.command()}"

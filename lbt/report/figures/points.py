@@ -42,7 +42,7 @@ class Point(NamedTuple):
 def points(spec: Spec, frame: Frame) -> tuple[list[Point], list[str]]:
     """Returns the points to draw, and the lines that say what they stand on and what is left out."""
     keys = [key for key in (spec.rows, spec.columns, spec.series, spec.x) if key]
-    keys = list(dict.fromkeys([*keys, "batch", "lr"]))
+    keys = list(dict.fromkeys([*keys, "batch", *spec.best_of]))
     runs = select(frame.runs, spec.select)
     cells = make_cells(placed(runs, spec.readings) if spec.readings else runs, keys, spec.metric)
     mixed = [cell for cell in cells if cell.differing]
@@ -130,12 +130,6 @@ def _at_rate(spec: Spec, found: Sequence[Point]) -> list[Point]:
     best: dict[tuple, Point] = {}
     for point in found:
         place = (point.panel, point.series, point.x)
-        if place not in best or _worth(point) > _worth(best[place]):
+        if place not in best or point.cell.rank() > best[place].cell.rank():
             best[place] = point
     return list(best.values())
-
-
-def _worth(point: Point) -> tuple[bool, float]:
-    """Returns what the best rate is chosen by: trained before open, and open before diverged."""
-    worth = point.cell.worth()
-    return worth != -math.inf, -math.inf if worth is None else worth

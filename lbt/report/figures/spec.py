@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lbt.metrics import Metric
+from lbt.records.variation import order
 from lbt.report.kit import escape
-from lbt.report.kit.wording import order, setting
+from lbt.report.kit.wording import setting
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,6 +28,7 @@ class Spec:
         order: setting -> its values in the order of the legend or the panels; values without a run have no panel.
         rate: which of a batch's learning rates: `best` (of each line), `shared` (the one most lines were run at) or
             `all` (it is an axis).
+        best_of: the settings of which `rate: best` takes the best, if not the learning rate.
         labels: setting or value -> what the figure calls it.
         scale: of the horizontal axis: `category` or `log`.
         metric: the figure of a run's summary.
@@ -47,6 +49,7 @@ class Spec:
     rows: str | None = None
     order: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     rate: str = "best"
+    best_of: Sequence[str] = ("lr",)
     labels: Mapping[Any, str] = field(default_factory=dict)
     scale: str = "category"
     metric: str = "test_accuracy"
@@ -59,7 +62,8 @@ class Spec:
         """Returns what the figure calls a setting or a value."""
         if value in self.labels:
             return str(self.labels[value])
-        return f"{value:,}" if isinstance(value, int) else escape.figure(setting(value))
+        count = isinstance(value, int) and not isinstance(value, bool)
+        return f"{value:,}" if count else escape.figure(setting(value))
 
     def looks(self, series: Sequence[Any]) -> dict[Any, int]:
         """Returns the number of each line's style: one that `order` names keeps it, whichever others are there."""
@@ -79,11 +83,17 @@ def name_panels(
     """Names the columns above, the rows and the axes beside the panels."""
     for axes, column in zip(grid[0], columns, strict=True):
         if column is not None:
-            axes.set_title(f"{spec.columns} {spec.label(column)}" if isinstance(column, int) else spec.label(column))
+            axes.set_title(_panel(spec, spec.columns, column))
     for axes_of_row, row in zip(grid, rows, strict=True):
-        axes_of_row[0].set_ylabel(y if row is None else f"{spec.label(row)}\n{y}")
+        axes_of_row[0].set_ylabel(y if row is None else f"{_panel(spec, spec.rows, row)}\n{y}")
     for axes in grid[-1]:
         axes.set_xlabel(x)
+
+
+def _panel(spec: Spec, key: str | None, value: Any) -> str:
+    """Returns what a panel's setting is called; a number says what it is of: "batch 512"."""
+    alone = value in spec.labels or not isinstance(value, int | float)
+    return spec.label(value) if alone else f"{str(key).rpartition('.')[2]} {spec.label(value)}"
 
 
 def axis_label(name: str, metric: Metric) -> str:

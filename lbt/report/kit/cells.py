@@ -14,8 +14,9 @@ from typing import Any
 import pandas as pd
 
 from lbt.metrics import Metric, leading, metric_of
+from lbt.records.variation import order
 from lbt.report.kit.statistics import APART, LAST, chance, last_mean, value_of
-from lbt.report.kit.wording import counted, mean_and_spread, order, stands_on
+from lbt.report.kit.wording import counted, mean_and_spread, stands_on
 
 _COLUMNS = (
     "id", "path", "status", "settings", "summary", "curve", "seed", "steps_per_epoch", "data.name", "model.name",
@@ -94,6 +95,11 @@ class Cell:
             return -math.inf
         return self.mean if self.mean is None or self.metric.higher_is_better else -self.mean
 
+    def rank(self) -> tuple[bool, float]:
+        """Returns what the best of several is chosen by: trained before open, and open before diverged."""
+        worth = self.worth()
+        return worth != -math.inf, -math.inf if worth is None else worth
+
     def _last_mean(self, runs: Sequence[dict[str, Any]]) -> float | None:
         """Returns the mean over the last epochs, where the runs' curves are of the cell's figure."""
         curves = [last_mean(run["curve"]) for run in runs if self.name == f"test_{leading(run['metrics'])}"]
@@ -148,7 +154,7 @@ def make_cells(runs: pd.DataFrame, keys: Sequence[str], name: str) -> list[Cell]
     groups: dict[tuple, list[int]] = {}
     kept = runs[[column for column in _COLUMNS if column in runs]]  # a run has some 80, and taking rows copies them
     known = zip(*(runs[column].tolist() for column in ("settings", "origin", "fingerprint", "epochs")), strict=True)
-    places = zip(*(_values(runs, key) for key in keys), strict=True)
+    places = zip(*(values(runs, key) for key in keys), strict=True)
     for position, ((settings, *origin), place) in enumerate(zip(known, places, strict=True)):
         groups.setdefault(((_standing(settings, keys), *origin), place), []).append(position)
     metric = metric_named(runs, name)
@@ -165,7 +171,7 @@ def metric_named(runs: pd.DataFrame, name: str) -> Metric:
     return next((metric for metric in found if metric is not None), Metric(name, "%"))
 
 
-def _values(runs: pd.DataFrame, key: str) -> list:
+def values(runs: pd.DataFrame, key: str) -> list:
     """Returns a setting's values, None where a run has none."""
     if key not in runs:
         return [None] * len(runs)

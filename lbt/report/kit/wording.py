@@ -69,12 +69,6 @@ def setting(value: Any) -> str:
     return str(value) if isinstance(value, bool) or not isinstance(value, int | float) else f"{value:g}"
 
 
-def order(value: Any) -> tuple:
-    """Returns what settings' values are sorted by; nothing, numbers and other values are kept apart."""
-    number = isinstance(value, int | float)
-    return value is not None, not number, value if number else str(value)
-
-
 def p_value(p: float | None) -> str:
     """Returns a p-value with two significant digits."""
     return "-" if p is None else "< 0.0001" if p < 1e-4 else f"{p:.2g}"

@@ -13,7 +13,7 @@ import pandas as pd
 from lbt import sweep
 from lbt.errors import UserError
 from lbt.identity import identity
-from lbt.report.frame import flatten
+from lbt.records.variation import flatten
 
 
 def with_places(runs: pd.DataFrame, experiment: str, mark: str, results_dir: str | Path) -> tuple[pd.DataFrame, str]:

@@ -1,13 +1,17 @@
-"""Tables from records: what a YAML file of `configs/table` describes, written as Markdown, LaTeX and CSV."""
+"""Tables from records, written as Markdown, LaTeX and CSV.
+
+A YAML file of `configs/table` describes one; of a sweep without such a file the description is made from its records.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from lbt.records import replace_file
-from lbt.report import overview
+from lbt.report import named, overview
 from lbt.report.claims.table import ClaimsTable
 from lbt.report.frame import Frame, load_or_refuse
 from lbt.report.kit import render, specs
+from lbt.report.layout import AUTOMATIC, Wanted
 from lbt.report.tables.grid import Table
 
 GROUP = "table"
@@ -18,25 +22,30 @@ def names() -> list[str]:
     return specs.names(GROUP)
 
 
-def make(name: str, frame: Frame) -> Table | ClaimsTable:
-    """Returns the table of this name over these records."""
-    spec = specs.read(GROUP, name)
+def make(name: str, frame: Frame, wanted: Wanted = AUTOMATIC) -> Table | ClaimsTable:
+    """Returns the table of this name over these records; `wanted` is for a sweep that no file describes."""
+    spec = specs.read(GROUP, name) if name in names() else named.table(name, frame, wanted)
     kind = ClaimsTable if "claims" in spec else Table
     return kind(name, spec, frame)
 
 
-def write_tables(wanted: Sequence[str], results_dir: str | Path) -> int:
+def write_tables(wanted: Sequence[str], results_dir: str | Path, layout: Wanted = AUTOMATIC) -> int:
     """Writes `<results_dir>/tables/<name>.md`, `.tex` and `.csv` for each wanted table and returns the exit code.
 
+    Args:
+        wanted: names of tables, or of sweeps with records; none: all tables that a file describes and that have a run.
+        results_dir: where records and tables lie.
+        layout: what to show of a sweep.
+
     Raises:
-        UserError: there is no such table, or nothing at `results_dir`.
+        UserError: there is no such table or sweep, or nothing at `results_dir`.
     """
-    specs.refuse_unknown(GROUP, wanted)
+    named.refuse_unknown(GROUP, wanted, results_dir, layout)
     frame = load_or_refuse(results_dir)
     folder = Path(results_dir) / "tables"
     folder.mkdir(exist_ok=True)
     for name in wanted or names():
-        table = make(name, frame)
+        table = make(name, frame, layout)
         if not wanted and table.runs.empty:
             continue
         page = table.page()
@@ -48,4 +57,6 @@ def write_tables(wanted: Sequence[str], results_dir: str | Path) -> int:
         if wanted:
             print(text)
     overview.write(results_dir)
+    if not wanted and (others := named.others(results_dir)):
+        print(f"not written without their names: {', '.join(others)}")
     return 0

@@ -5,12 +5,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lbt.records.variation import order
 from lbt.report.frame import SUSPECT, Frame, select
-from lbt.report.kit import render
+from lbt.report.kit import best, render
 from lbt.report.kit.cells import Cell, Standing, make_cells, metric_named
 from lbt.report.kit.published import Published
 from lbt.report.kit.render import Entry, Page, Section
-from lbt.report.kit.wording import order, setting
+from lbt.report.kit.wording import setting
 from lbt.report.tables import readings
 
 PUBLISHED = "published"
@@ -33,6 +34,9 @@ class Table:
         self.published = Published(spec.get("published"))
         self.sections, self.rows, self.columns = spec.get("sections", []), spec["rows"], spec["columns"]
         self.keys = [*self.sections, *self.rows, *self.columns]
+        self.best_of, self.chosen = spec.get("best_of", []), {}
+        if self.best_of:
+            self.runs, self.chosen = best.of(self.runs, self.keys, self.best_of, spec["metric"])
         self.cells = make_cells(self.runs, self.keys, spec["metric"])
         self.metric = metric_named(self.runs, spec["metric"])
 
@@ -76,12 +80,14 @@ class Table:
             rows.append(entries)
         groups = [("", len(self.rows)), *[(label, len(columns)) for label, columns in blocks]]
         caption = standing.caption(cells) if standing else "No run yet."
+        if self.best_of:
+            caption += f" Each figure is the best of its {best.said(self.best_of, self.spec['metric'])}."
         notes = [note for cell in cells for note in cell.notes()]
         if suspect := sorted(run for cell in cells for run in cell.runs["id"][cell.runs["suspect"]]):
             notes.append(f"{SUSPECT}: {', '.join(suspect)}")
         if "readings" in self.spec:
             notes += readings.distances(cells, self.published, self._label)
-        return Section(", ".join(map(setting, fixed.values())), caption, groups, header, rows, notes)
+        return Section(", ".join(itertools.starmap(_part, fixed.items())), caption, groups, header, rows, notes)
 
     def _blocks(self) -> list[tuple[str, list[tuple]]]:
         """Returns (label, columns): the published block first, then one for each value of all but the last key."""
@@ -115,11 +121,16 @@ class Table:
             else:
                 cell = of_place.get(tuple(placed[key] for key in self.keys))
                 value = cell.worth() if cell else None
-                texts.append(cell.text() if cell else "-")
+                texts.append(cell.text() + self._at(cell) if cell else "-")
             worth.append(value)
         decided = [value for value in worth if value is not None]
         marked = "best" in self.spec and len(decided) > 1 and max(decided) > -math.inf
         return [Entry(text, marked and value == max(decided)) for text, value in zip(texts, worth, strict=True)]
+
+    def _at(self, cell: Cell) -> str:
+        """Returns where the cell's best was found: " at lr 0.1"."""
+        known = self.chosen.get(cell.runs["id"].iloc[0], {})
+        return f" at {', '.join(f'{key} {setting(value)}' for key, value in known.items())}" if known else ""
 
     def _belongs(self, fixed: Mapping[str, Any], row: Sequence[Any], cells: Sequence[Cell]) -> bool:
         placed = {**fixed, **dict(zip(self.rows, row, strict=True))}
@@ -136,7 +147,7 @@ class Table:
             f"diverged run beside finished ones at chance; "
             f"`-` not run{best}. "
             f"Each figure's runs are named in `{self.name}.csv`, a run's record is `runs/*/<id>.jsonl`. "
-            f"Made by `lbt tables {self.name}`."
+            f"Made by `{self.spec.get('made_by', f'lbt tables {self.name}')}`."
         ]
         if self.published:
             lines += ["", f"Published: {self.published.source}."]
@@ -158,11 +169,20 @@ class Table:
             "epochs",
             "runs",
         ]
-        lines = [{**cell.key, **cell.figures(), "published": self.published.value(cell.key)} for cell in self.cells]
+        lines = [
+            {**cell.key, **self.chosen.get(cell.runs["id"].iloc[0], {}), **cell.figures()}
+            | {"published": self.published.value(cell.key)}
+            for cell in self.cells
+        ]
         shown = {tuple(cell.key[key] for key in self.keys) for cell in self.cells}
         for place in itertools.product(self._grid([*self.sections, *self.rows]), self._grid(self.columns)):
             settings = dict(zip(self.keys, itertools.chain(*place), strict=True))
             value = self.published.value(settings)
             if (value is not None or not self.published) and tuple(settings.values()) not in shown:
                 lines.append({**settings, "n": 0, "status": "missing", "published": value})
-        return render.csv(lines, [*self.keys, *figures])
+        return render.csv(lines, [*self.keys, *self.best_of, *figures])
+
+
+def _part(key: str, value: Any) -> str:
+    """Returns what a section's setting is called; a number says what it is of."""
+    return f"{key} {setting(value)}" if isinstance(value, int | float) else setting(value)
