@@ -105,7 +105,7 @@ def changed(recorded: Iterable[Mapping[str, Any]], config: Config) -> list[str]:
     """
     then = {entry["name"]: entry["sha256"] for entry in recorded}
     return [
-        f"the plug-in {name} has changed: its source's SHA-256 was {_short(then.get(name))}, is {_short(plugin.sha256)}"
+        f"the plug-in {name} has changed (SHA-256 {_short(then.get(name))} then, {_short(plugin.sha256)} now)"
         for name, plugin in sorted(_loaded.items())
         if plugin.sha256 != then.get(name) and plugin.used_by(config)
     ]
