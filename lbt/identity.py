@@ -13,7 +13,7 @@ from lbt.config.schema import ZERO_IS_A_VALUE
 # Settings that say where or how a run is executed or shown, or that reach it through another setting.
 NOT_IDENTITY = {
     "device", "deterministic", "results_dir", "experiment", "study", "time_budget", "wandb", "warmup", "lr_rank",
-    "sweep", "cuda_graph", "compile", "probes", "mirror", "keep",
+    "sweep", "cuda_graph", "compile", "probes", "mirror", "keep", "plugins",
 }  # fmt: skip
 
 # Of the optimizer's settings, those that say how it computes and not what.
@@ -83,10 +83,9 @@ def to_json(config: Config) -> dict[str, Any]:
     settings["data"].pop("root")
     settings["protocol"] = {"name": config.protocol["name"]}
     settings["peak_lr"] = config.peak_lr
-    if not config.probes:  # a record without them is that of a version that did not know them
-        settings.pop("probes")
-    if not config.mirror:
-        settings.pop("mirror")
+    for names in ("probes", "mirror", "plugins"):
+        if not settings[names]:  # a record without them is that of a version that did not know them
+            settings.pop(names)
     if config.init_from is None:
         settings.pop("init_from")
     elif isinstance(config.init_from, Mapping):

@@ -69,6 +69,7 @@ class Config:
     layer_norms: int | None = None  # updates between two measurements of the probe layer_norms; null: it is off
     probes: list[str] = field(default_factory=list)  # what is measured besides, names of lbt.train.probes
     init_from: str | dict | None = None  # weights to begin from: a run's id or a file; as settled, their sha256 and run
+    plugins: list[str] = field(default_factory=list)  # modules of one's own that bring optimizers, models, data sets
     seed: int = 0
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where the processor computes in it
     device: Literal["auto", "cpu", "cuda"] = "auto"

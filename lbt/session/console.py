@@ -141,6 +141,8 @@ class ConsoleReporter(Reporter):
             self._print(f"made without probes=[{','.join(outcome.unmeasured)}]: another results_dir measures them")
         if outcome.unkept:
             self._print("made without keep=weights: another results_dir keeps them")
+        for text in outcome.changed:
+            self._print(f"since then {text}; another results_dir trains with what it is now")
 
     def close(self) -> None:
         """Ends the bar."""

@@ -21,6 +21,7 @@ class Outcome:
         recorded_before: it had been finished before.
         unmeasured: probes that were asked for, and that it was made without.
         unkept: its weights were asked for, and it was made without keeping them.
+        changed: what is not as it was when the run was recorded, a text for each plug-in.
     """
 
     id: str
@@ -31,6 +32,7 @@ class Outcome:
     recorded_before: bool = False
     unmeasured: list[str] = field(default_factory=list)
     unkept: bool = False
+    changed: list[str] = field(default_factory=list)
 
     @property
     def epochs(self) -> list[dict[str, Any]]:
