@@ -29,6 +29,7 @@ def refuse_unknown(group: str, names: Sequence[str], results_dir: str | Path, wa
     described = groups.choices(group)
     for name in names:
         if name not in described:
+            named.refuse_missing(results_dir)
             named.refuse_unknown(name, results_dir, f"{group}, study or sweep", described)
         elif option := wanted.command().split():
             raise UserError(f"{option[0]}: what {group} {name} shows is said by its file, configs/{group}/{name}.yaml")

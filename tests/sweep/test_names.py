@@ -20,14 +20,16 @@ def folders(results_dir):
 def test_a_named_sweeps_records_lie_under_its_name_and_are_the_runs_they_are_without_it(tmp_path, capsys):
     alone = run_tiny("results", "seed=1", "optimizer=lars")
     assert main(["train", "-m", *TINY, "name=mine", "optimizer=lars", "seed=0,1"]) == 0
-    assert "1 of 2 runs have been finished before" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1 of 2 runs have been finished before" in said and "\nrun 2 of 2 (1 done; about " in said
     made = folders("results")
     assert len(made) == 3 and f"adhoc/{alone.id}" in made and f"mine/{alone.id}" in made
     assert {name.split("/")[0] for name in made} == {"adhoc", "mine"}
 
 
-def test_a_single_run_takes_a_name():
+def test_a_single_run_takes_a_name(capsys):
     assert main(["train", *TINY, "name=2026"]) == 0  # a number for Hydra
+    assert "run 1 of" not in capsys.readouterr().out
     assert [name.split("/")[0] for name in folders("results")] == ["2026"]
 
 

@@ -85,6 +85,8 @@ def test_runs_side_by_side_leave_the_records_of_runs_alone_and_are_not_repeated(
     assert "4 runs" in said and error == ""
     made = records.paths(tmp_path / "run" / "results")
     assert len(made) == 4
+    told = [line.split(" (")[0] for line in said.splitlines() if " of 4 runs (" in line]
+    assert told == [f"{count} of 4 runs" for count in (1, 2, 3, 4)] and "4 of 4 runs (4 done)" in said
     ends = [line for line in said.splitlines() if "epoch 4/4" in line]  # every line of a run says whose it is
     assert sorted(line[1:7] for line in ends) == [path.stem[:6] for path in made]
     for path in made:

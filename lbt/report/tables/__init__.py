@@ -58,5 +58,5 @@ def write_tables(wanted: Sequence[str], results_dir: str | Path, layout: Wanted 
             print(text)
     overview.write(results_dir)
     if not wanted and (others := named.others(results_dir)):
-        print(f"not written without their names: {', '.join(others)}")
+        print(f"of sweeps without a file of their own: lbt tables {' '.join(others)}")
     return 0
