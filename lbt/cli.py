@@ -49,7 +49,12 @@ def _command(arguments: Sequence[str]) -> int:
 
         return train(arguments)
     options = _parser().parse_args(arguments)
-    return options.run(options)
+    if not hasattr(options, "config_dir"):
+        return options.run(options)
+    from lbt.config import groups
+
+    with groups.using(options.config_dir):
+        return options.run(options)
 
 
 def _prepare_streams() -> None:
@@ -98,6 +103,7 @@ def _add_reports(verbs: Any) -> None:
     reality.add_argument("words", nargs="*", metavar="[choose] STUDY", help=about)
     for verb, run in ((tables, _tables), (plots, _plots), (audit, _audit), (reality, _reality)):
         _add_results_dir(verb)
+        _add_config_dir(verb)
         verb.set_defaults(run=run)
 
 
@@ -111,7 +117,7 @@ def _add_runs(verbs: Any) -> None:
     profile.add_argument("--images", type=_count, metavar="N", help="images an epoch; default: all, on a CPU 2,048")
     profile.add_argument("--epochs", type=_count, default=1, metavar="N", help="timed epochs; default: %(default)s")
     for verb, run in ((status, _status), (profile, _profile)):
-        verb.add_argument("--config-dir", metavar="DIR", help="configuration files of your own, as for lbt train")
+        _add_config_dir(verb)
         verb.set_defaults(run=run)
     verify = verbs.add_parser("verify", help="check the records, and repeat the first epochs of one here")
     verify.add_argument("run_id", nargs="?", metavar="RUN", help="an id or its beginning; default: the cheapest one")
@@ -119,11 +125,17 @@ def _add_runs(verbs: Any) -> None:
     verify.add_argument("--data-root", metavar="DIR", help="the folder with its data, as data.root")
     verify.add_argument("--write-manifest", action="store_true", help="vouch for the records as they are now")
     _add_results_dir(verify)
+    _add_config_dir(verify)
     verify.set_defaults(run=_verify)
 
 
 def _add_results_dir(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--results-dir", default="results", metavar="DIR", help="default: %(default)s")
+
+
+def _add_config_dir(verb: argparse.ArgumentParser) -> None:
+    about = "a folder of your own, whose files stand beside lbt's; default: $LBT_CONFIG_DIR"
+    verb.add_argument("--config-dir", metavar="DIR", help=about)
 
 
 def _count(text: str) -> int:
@@ -178,7 +190,7 @@ def _status(options: argparse.Namespace) -> int:
     from lbt.sweep.status import show
 
     with in_one_line():
-        return show(options.overrides, options.config_dir)
+        return show(options.overrides)
 
 
 def _profile(options: argparse.Namespace) -> int:
@@ -186,4 +198,4 @@ def _profile(options: argparse.Namespace) -> int:
     from lbt.sweep.mistakes import in_one_line
 
     with in_one_line():
-        return show(options.overrides, options.images, options.epochs, options.config_dir)
+        return show(options.overrides, options.images, options.epochs)

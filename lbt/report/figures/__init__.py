@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from lbt.config.binding import pick
 from lbt.records import replace_file
 from lbt.report import overview
 from lbt.report.frame import load_or_refuse
@@ -36,8 +37,8 @@ def write_figures(wanted: Sequence[str], results_dir: str | Path) -> int:
     folder.mkdir(exist_ok=True)
     with context():
         for name in wanted or names():
-            spec = Spec(**specs.read(GROUP, name))
-            figure = KINDS[spec.kind](spec, frame)
+            spec = Spec(**specs.bound(Spec, GROUP, name))
+            figure = pick("kind", spec.kind, KINDS)(spec, frame)
             if figure is None:
                 print(f"{name}: not drawn, there is no record of it yet")
                 continue

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from lbt.records import replace_file
 from lbt.report import overview
-from lbt.report.claims.table import ClaimsTable
+from lbt.report.claims.table import Claims, ClaimsTable
 from lbt.report.frame import Frame, load_or_refuse
 from lbt.report.kit import render, specs
-from lbt.report.tables.grid import Table
+from lbt.report.tables.grid import Layout, Table
 
 GROUP = "table"
 
@@ -20,9 +20,8 @@ def names() -> list[str]:
 
 def make(name: str, frame: Frame) -> Table | ClaimsTable:
     """Returns the table of this name over these records."""
-    spec = specs.read(GROUP, name)
-    kind = ClaimsTable if "claims" in spec else Table
-    return kind(name, spec, frame)
+    kind, layout = (ClaimsTable, Claims) if "claims" in specs.read(GROUP, name) else (Table, Layout)
+    return kind(name, specs.bound(layout, GROUP, name), frame)
 
 
 def write_tables(wanted: Sequence[str], results_dir: str | Path) -> int:
