@@ -16,7 +16,7 @@ from lbt.errors import UserError
 from lbt.session.console import ConsoleReporter, Screen, sweep_table
 from lbt.session.interrupt import Interrupt
 from lbt.session.outcome import Outcome
-from lbt.sweep import command_line
+from lbt.sweep import command_line, one_cell
 from lbt.sweep.execution import execute, started
 from lbt.sweep.mistakes import in_one_line, one_line
 
@@ -94,7 +94,10 @@ class Task:
         register_resolvers()
         interrupt = Interrupt()
         try:
-            result = execute(resolve(composed), interrupt, ConsoleReporter(), began=self.began)
+            config = resolve(composed)
+            if said := one_cell.told(composed):
+                Screen().print(said, highlight=False, markup=False, soft_wrap=True)
+            result = execute(config, interrupt, ConsoleReporter(), began=self.began)
         except UserError as error:
             result = error
         self.results.append(result)
