@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from lbt import optim
+from lbt import optim, plugins
 from lbt.config import Config
 from lbt.config.binding import bind, convert, pick
 from lbt.data import AUGMENTATIONS, SOURCES, ImageSet, load, scored_part, split_validation, take_subset
@@ -25,6 +25,7 @@ def validate(config: Config) -> None:
     Raises:
         UserError: one line that names the setting.
     """
+    plugins.load(config.plugins)
     _settings("model", config.model, MODELS)
     task(config)
     batches(config)
@@ -50,6 +51,7 @@ def _construct(group: str, function: Callable, *arguments: Any, **keywords: Any)
 
 def images(config: Config) -> ImageSet:
     """Returns the data, kept for the next run of this process."""
+    plugins.load(config.plugins)
     data = config.data
     options = json.dumps(data.options, sort_keys=True)
     subset, val = (data.subset, data.subset_seed), (data.val, data.val_seed)

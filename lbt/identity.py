@@ -13,7 +13,7 @@ from lbt.config.schema import ZERO_IS_A_VALUE
 # Settings that say where or how a run is executed or shown, or that reach it through another setting.
 NOT_IDENTITY = {
     "device", "deterministic", "results_dir", "experiment", "study", "time_budget", "wandb", "warmup", "lr_rank",
-    "sweep", "cuda_graph", "compile", "probes",
+    "sweep", "cuda_graph", "compile", "probes", "plugins",
 }  # fmt: skip
 
 # Of the optimizer's settings, those that say how it computes and not what.
@@ -80,8 +80,9 @@ def to_json(config: Config) -> dict[str, Any]:
     settings["data"].pop("root")
     settings["protocol"] = {"name": config.protocol["name"]}
     settings["peak_lr"] = config.peak_lr
-    if not config.probes:  # a record without them is that of a version that did not know them
-        settings.pop("probes")
+    for names in ("probes", "plugins"):
+        if not settings[names]:  # a record without them is that of a version that did not know them
+            settings.pop(names)
     return settings
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from lbt import build, fit, records, runtime
+from lbt import build, fit, plugins, records, runtime
 from lbt.config import Config
 from lbt.data import ImageSet
 from lbt.errors import UserError
@@ -122,7 +122,7 @@ def finished(
     if all(entry.path.parent.name != config.experiment for entry in copies):
         _show_in(config, name, copies[0].path)
     one = copies[0]
-    return _ended(config, name, one.status, one.path, one.summary, one.probes)
+    return _ended(config, name, one.status, one.path, one.summary, one.probes, one.plugins)
 
 
 def _finished(config: Config, name: str) -> Outcome | None:
@@ -131,12 +131,18 @@ def _finished(config: Config, name: str) -> Outcome | None:
         return None
     _show_in(config, name, record.path)
     probes = record.run["config"].get("probes") or []
-    return _ended(config, name, record.status, record.path, record.end["summary"], probes)
+    brought = record.run["provenance"].get("plugins", [])
+    return _ended(config, name, record.status, record.path, record.end["summary"], probes, brought)
 
 
-def _ended(config: Config, name: str, status: str, path: Path, summary: dict, probes: Sequence[str]) -> Outcome:
-    unmeasured = [probe for probe in config.probes if probe not in probes]
-    return Outcome(name, status, config, path, summary, recorded_before=True, unmeasured=unmeasured)
+def _ended(
+    config: Config, name: str, status: str, path: Path, summary: dict, probes: Sequence[str], brought: Sequence[Mapping]
+) -> Outcome:
+    telling = {
+        "unmeasured": [probe for probe in config.probes if probe not in probes],
+        "changed": plugins.changed(brought, config),
+    }
+    return Outcome(name, status, config, path, summary, recorded_before=True, **telling)
 
 
 def _show_in(config: Config, name: str, record: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from lbt import build, records
+from lbt import build, plugins, records
 from lbt.config import Config, WandbConfig
 from lbt.data.download import no_downloads
 from lbt.errors import UserError
@@ -113,6 +113,7 @@ def repeat(run: str, results_dir: str | Path, *, epochs: int = 1, root: str | No
     made_by = record.run["provenance"]
     with tempfile.TemporaryDirectory() as folder:
         config = _config(record, folder, root)
+        _check_names(record, config)
         if (here := build.images(config).fingerprint) != made_by.get("data_fingerprint"):
             recorded = f"{made_by.get('data')}, pixels {made_by.get('data_fingerprint')}"
             raise UserError(f"{record.path}: was made from other data ({recorded}; here: pixels {here})")
@@ -120,6 +121,8 @@ def repeat(run: str, results_dir: str | Path, *, epochs: int = 1, root: str | No
     verdict, unequal = compare(wanted, made, record.run["config"]["precision"])
     for key, (one, other) in unequal.items():
         print(f"  {key}: recorded {one}, here {other}")
+    for text in plugins.changed(made_by.get("plugins", []), config):
+        print(f"  since then {text}")
     length = f"{len(wanted)} of {record.run['config']['epochs']} epochs"
     print(f"{record.run['id']}: {verdict} after {length}; {_where(made_by)}")
     return 1 if verdict == "different" else 0
@@ -157,6 +160,19 @@ def _config(record: records.RunRecord, folder: str, root: str | None) -> Config:
         time_budget=None,
         wandb=WandbConfig(),
     )
+
+
+def _check_names(record: records.RunRecord, config: Config) -> None:
+    """Checks what the settings name; some of it may be a plug-in's that was listed in a folder, or was installed."""
+    try:
+        build.validate(config)
+    except UserError as error:
+        if not (brought := record.run["provenance"].get("plugins")):
+            raise
+        names = ", ".join(plugin["name"] for plugin in brought)
+        raise UserError(
+            f"{record.path}: {error} (made with plug-ins: {names}; --config-dir finds those of a folder)"
+        ) from error
 
 
 class _Epochs(Reporter, Interrupt):

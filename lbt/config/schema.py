@@ -68,6 +68,7 @@ class Config:
     ema: float | None = None  # decay, a step, of the moving average of the weights that is evaluated; null: none
     layer_norms: int | None = None  # updates between two measurements of the probe layer_norms; null: it is off
     probes: list[str] = field(default_factory=list)  # what is measured besides, names of lbt.train.probes
+    plugins: list[str] = field(default_factory=list)  # modules of one's own that bring optimizers, models, data sets
     seed: int = 0
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where the processor computes in it
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -62,7 +62,7 @@ from lbt.optim.shampoo import Shampoo
 from lbt.optim.sm3 import SM3
 from lbt.optim.tvlars import TVLARS
 
-__all__ = ["CLARS", "LAMB", "LARC", "LARS", "SAM", "SM3", "TVLARS", "Muon", "Shampoo", "get", "names"]
+__all__ = ["CLARS", "LAMB", "LARC", "LARS", "SAM", "SM3", "TVLARS", "Muon", "Shampoo", "get", "names", "register"]
 
 
 @cache
@@ -74,6 +74,16 @@ def _registry() -> dict[str, Callable[..., Optimizer]]:
             raise RuntimeError(f"lbt.optim.{module.name} registers names a second time: {sorted(twice)}")
         found |= table
     return found
+
+
+def register(name: str, factory: Callable[..., Optimizer]) -> None:
+    """Enter an optimizer from outside of this package.
+
+    Args:
+        name: What `get` shall know it by.
+        factory: ``callable(params, lr, **options) -> torch.optim.Optimizer``, its options annotated.
+    """
+    _registry()[name] = factory
 
 
 def names() -> list[str]:

@@ -55,7 +55,8 @@ def _entry(path: Path, state: Sequence[int]) -> Entry:
     status, summary = (end["status"], end["summary"]) if end else ("unfinished", {})
     key_of_run = _digest(identity_as_understood(run["config"]))
     probes = list(run["config"].get("probes") or [])
-    return Entry(path, tuple(state), run["id"], key_of_run, status, epochs, summary, probes)
+    plugins = run.get("provenance", {}).get("plugins", [])
+    return Entry(path, tuple(state), run["id"], key_of_run, status, epochs, summary, probes, plugins)
 
 
 def first_of_each(configs: Sequence[Config]) -> list[int]:

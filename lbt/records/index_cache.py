@@ -17,7 +17,7 @@ import orjson
 from lbt.files import UnreadableError, irregular, read_regular, replace_file
 from lbt.records.places import work_folder
 
-VERSION = 2  # raise it when an entry's fields or the meaning of a key changes
+VERSION = 3  # raise it when an entry's fields or the meaning of a key changes
 WORTHWHILE = 500  # records read anew, from which on the file is written
 
 
@@ -34,6 +34,7 @@ class Entry:
         epochs: how many are recorded.
         summary: figures of the last epoch and the run's length; empty where it has no end.
         probes: what was measured besides.
+        plugins: name and the source's SHA-256 of each plug-in it was made with.
     """
 
     path: Path
@@ -44,6 +45,7 @@ class Entry:
     epochs: int
     summary: dict[str, Any]
     probes: list[str]
+    plugins: list[dict[str, Any]]
 
 
 def state_of(path: Path) -> tuple[int, ...]:
@@ -80,7 +82,7 @@ def save(results_dir: str | Path, entries: Mapping[str, Entry], read: int) -> No
     if read < max(WORTHWHILE, len(entries) // 50):
         return
     rows = [
-        [name, one.state, one.id, one.key, one.status, one.epochs, one.summary, one.probes]
+        [name, one.state, one.id, one.key, one.status, one.epochs, one.summary, one.probes, one.plugins]
         for name, one in entries.items()
     ]
     with suppress(OSError, TypeError):

@@ -136,6 +136,8 @@ class ConsoleReporter(Reporter):
         self._print(f"{outcome.status} already: {scores(outcome.summary, outcome.config)}; record {outcome.path}")
         if outcome.unmeasured:  # they change nothing of a run: it is not made again for them
             self._print(f"made without probes=[{','.join(outcome.unmeasured)}]: another results_dir measures them")
+        for text in outcome.changed:
+            self._print(f"since then {text}; another results_dir trains with what it is now")
 
     def close(self) -> None:
         """Ends the bar."""

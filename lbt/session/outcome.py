@@ -19,6 +19,7 @@ class Outcome:
         summary: the last epoch's figures and the run's length.
         recorded_before: it had been finished before.
         unmeasured: probes that were asked for, and that it was made without.
+        changed: what is not as it was when the run was recorded, a text for each plug-in.
     """
 
     id: str
@@ -28,3 +29,4 @@ class Outcome:
     summary: dict[str, Any] = field(default_factory=dict)
     recorded_before: bool = False
     unmeasured: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)

@@ -1,6 +1,7 @@
 """The Hydra sweepers: a grid's runs, all checked before the first one starts."""
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -65,6 +66,9 @@ class GridSweeper(Sweeper):
         left = [place for place, result in enumerate(results) if result is None]
         if len(left) < len(grid):
             Screen().print(f"{len(grid) - len(left)} of {len(grid)} runs have been finished before", highlight=False)
+        for text, count in Counter(text for result in results if result for text in result.changed).items():
+            told = f"since {count} of these runs {text}; another results_dir trains with what it is now"
+            Screen().print(told, highlight=False, markup=False, soft_wrap=True)
         jobs_left = [grid[place] for place in left]
         self._check([job.config for job in jobs_left])
         for place, result in zip(left, self._execute(jobs_left), strict=True):

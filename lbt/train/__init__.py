@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from lbt import build, metrics, records, runtime
+from lbt import build, metrics, plugins, records, runtime
 from lbt.config import Config
 from lbt.data import ImageSet, feed
 from lbt.errors import UserError
@@ -74,6 +74,7 @@ class Training:
         if config.cuda_graph:
             self.graph = GraphedUpdate(self.update, self.data, reuse.kind(config, images.fingerprint, self.update))
         self.record: records.RecordWriter | None = None
+        self.changed: list[str] = []  # plug-ins that are not what they were when the run began
 
     @property
     def model(self) -> torch.nn.Module:
@@ -93,6 +94,8 @@ class Training:
             reporter.start(self.config, self.name, self.images, self.steps_of, self.progress.step)
             if self.float32_layers:
                 reporter.say(f"float32 where a CPU's bf16 is wrong: {', '.join(self.float32_layers)}")
+            for text in self.changed:
+                reporter.say(f"goes on, though since its beginning {text}")
             extra: dict[str, Any] = {}
             try:
                 with interrupt:
@@ -127,6 +130,9 @@ class Training:
             self.progress.start()
         elif f'"id": "{self.name}"' not in lines[0]:
             raise UserError(f"{self.checkpoint_path}: is another run's; without it this one starts again")
+        else:
+            brought = json.loads(lines[0])["provenance"].get("plugins", [])
+            self.changed = plugins.changed(brought, self.config)
         self.record = records.RecordWriter(self.path, lines)
         self._saved = time.monotonic()
 
@@ -199,6 +205,8 @@ class Training:
         executed = {"cuda_graph": self.graph.state} if self.graph else {}
         if self.update.executor.compiled is not None:
             executed["compile"] = self.update.executor.compiled.state
+        if self.changed:
+            executed["plugins_changed"] = self.changed
         length = {"epochs": self.progress.epoch, "steps": self.progress.step}
         return {**length, **figures, **executed, "wall_seconds": wall}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from lbt import build, metrics, records, runtime
+from lbt import build, metrics, plugins, records, runtime
 from lbt.config import Config
 from lbt.data import ImageSet
 from lbt.identity import to_json
@@ -41,6 +41,8 @@ def line(config: Config, name: str, images: ImageSet, device: torch.device, **ma
         "test_images": len(images.test_labels),
         **made_of,
     }
+    if brought := plugins.provenance():
+        made_by["plugins"] = brought
     return records.to_line(first | {"provenance": made_by})
 
 

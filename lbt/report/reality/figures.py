@@ -79,7 +79,7 @@ def boxes(results: Results) -> Figure | None:
 def schedules(results: Results) -> Figure | None:
     """The chosen learning-rate schedules of the study's pair, one over the other and relative to their peaks."""
     pairs = [[results.final(name, batch) for name in results.study.schedules] for batch in results.study.batches]
-    found = [finals for finals in pairs if all(finals)]
+    found = [finals for finals in pairs if all(finals) and all(map(_has_rate, finals))]
     if not found:
         return None
     figure, grid = panels(len(found), 2, width=3.4, height=2.5, sharey=False)
@@ -96,6 +96,11 @@ def schedules(results: Results) -> Figure | None:
     runs = [final.runs for finals in found for final in finals]
     notes = parts.notes(results, runs, "n=1 chosen configuration a line")
     return finish(figure, CAPTIONS["schedules"], notes, parts.handles(results, results.study.schedules))
+
+
+def _has_rate(final: Final) -> bool:
+    """Says whether a schedule's form is known here; a plug-in's is known where that is loaded."""
+    return final.config["schedule"]["name"] in SCHEDULES
 
 
 def rate(final: Final) -> tuple[list[int], list[float], float]:
