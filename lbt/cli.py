@@ -84,6 +84,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("lbt", description=DESCRIPTION, formatter_class=argparse.RawTextHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     verbs.add_parser("train", help=TRAIN_HELP)
+    init = verbs.add_parser("init", help="write a small folder of your own to begin with, for --config-dir")
+    init.add_argument("folder", metavar="DIR")
+    init.set_defaults(run=_init)
     _add_reports(verbs)
     _add_runs(verbs)
     return parser
@@ -142,6 +145,12 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text}: expected a whole number, 1 or more")
     return int(text)
+
+
+def _init(options: argparse.Namespace) -> int:
+    from lbt.init import write
+
+    return write(options.folder)
 
 
 def _reality(options: argparse.Namespace) -> int:

@@ -53,7 +53,8 @@ def using(folder: str | Path | None) -> Iterator[Path | None]:
 def _checked(given: str, name: str) -> Path:
     folder = Path(os.path.abspath(os.path.expanduser(given)))
     if not given or not folder.is_dir():
-        raise UserError(f"{name}: {'is a file, not a folder' if folder.is_file() else 'no such folder'}")
+        found = "is a file, not a folder" if given and folder.exists() else "no such folder"
+        raise UserError(f"{name}: {found}; lbt init DIR writes one to begin with")
     if folder.resolve() == CONFIG_DIR.resolve():
         raise UserError(f"{name}: holds lbt's own files, which are there anyway")
     if same := [file for file in _shipped() if (folder / file).exists()]:

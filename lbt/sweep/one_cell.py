@@ -34,10 +34,9 @@ def told(composed: DictConfig) -> str | None:
         return None
     cell = ", ".join(f"{key}={_value(composed, key)}" for key in axes)
     size = f"a grid of {len(grid)} ({' x '.join(axes)})" if axes else "a sweep"
-    return (
-        f"experiment {settings.runtime.choices.get('experiment', composed.experiment)} is {size}{each and f', {each}'}, "
-        f"which the same command trains with -m; this trains one run alone{cell and f': {cell}'}"
-    )
+    name = settings.runtime.choices.get("experiment", composed.experiment)
+    alone = f"this trains one run alone{cell and f': {cell}'}"
+    return f"experiment {name} is {size}{each and f', {each}'}, which the same command trains with -m; {alone}"
 
 
 def _cells(params: dict[str, Any] | None, words: list[str]) -> list[list[str]]:
