@@ -96,7 +96,7 @@ MISTAKES = [
     (["-m", "data.root=/data/images(1)"], """quote twice, 'data.root="/data/images(1)"'"""),
     (["-m", "seed=0,"], "seed=0,: a value is missing after the last comma"),
     (["experiment='a"], "experiment='a: its quotes do not close"),
-    (["--config-dir", "nowhere"], "nowhere' not found"),
+    (["--config-dir", "nowhere"], "--config-dir nowhere: no such folder"),
     (["wandb.entity='${oc.env:HOME}'"], "wandb.entity: takes its value from the environment, which would be recorded"),
     (["-m", "seed=0,1", "study={of:['${oc.env:HOME}']}"], "study.of[0]: takes its value from the environment"),
     (["batch='${oc.decode:${oc.env:HOME}}'"], "batch: takes its value from the environment"),

@@ -21,11 +21,12 @@ def read(group: str, name: str) -> dict[str, Any]:
     Raises:
         UserError: there is none of that name, or it says nothing that a page could show; one line that names it.
     """
-    return _read(group, name, groups.own_folder())
+    path = groups.path_of(group, name)
+    return _read(group, name, path, path.stat().st_mtime_ns)
 
 
 @cache
-def _read(group: str, name: str, own: Path | None) -> dict[str, Any]:
+def _read(group: str, name: str, path: Path, changed: int) -> dict[str, Any]:
     content = groups.load(group, name)
     shown = SHOWN.get(group, ())
     if not isinstance(content, dict):
