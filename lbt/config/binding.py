@@ -7,12 +7,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from lbt.config.groups import choices
 from lbt.errors import UserError, did_you_mean
 
 
 def pick(group: str, name: str, options: Mapping[str, Callable]) -> Callable:
     """Returns `options[name]`; an unknown name is a `UserError` with the nearest right spelling."""
     if not isinstance(name, str) or name not in options:
+        if name in choices(group):  # a file of the user's own folder
+            raise UserError(
+                f"{group}={name}: its file is there, its code is not: plugins=[my_module] names the plug-in"
+            )
         raise UserError(f'{group}={name}: there is no {group} "{name}"{did_you_mean(name, options)}')
     return options[name]
 

@@ -1,4 +1,7 @@
-"""One suite for every optimizer that ``lbt.optim`` finds: what torch tests its own optimizers for."""
+"""One suite for every optimizer that ``lbt.optim`` finds: what torch tests its own optimizers for.
+
+``python -m lbt.suite my_module`` runs it on those of a plug-in, which it names in ``$LBT_SUITE``.
+"""
 
 import copy
 import inspect
@@ -12,6 +15,7 @@ import pytest
 import torch
 
 import lbt.optim
+from lbt import suite
 from lbt.optim.layerwise import LayerwiseOptimizer
 
 # extra constructor arguments, only so that an optimizer's rarer parts take part; an optimizer needs no line here
@@ -62,9 +66,12 @@ EXCEPTIONS = {
     ("soap", "test_memory_layout_does_not_matter[param"): "its first basis comes from one gradient: the covariance is "
     "singular, and rounding, which depends on the layout, chooses the basis of the null space",
 }
-CASES = [(name, options) for name in lbt.optim.names() for options in EXTRA.get(name, [{}])]
+NAMES = suite.names()
+CASES = [(name, options) for name in NAMES for options in suite.options(EXTRA).get(name, [{}])]
 LR = 0.05
 each = pytest.mark.parametrize(("name", "options"), CASES, ids=[f"{n}{i}" for i, (n, _) in enumerate(CASES)])
+# What torch asks of its optimizers, and no training of this package does: a plug-in may do without.
+convention = pytest.mark.convention
 pytestmark = pytest.mark.filterwarnings("error")
 
 
@@ -127,6 +134,13 @@ def make(name, params, options, lr=LR):
     return build(name, params, lr=lr, **options)
 
 
+def skip_without(name, argument):
+    """Skips what is asked of an argument that a plug-in's optimizer lacks; the package's own have it."""
+    if argument not in inspect.signature(lbt.optim.get(name)).parameters:
+        assert suite.of_plugins()
+        pytest.skip(f"has no argument {argument}")
+
+
 def uncoupled(name, options):
     """Options without what takes a norm over all parameters."""
     coupling = {"grad_clip": None, "rho": 0.0}
@@ -168,12 +182,15 @@ def test_names():
         lbt.optim.get("larz")
 
 
-@pytest.mark.parametrize("name", lbt.optim.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_arguments_are_annotated(name):
     factory = lbt.optim.get(name)
     hints = typing.get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
     first, second, *options = inspect.signature(factory).parameters.values()
     assert (first.name, second.name) == ("params", "lr")
+    if suite.of_plugins():
+        assert {option.name for option in options} <= hints.keys()  # settings are checked by them
+        return
     for option in options:
         assert option.kind is inspect.Parameter.KEYWORD_ONLY
         assert hints[option.name] in (
@@ -217,7 +234,8 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("name", lbt.optim.names())
+@convention
+@pytest.mark.parametrize("name", NAMES)
 def test_bad_arguments(name):
     factory = lbt.optim.get(name)
     for argument in inspect.signature(factory).parameters.keys() & WRONG.keys():
@@ -230,6 +248,7 @@ def test_bad_arguments(name):
             assert shown in str(caught.value)
 
 
+@convention
 @each
 def test_complex_and_sparse_refused(name, options):
     for dtype in (torch.complex64, torch.int64):
@@ -287,7 +306,7 @@ def test_parameters_may_come_in_any_way_torch_takes(name, options):
         assert_equal(found, expected, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", lbt.optim.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_what_cannot_be_parameters(name):
     with pytest.raises(ValueError, match="empty parameter list"):
         build(name, [], lr=LR)
@@ -430,6 +449,7 @@ def test_a_state_goes_into_another_memory_layout(name, options, other):
     assert_equal(walk(optimizer, params, 3, 3), walk(loaded, others, 3, 3, change), rtol=1e-9, atol=1e-12)
 
 
+@convention
 @each
 def test_a_group_that_comes_later(name, options):
     found = []
@@ -447,6 +467,7 @@ def test_a_group_that_comes_later(name, options):
     assert_equal(*found, rtol=1e-9, atol=1e-12)
 
 
+@convention
 @each
 def test_a_later_group_is_checked_and_treated_as_an_early_one(name, options):
     early, late = tensors(), tensors()
@@ -535,6 +556,7 @@ def test_copies_go_on_alike(name, options, how):
     assert_equal(flat(optimizer.state_dict()), flat(twin.state_dict()))
 
 
+@convention
 @each
 def test_older_state_without_newer_keys(name, options):
     params = tensors()
@@ -554,7 +576,7 @@ def test_older_state_without_newer_keys(name, options):
     assert_equal(walk(optimizer, params, 2, 2), walk(other, others, 2, 2), rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", lbt.optim.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_counters_of_a_resumed_run_matter(name):
     """A counter which were lost on the way would show: fresh state gives other weights."""
     params = tensors()
@@ -574,6 +596,7 @@ def test_counters_of_a_resumed_run_matter(name):
     assert not all(torch.equal(a, b) for a, b in zip(with_counter, without, strict=True))
 
 
+@convention
 @each
 def test_closure_and_hooks(name, options):
     params = tensors()
@@ -625,6 +648,7 @@ def test_grad_scaler_skips_all_of_a_bad_step(name, options):
 
 @each
 def test_maximize_is_the_negated_gradient(name, options):
+    skip_without(name, "maximize")
     up, down = tensors(), tensors()
     a = walk(make(name, up, options | {"maximize": True}), up)
 
@@ -638,9 +662,11 @@ def test_maximize_is_the_negated_gradient(name, options):
 @each
 @pytest.mark.parametrize("maximize", [True, False])
 def test_gradients_are_left_alone(name, options, maximize):
+    if maximize:
+        skip_without(name, "maximize")
     for fast in (True, False):
         params = tensors()
-        optimizer = make(name, params, options | {"maximize": maximize})
+        optimizer = make(name, params, options | ({"maximize": True} if maximize else {}))
         if not fast:
             use_plain_path(optimizer)
         walk(optimizer, params, 2)
