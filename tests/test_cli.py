@@ -353,15 +353,8 @@ def test_python_m_lbt_runs_a_source_tree(tmp_path):
     assert "missing" in said
 
 
-@pytest.mark.parametrize(
-    ("line", "wanted"),
-    [
-        ("lbt train optimizer=la", {"optimizer=lamb", "optimizer=lars"}),
-        ("lbt train data=digits warm", {"warmup="}),
-        ("lbt train +experiment=quick", {"+experiment=quickstart"}),
-    ],
-)
-def test_tab_completion_after_the_verb(line, wanted):
+def test_tab_completion_after_the_verb():
+    line, wanted = "lbt train optimizer=la", {"optimizer=lamb", "optimizer=lars"}
     environment = {**os.environ, "COMP_LINE": line, "COMP_POINT": str(len(line))}
     command = [sys.executable, "-m", "lbt", "-sc", "query=bash"]
     said = subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout

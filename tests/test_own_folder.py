@@ -61,6 +61,8 @@ def test_help_lists_ones_own_choices(own, monkeypatch, capsys, flag):
         ("lbt tables --config-dir own tvlars_table1 m", {"mine"}),
         ("lbt plots --config-dir own m", {"mine"}),
         ("lbt tables q", {"quickstart"}),
+        ("lbt train data=digits warm", {"warmup="}),
+        ("lbt train +experiment=quick", {"+experiment=quickstart"}),
         ("lbt train --config-dir ", set()),  # the shell's: a folder
         ("lbt train --config-dir ow", set()),
         ("lbt train --config-dir nowhere optimizer=m", set()),
