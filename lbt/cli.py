@@ -49,7 +49,12 @@ def _command(arguments: Sequence[str]) -> int:
 
         return train(arguments)
     options = _parser().parse_args(arguments)
-    return options.run(options)
+    if not hasattr(options, "config_dir"):
+        return options.run(options)
+    from lbt.config import groups
+
+    with groups.using(options.config_dir):
+        return options.run(options)
 
 
 def _prepare_streams() -> None:
@@ -79,6 +84,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("lbt", description=DESCRIPTION, formatter_class=argparse.RawTextHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     verbs.add_parser("train", help=TRAIN_HELP)
+    init = verbs.add_parser("init", help="write a small folder of your own to begin with, for --config-dir")
+    init.add_argument("folder", metavar="DIR")
+    init.set_defaults(run=_init)
     _add_reports(verbs)
     _add_runs(verbs)
     return parser
@@ -104,6 +112,7 @@ def _add_reports(verbs: Any) -> None:
     _add_layout(plots)
     for verb, run in ((tables, _tables), (plots, _plots), (audit, _audit), (reality, _reality)):
         _add_results_dir(verb)
+        _add_config_dir(verb)
         verb.set_defaults(run=run)
 
 
@@ -123,7 +132,7 @@ def _add_runs(verbs: Any) -> None:
     evaluate.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=about)
     _add_results_dir(evaluate)
     for verb, run in ((status, _status), (profile, _profile), (evaluate, _evaluate)):
-        verb.add_argument("--config-dir", metavar="DIR", help="configuration files of your own, as for lbt train")
+        _add_config_dir(verb)
         verb.set_defaults(run=run)
     verify = verbs.add_parser("verify", help="check the records, and repeat the first epochs of one here")
     verify.add_argument("run_id", nargs="?", metavar="RUN", help="an id or its beginning; default: the cheapest one")
@@ -131,6 +140,7 @@ def _add_runs(verbs: Any) -> None:
     verify.add_argument("--data-root", metavar="DIR", help="the folder with its data, as data.root")
     verify.add_argument("--write-manifest", action="store_true", help="vouch for the records as they are now")
     _add_results_dir(verify)
+    _add_config_dir(verify)
     verify.set_defaults(run=_verify)
 
 
@@ -154,10 +164,21 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(filter(None, text.split(",")))
 
 
+def _add_config_dir(verb: argparse.ArgumentParser) -> None:
+    about = "a folder of your own, whose files stand beside lbt's; default: $LBT_CONFIG_DIR"
+    verb.add_argument("--config-dir", metavar="DIR", help=about)
+
+
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text}: expected a whole number, 1 or more")
     return int(text)
+
+
+def _init(options: argparse.Namespace) -> int:
+    from lbt.init import write
+
+    return write(options.folder)
 
 
 def _reality(options: argparse.Namespace) -> int:
@@ -218,7 +239,7 @@ def _status(options: argparse.Namespace) -> int:
     from lbt.sweep.status import show
 
     with in_one_line():
-        return show(options.words, options.config_dir)
+        return show(options.words)
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -226,7 +247,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from lbt.sweep.mistakes import in_one_line
 
     with in_one_line():
-        return show(options.run_id, options.overrides, options.results_dir, options.config_dir)
+        return show(options.run_id, options.overrides, options.results_dir)
 
 
 def _profile(options: argparse.Namespace) -> int:
@@ -234,4 +255,4 @@ def _profile(options: argparse.Namespace) -> int:
     from lbt.sweep.mistakes import in_one_line
 
     with in_one_line():
-        return show(options.overrides, options.images, options.epochs, options.config_dir)
+        return show(options.overrides, options.images, options.epochs)

@@ -24,14 +24,13 @@ from lbt.weights import Weights, classifier, find, network_of, read
 SETTINGS = ("data", "device", "precision")  # that may be others than the run's
 
 
-def show(run: str, overrides: Sequence[str], results_dir: str | Path, config_dir: str | None = None) -> int:
+def show(run: str, overrides: Sequence[str], results_dir: str | Path) -> int:
     """Prints the scores of kept weights, beside those of the run's record where they stand for the same; returns 0.
 
     Args:
         run: the id of the run, the beginning of one, or the path of its weights.
         overrides: `data=...`, settings of the data, `device=...` and `precision=...`, as for `lbt train`.
         results_dir: where the run's results lie.
-        config_dir: a folder of configuration files of one's own.
 
     Raises:
         UserError: no such weights, or they cannot score such data.
@@ -39,7 +38,7 @@ def show(run: str, overrides: Sequence[str], results_dir: str | Path, config_dir
     weights = read(find(run, results_dir))
     if weights.path.parent.name == places.weights_folder("").name:
         results_dir = weights.path.parent.parent  # of a file elsewhere, its record lies there
-    config = runtime.settle(_config(weights, overrides, config_dir))
+    config = runtime.settle(_config(weights, overrides))
     build.validate(config)
     images = build.images(config)
     record = records.read_final(results_dir, str(weights.run))
@@ -109,7 +108,7 @@ def _other_classes(config: Config, these: Sequence[str], known: Sequence[str]) -
     return f"data={config.data.name}: its class {place} is {these[place]}, to these weights {known[place]}"
 
 
-def _config(weights: Weights, overrides: Sequence[str], config_dir: str | None) -> Config:
+def _config(weights: Weights, overrides: Sequence[str]) -> Config:
     """Returns the configuration of a run's scoring: its own, but for what the overrides say."""
     raw = weights.config
     raw.pop("peak_lr", None)
@@ -122,7 +121,7 @@ def _config(weights: Weights, overrides: Sequence[str], config_dir: str | None) 
             raise UserError(f"{word}: not a setting of scoring{did_you_mean(group, SETTINGS)}")
         if key == "data":
             root = raw["data"].get("root")
-            raw["data"] = OmegaConf.to_container(sweep.compose([word], config_dir).data, resolve=True)
+            raw["data"] = OmegaConf.to_container(sweep.compose([word]).data, resolve=True)
             raw["data"]["root"] = root
         elif name:
             raw[group] = {**raw[group], name: value}

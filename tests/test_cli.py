@@ -105,7 +105,7 @@ MISTAKES = [
     (["-m", "data.root=/data/images(1)"], """quote twice, 'data.root="/data/images(1)"'"""),
     (["-m", "seed=0,"], "seed=0,: a value is missing after the last comma"),
     (["experiment='a"], "experiment='a: its quotes do not close"),
-    (["--config-dir", "nowhere"], "nowhere' not found"),
+    (["--config-dir", "nowhere"], "--config-dir nowhere: no such folder"),
     (["wandb.entity='${oc.env:HOME}'"], "wandb.entity: takes its value from the environment, which would be recorded"),
     (["-m", "seed=0,1", "study={of:['${oc.env:HOME}']}"], "study.of[0]: takes its value from the environment"),
     (["batch='${oc.decode:${oc.env:HOME}}'"], "batch: takes its value from the environment"),
@@ -362,15 +362,8 @@ def test_python_m_lbt_runs_a_source_tree(tmp_path):
     assert "missing" in said
 
 
-@pytest.mark.parametrize(
-    ("line", "wanted"),
-    [
-        ("lbt train optimizer=la", {"optimizer=lamb", "optimizer=lars"}),
-        ("lbt train data=digits warm", {"warmup="}),
-        ("lbt train +experiment=quick", {"+experiment=quickstart"}),
-    ],
-)
-def test_tab_completion_after_the_verb(line, wanted):
+def test_tab_completion_after_the_verb():
+    line, wanted = "lbt train optimizer=la", {"optimizer=lamb", "optimizer=lars"}
     environment = {**os.environ, "COMP_LINE": line, "COMP_POINT": str(len(line))}
     command = [sys.executable, "-m", "lbt", "-sc", "query=bash"]
     said = subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout

@@ -1,5 +1,7 @@
 import ast
+import csv
 import itertools
+import os
 import re
 import shutil
 import subprocess
@@ -10,6 +12,9 @@ import zipfile
 import pytest
 import torch
 from support import REPOSITORY
+
+from lbt import records
+from lbt.init import EXAMPLE
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +27,8 @@ def wheel(tmp_path_factory):
 
 def test_the_wheel_holds_every_module_and_every_configuration(wheel):
     names = set(wheel.namelist())
-    modules = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "lbt").rglob("*.py")}
+    files = [path for path in (REPOSITORY / "lbt").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    modules = {str(path.relative_to(REPOSITORY)) for path in files}  # and the example of an own folder
     configs = {f"lbt/{path.relative_to(REPOSITORY)}" for path in (REPOSITORY / "configs").rglob("*") if path.is_file()}
     assert modules <= names and configs <= names
     assert "lbt/py.typed" in names  # to type checkers the package is typed
@@ -37,6 +43,39 @@ def test_the_wheel_starts_lbt_and_needs_no_test_tools(wheel):
     required = re.findall(r"^Requires-Dist: ([\w-]+)(?!.*extra)", metadata, flags=re.MULTILINE)
     assert not {"tensorboard", "pytest", "optax", "timm"} & set(required)
     assert {"torch", "torchvision", "hydra-core", "omegaconf", "rich", "wandb"} <= set(required)
+
+
+OWN_FOLDER = """
+import os, shlex
+import lbt
+from lbt.cli import main
+
+assert os.path.realpath(lbt.__file__).startswith(os.path.realpath("site")), lbt.__file__
+assert main(["init", "mine"]) == 0
+os.chdir("mine")
+for line in open("README.md").read().split("```")[1].splitlines()[1:]:
+    app, *words = shlex.split(line, comments=True)
+    assert app == "lbt" and main(words) == 0, line
+"""
+
+
+def test_the_wheels_own_folder_trains_and_makes_its_table_by_the_commands_of_its_readme(wheel, tmp_path):
+    wheel.extractall(tmp_path / "site")
+    environment = {key: value for key, value in os.environ.items() if key != "LBT_CONFIG_DIR"}
+    environment |= {"PYTHONPATH": str(tmp_path / "site"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-P", "-c", OWN_FOLDER]  # -P: Python does not look for modules where it is called
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert said.returncode == 0, said.stderr
+    results = tmp_path / "mine" / "results"
+    rows = list(csv.DictReader((results / "tables" / "first.csv").read_text().splitlines()))
+    assert sorted((row["optimizer.name"], row["batch"], row["n"]) for row in rows) == [
+        (name, batch, "2") for name in ("nesterov", "nsgd") for batch in ("512", "64")
+    ]
+    assert min(float(row["mean"]) for row in rows if row["batch"] == "64") > 90  # chance: 10
+    assert "[Normalized SGD against Nesterov momentum](tables/first.md)" in (results / "README.md").read_text()
+    made = [records.read(path) for path in records.paths(results)]
+    assert [record.status for record in made] == ["done"] * 8
+    assert all([plugin["name"] for plugin in one.run["provenance"]["plugins"]] == ["nsgd", "small_net"] for one in made)
 
 
 def test_every_import_of_the_package_is_declared():
@@ -61,7 +100,9 @@ def test_the_readme_names_only_what_exists():
     for page in pages:
         text = page.read_text()
         for experiment in re.findall(r"\+experiment=(\w+)", text):
-            assert (REPOSITORY / "configs" / "experiment" / f"{experiment}.yaml").exists(), (page.name, experiment)
+            places = (REPOSITORY / "configs", EXAMPLE)
+            found = [folder for folder in places if (folder / "experiment" / f"{experiment}.yaml").exists()]
+            assert found, (page.name, experiment)
         for target in re.findall(r"\]\(([\w./-]+)\)", text):
             assert (page.parent / target).exists(), (page.name, target)
 

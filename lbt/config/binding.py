@@ -3,7 +3,7 @@
 import inspect
 import math
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -63,9 +63,9 @@ def convert(value: Any, annotation: Any, key: str) -> Any:
         return _convert_choice(value, get_args(annotation), key)
     if origin in (Union, types.UnionType):
         return _convert_union(value, get_args(annotation), key)
-    if origin in (tuple, list):
+    if origin in (tuple, list, Sequence):
         return _convert_sequence(value, annotation, key)
-    if origin is dict or annotation is dict:
+    if origin in (dict, Mapping) or annotation is dict:
         if isinstance(value, Mapping):
             return dict(value)
     elif annotation is bool:
@@ -116,14 +116,16 @@ def _convert_sequence(value: Any, annotation: Any, key: str) -> Any:
     if origin is tuple and Ellipsis not in inner and len(value) != len(inner):
         raise UserError(f"{key}={value}: expected {len(inner)} values")
     kinds = inner if origin is tuple and Ellipsis not in inner else (inner[0],) * len(value)
-    return origin(convert(item, kind, f"{key}[{i}]") for i, (item, kind) in enumerate(zip(value, kinds, strict=True)))
+    made = tuple if origin is tuple else list
+    return made(convert(item, kind, f"{key}[{i}]") for i, (item, kind) in enumerate(zip(value, kinds, strict=True)))
 
 
 def _describe(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return " or ".join(map(str, get_args(annotation)))
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
-    return names.get(annotation, str(annotation))
+    kinds = {list: "a list", Sequence: "a list", dict: "settings", Mapping: "settings"}
+    return names.get(annotation) or kinds.get(get_origin(annotation) or annotation) or str(annotation)
 
 
 def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:

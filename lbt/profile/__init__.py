@@ -190,9 +190,9 @@ def _elapsed(function: Callable[..., Any], *arguments: Any) -> float:
     return time.perf_counter() - started
 
 
-def show(overrides: Sequence[str], images: int | None, epochs: int, config_dir: str | None = None) -> int:
+def show(overrides: Sequence[str], images: int | None, epochs: int) -> int:
     """Prints the profile of one run as a table; returns the exit code."""
-    found = profile(resolve(sweep.compose(overrides, config_dir)), images=images, epochs=epochs)
+    found = profile(resolve(sweep.compose(overrides)), images=images, epochs=epochs)
     config, shares = found.config, found.shares()
     table = Table(title=f"{config.optimizer['name']}, {config.model['name']}, batch {config.batch}, {config.precision}")
     for header in ("", "ms an epoch", "share"):

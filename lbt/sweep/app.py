@@ -1,19 +1,22 @@
 """Gives `lbt train` to Hydra: one run or a sweep, with every mistake told in one line."""
 
 import os
-import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
 import hydra
+from hydra.types import TaskFunction
 from omegaconf import DictConfig
 
 from lbt import sweep
-from lbt.config import CONFIG_DIR, register_resolvers, resolve
+from lbt.config import CONFIG_DIR, groups, register_resolvers, resolve
 from lbt.errors import UserError
 from lbt.session.console import ConsoleReporter, Screen, sweep_table
 from lbt.session.interrupt import Interrupt
 from lbt.session.outcome import Outcome
+from lbt.sweep import command_line, one_cell
 from lbt.sweep.execution import execute, started
 from lbt.sweep.mistakes import in_one_line, one_line, refuse_removals
 from lbt.sweep.tally import Tally
@@ -25,18 +28,45 @@ def train(arguments: Sequence[str]) -> int:
     Raises:
         UserError: a mistake in the command.
     """
+    if arguments[:1] != ["train"]:
+        return _complete(arguments)
+    folder, words = command_line.parted(arguments[1:])
+    refuse_removals(words)
+    task = Task(started())
+    with groups.using(folder) as own:
+        _give_to_hydra(words, task, own)
+    return _close(task.results)
+
+
+def _give_to_hydra(words: Sequence[str], task: TaskFunction, own: Path | None = None) -> None:
+    """Has Hydra do what the words say, with the files of a folder of one's own beside lbt's."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
     sweep.register()
-    refuse_removals(arguments)
-    task = Task(started())
     main = hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")(task)
-    before, sys.argv = sys.argv, ["lbt", *_without_verb(arguments)]
+    before, sys.argv = sys.argv, ["lbt", *([] if own is None else ["--config-dir", str(own)]), *words]
     try:
         with in_one_line():
             main()
     finally:
         sys.argv = before
-    return _close(task.results)
+
+
+def _complete(arguments: Sequence[str]) -> int:
+    """Prints what may follow on a line being typed, which the shell hands over in the environment; returns 0."""
+    if not any(word.startswith("query=") for word in arguments):
+        _give_to_hydra(arguments, Task(0.0))  # how a shell is taught to ask
+        return 0
+    with suppress(UserError):  # a mistake in what is typed so far: no place to say it
+        line = command_line.typed(os.environ.get("COMP_LINE", ""))
+        if line is None:
+            return 0
+        with groups.using(line.folder) as own:
+            if line.group is not None:
+                print(*[name for name in groups.choices(line.group) if name.startswith(line.word)])
+            else:
+                os.environ.update(COMP_LINE=line.settings, COMP_POINT=str(len(line.settings)))
+                _give_to_hydra(arguments, Task(0.0), own)
+    return 0
 
 
 class Task:
@@ -65,8 +95,11 @@ class Task:
         register_resolvers()
         interrupt = Interrupt()
         try:
+            config = resolve(composed)
+            if said := one_cell.told(composed):
+                Screen().print(said, highlight=False, markup=False, soft_wrap=True)
             reporter = ConsoleReporter(heading=self.tally and self.tally.begins)
-            result = execute(resolve(composed), interrupt, reporter, began=self.began)
+            result = execute(config, interrupt, reporter, began=self.began)
         except UserError as error:
             result = error
         self.results.append(result)
@@ -80,19 +113,6 @@ class Task:
             else:
                 raise SystemExit(interrupt.exit_code)
         return result
-
-
-def _without_verb(arguments: Sequence[str]) -> list[str]:
-    if "train" in arguments[:1]:
-        flags = [word for word in arguments[1:] if word in ("-m", "--multirun")]  # wherever they stand
-        return flags[:1] + [word for word in arguments[1:] if word not in flags]
-    # Tab completion calls the bare command and hands the words typed so far over in the environment.
-    line = os.environ.get("COMP_LINE", "")
-    bare = re.sub(r"^(\s*\S+)\s+train\b", r"\1", line)
-    if bare != line:
-        os.environ["COMP_LINE"] = bare
-        os.environ["COMP_POINT"] = str(int(os.environ.get("COMP_POINT", len(line))) - len(line) + len(bare))
-    return list(arguments)
 
 
 def _close(results: Sequence[Outcome | UserError]) -> int:

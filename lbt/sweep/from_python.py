@@ -5,7 +5,7 @@ import threading
 from pathlib import Path
 
 from lbt import sweep
-from lbt.config import Config, resolve
+from lbt.config import Config, groups, resolve
 from lbt.errors import UserError
 from lbt.session.console import ConsoleReporter, Reporter
 from lbt.session.interrupt import Interrupt
@@ -44,9 +44,9 @@ def run(*overrides: str, config_dir: str | Path | None = None, progress: bool = 
             raise UserError(f"{word}: is for the command line; lbt.run takes settings, config_dir and progress")
     refuse_removals(overrides)
     interrupt = Interrupt()
-    with _ONE_AT_A_TIME:
+    with _ONE_AT_A_TIME, groups.using(config_dir):
         with in_one_line():
-            config = resolve(sweep.compose(overrides, config_dir))
+            config = resolve(sweep.compose(overrides))
         outcome = _executed(config, interrupt, ConsoleReporter() if progress else Reporter())
     if interrupt.signal is not None:  # for whoever it was meant for: the program, or a launcher
         signal.raise_signal(interrupt.signal)

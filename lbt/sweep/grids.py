@@ -32,6 +32,12 @@ def jobs(config_loader: Any, master: DictConfig, params: dict | None, arguments:
     Raises:
         UserError: a job's configuration is wrong.
     """
+    composer = Composer(config_loader, master)
+    return each_once([Job(job, composer(job)) for job in cells(config_loader, params, arguments)])
+
+
+def cells(config_loader: Any, params: dict | None, arguments: Sequence[str]) -> list[list[str]]:
+    """Returns the overrides of each of a grid's cells; arguments and errors as of `jobs`."""
     texts = [f"{key}={value}" for key, value in (params or {}).items()] + list(arguments)
     overrides = OverridesParser.create(config_loader=config_loader).parse_overrides(texts)
     for override in overrides:
@@ -40,8 +46,7 @@ def jobs(config_loader: Any, master: DictConfig, params: dict | None, arguments:
         if override.get_key_element() == "name" and override.is_sweep_override():
             raise UserError("name: one name for the whole sweep, whose records lie in the folder of that name")
     (grid,) = BasicSweeper.split_arguments(overrides, None)
-    composer = Composer(config_loader, master)
-    return each_once([Job(job, composer(job)) for job in grid])
+    return grid
 
 
 def each_once(found: Sequence[Job]) -> list[Job]:

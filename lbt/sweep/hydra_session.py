@@ -15,8 +15,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lbt.config import CONFIG_DIR, register_resolvers
-from lbt.errors import UserError
+from lbt.config import CONFIG_DIR, groups, register_resolvers
 from lbt.sweep.grids import Job
 from lbt.sweep.sweepers import GridSweeper, GridSweeperConf
 from lbt.sweep.tuning.sweepers import SWEEPERS as TUNING
@@ -44,29 +43,28 @@ def loader(config_dir: str | Path | None = None) -> Iterator[Any]:
     """Yields Hydra's configuration loader; another Hydra of this process is as before afterwards.
 
     Args:
-        config_dir: a folder of configuration files that go before ours, as Hydra's `--config-dir`.
+        config_dir: a folder of one's own, as `groups.using` takes it.
 
     Raises:
-        UserError: there is no such folder.
+        UserError: it cannot be used.
     """
     register()
     version.setbase("1.3")
     path = create_config_search_path(str(CONFIG_DIR))
-    if config_dir is not None:
-        if not Path(config_dir).is_dir():
-            raise UserError(f"--config-dir {config_dir}: no such folder")
-        own = f"file://{Path(config_dir).absolute()}"
-        path.prepend(provider="command-line", path=own, anchor=SearchPathQuery(provider="schema"))
     instance = GlobalHydra.instance()
-    before = instance.hydra
-    instance.clear()
-    try:
-        Hydra.create_main_hydra2("lbt", path)
-        yield instance.config_loader()
-    finally:
+    with groups.using(config_dir) as own:
+        if own is not None:  # as Hydra's own --config-dir
+            query = SearchPathQuery(provider="schema")
+            path.prepend(provider="command-line", path=f"file://{own}", anchor=query)
+        before = instance.hydra
         instance.clear()
-        if before is not None:
-            instance.initialize(before)
+        try:
+            Hydra.create_main_hydra2("lbt", path)
+            yield instance.config_loader()
+        finally:
+            instance.clear()
+            if before is not None:
+                instance.initialize(before)
 
 
 def compose(overrides: Sequence[str], config_dir: str | Path | None = None) -> DictConfig:

@@ -7,9 +7,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
-from lbt.config import Config
+from lbt.config import Config, groups
 from lbt.errors import UserError
 from lbt.session.console import ConsoleReporter, Reporter, Screen
 from lbt.session.interrupt import Interrupt
@@ -49,7 +50,7 @@ class _Worker:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["lbt.run"])  # imported once for all of them, before any use of CUDA
         self._connection, other = context.Pipe()
-        self._process = context.Process(target=_work, args=(other, execute, count))
+        self._process = context.Process(target=_work, args=(other, execute, count, groups.own_folder()))
         self._process.start()
         other.close()
 
@@ -87,9 +88,11 @@ class _Worker:
         self._process.join()
 
 
-def _work(connection: Connection, execute: Execute, count: int) -> None:
+def _work(connection: Connection, execute: Execute, count: int, own: Path | None) -> None:
     """The body of a worker; ends when the sweep's process closes the connection or is gone."""
     import torch
+
+    os.environ[groups.OWN] = str(own or "")  # the server that made this process may be older than the command
 
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() // count))

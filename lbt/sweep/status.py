@@ -14,14 +14,13 @@ from lbt.session.console import Page
 SHOWN = ("optimizer", "batch", "lr", "lr_rank", "protocol", "seed")  # settings that have a column of their own
 
 
-def show(overrides: Sequence[str], config_dir: str | None = None) -> int:
+def show(overrides: Sequence[str]) -> int:
     """Prints the state of every cell of a grid, and the counts; returns the exit code.
 
     Args:
         overrides: as for `lbt train -m`.
-        config_dir: a folder of configuration files of one's own.
     """
-    jobs = sweep.grid(overrides, config_dir)
+    jobs = sweep.grid(overrides)
     configs = [runtime.settle(job.config, elsewhere=True) for job in jobs]
     build.validate(configs[0])
     states, others = find(configs), _others(jobs)

@@ -124,13 +124,26 @@ def test_a_signal_stops_all_runs_and_leaves_them_resumable(tmp_path, start, numb
     assert len(list((folder / "work").glob("*.pt"))) == 2
 
 
+def lay_own_folder(folder):
+    """A folder of one's own, with an optimizer that a plug-in brings."""
+    (folder / "optimizer").mkdir(parents=True)
+    (folder / "lbt.yaml").write_text("plugins: [of_my_own]\n")
+    (folder / "optimizer" / "of_my_own.yaml").write_text("name: of_my_own\nlr: 0.1\nlr_scaling: none\n")
+    text = "from torch.optim import SGD\n\nOPTIMIZERS = {'of_my_own': lambda params, lr: SGD(params, lr=lr)}\n"
+    (folder / "of_my_own.py").write_text(text)
+
+
 def test_runs_that_fail_or_take_their_process_with_them_leave_the_others_alone(tmp_path, start):
-    process = start("batch=8,16", "seed=0,1,2", "sweep.parallel=2", DIES="1", FAILS="2")
+    """Also where each process is to find the optimizer in a folder of one's own."""
+    lay_own_folder(tmp_path / "own")
+    words = ["batch=8,16", "seed=0,1,2", "optimizer=of_my_own", "sweep.parallel=2"]
+    process = start(*words, DIES="1", FAILS="2", LBT_CONFIG_DIR="../own")
     said, error = process.communicate(timeout=120)
     assert process.returncode == 1
     assert error.count("exit code -9; the same command goes on with it") == error.count("ZeroDivisionError: a bug") == 2
     made = [records.read(path) for path in records.paths(tmp_path / "run" / "results")]
     assert [(one.status, one.run["config"]["seed"]) for one in made] == [("done", 0)] * 2
+    assert {one.run["config"]["optimizer"]["name"] for one in made} == {"of_my_own"}
     assert "6 runs" in said
 
 

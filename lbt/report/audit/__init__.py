@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from lbt.errors import UserError
 from lbt.records import replace_file
 from lbt.records.variation import flatten
 from lbt.report import overview
@@ -84,7 +85,12 @@ def _stand(epochs: int, runs: Sequence[pd.Series]) -> str:
 def _about(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns what a switch is about and the settings it changes."""
     found = specs.read(GROUP, name)
-    return found["audit"], {key: value for key, value in found.items() if key != "audit"}
+    settings = {key: value for key, value in found.items() if key != "audit"}
+    about = found.get("audit") or {}
+    for key in ("row", "title", "paper", "released", "predicted", "switch" if settings else "documented"):
+        if key not in about:
+            raise UserError(f"audit {name}: audit.{key} is missing")
+    return about, settings
 
 
 def _overview(names: Sequence[str], compared: dict[str, list[Comparison]]) -> list[str]:

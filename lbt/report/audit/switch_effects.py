@@ -11,6 +11,7 @@ import pandas as pd
 
 from lbt import sweep
 from lbt.config import Config, groups
+from lbt.errors import UserError
 from lbt.identity import identity, run_id
 from lbt.report.kit.statistics import at_chance, binomial_error, chance, dunnett, scored_images, value_of
 from lbt.report.kit.wording import counted, mean_and_spread
@@ -163,11 +164,19 @@ def comparisons(runs: pd.DataFrame) -> dict[str, list[Comparison]]:
 
 @cache
 def grid(experiment: str, *overrides: str) -> dict[Place, list[Config]]:
-    """Returns the runs of an experiment, as composed, by switch, optimizer and batch."""
+    """Returns the runs of an experiment, as composed, by switch, optimizer and batch.
+
+    Raises:
+        UserError: it is no grid of switches, `audit=none` among them.
+    """
     sides: dict[Place, list[Config]] = {}
     for job in sweep.grid([f"+experiment={experiment}", *overrides]):
-        (switch,) = [text.removeprefix("audit=") for text in job.overrides if text.startswith("audit=")]
+        switch = next((text.removeprefix("audit=") for text in job.overrides if text.startswith("audit=")), None)
         sides.setdefault((switch, job.config.optimizer["name"], job.config.batch), []).append(job.config)
+    for _, optimizer, batch in sides:
+        if (BASE, optimizer, batch) not in sides:
+            named = f"experiment {experiment}: by its name it is one of lbt audit's"
+            raise UserError(f"{named}, and has no audit={BASE} to compare with for {optimizer} at batch {batch}")
     return sides
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -140,6 +140,19 @@ def _told(finding: Finding, left_out: int, why: str) -> Finding:
     if not left_out:
         return finding
     return dataclasses.replace(finding, figures=f"{finding.figures}; {left_out} places left out: {why}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Claims:
+    """What a file of `configs/table` says that has claims: `sources` are label -> selection of runs, null for print."""
+
+    title: str
+    about: str
+    select: Mapping[str, Any]
+    metric: str
+    sources: Mapping[str, Any]
+    published: Mapping[str, Any]
+    claims: Sequence[Mapping[str, Any]]
 
 
 class ClaimsTable:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from lbt.config.binding import pick
 from lbt.records import replace_file
 from lbt.report import named, overview
 from lbt.report.frame import Frame, load_or_refuse
@@ -47,7 +48,7 @@ def write_figures(wanted: Sequence[str], results_dir: str | Path, layout: Wanted
     with context():
         for name, described, command in _described(wanted or names(), frame, layout):
             spec = Spec(**described)
-            figure = KINDS[spec.kind](spec, frame)
+            figure = pick("kind", spec.kind, KINDS)(spec, frame)
             if figure is None:
                 print(f"{name}: not drawn, there is no record of it yet")
                 continue
@@ -60,9 +61,11 @@ def write_figures(wanted: Sequence[str], results_dir: str | Path, layout: Wanted
 
 def _described(wanted: Sequence[str], frame: Frame, layout: Wanted) -> Iterator[tuple[str, dict[str, Any], str]]:
     """Yields each figure's name, description and command; a sweep may have several."""
+    from lbt.report.figures.spec import Spec
+
     for name in wanted:
         if name in names():
-            yield name, specs.read(GROUP, name), f"lbt plots {name}"
+            yield name, specs.bound(Spec, GROUP, name), f"lbt plots {name}"
         else:
             for figure, described in named.figures(name, frame, layout).items():
                 yield figure, described, f"lbt plots {name}{layout.command()}"

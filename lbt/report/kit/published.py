@@ -5,7 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from lbt.config import CONFIG_DIR
+from lbt.config import groups
+from lbt.errors import reading
 
 
 class Published:
@@ -21,9 +22,11 @@ class Published:
         self.keys: list[str] = list(source["keys"].values()) if source else []
         self._values: dict[tuple, float] = {}
         if source:
-            frame = pd.read_csv(CONFIG_DIR / "table" / source["file"])
-            columns = [frame[column].tolist() for column in source["keys"]]
-            self._values = dict(zip(zip(*columns, strict=True), frame[source["value"]].tolist(), strict=True))
+            path = groups.beside("table", source["file"])
+            with reading(path):
+                frame = pd.read_csv(path)
+                columns = [frame[column].tolist() for column in source["keys"]]
+                self._values = dict(zip(zip(*columns, strict=True), frame[source["value"]].tolist(), strict=True))
 
     def __bool__(self) -> bool:
         return bool(self._values)

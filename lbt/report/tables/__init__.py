@@ -8,11 +8,11 @@ from pathlib import Path
 
 from lbt.records import replace_file
 from lbt.report import named, overview
-from lbt.report.claims.table import ClaimsTable
+from lbt.report.claims.table import Claims, ClaimsTable
 from lbt.report.frame import Frame, load_or_refuse
 from lbt.report.kit import render, specs
 from lbt.report.layout import AUTOMATIC, Wanted
-from lbt.report.tables.grid import Table
+from lbt.report.tables.grid import Layout, Table
 
 GROUP = "table"
 
@@ -24,9 +24,10 @@ def names() -> list[str]:
 
 def make(name: str, frame: Frame, wanted: Wanted = AUTOMATIC) -> Table | ClaimsTable:
     """Returns the table of this name over these records; `wanted` is for a sweep that no file describes."""
-    spec = specs.read(GROUP, name) if name in names() else named.table(name, frame, wanted)
-    kind = ClaimsTable if "claims" in spec else Table
-    return kind(name, spec, frame)
+    if name not in names():
+        return Table(name, named.table(name, frame, wanted), frame)
+    kind, layout = (ClaimsTable, Claims) if "claims" in specs.read(GROUP, name) else (Table, Layout)
+    return kind(name, specs.bound(layout, GROUP, name), frame)
 
 
 def write_tables(wanted: Sequence[str], results_dir: str | Path, layout: Wanted = AUTOMATIC) -> int:

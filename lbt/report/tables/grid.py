@@ -3,7 +3,8 @@
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from lbt.records.variation import order
 from lbt.report.frame import SUSPECT, Frame, select
@@ -15,6 +16,38 @@ from lbt.report.kit.wording import setting
 from lbt.report.tables import readings
 
 PUBLISHED = "published"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a file of `configs/table` says.
+
+    Attributes:
+        title, about: its name and what it shows.
+        select: setting -> value or values of the runs (`lbt.report.frame.select`).
+        rows, columns, sections: the settings whose values they stand for; of several columns the last within blocks.
+        metric: the figure of a run's summary.
+        axes: setting -> values that have a place also without a run.
+        best: `highest` marks the best of a row's block.
+        best_of: settings of whose values a cell has the best one.
+        labels: value -> what the table calls it.
+        published: figures that stand beside ours, of a file in `configs/table` (`lbt.report.kit.published`).
+        readings: choices of `configs/protocol` under which runs are placed (`lbt.report.tables.readings`).
+    """
+
+    title: str
+    about: str
+    select: Mapping[str, Any]
+    rows: Sequence[str]
+    columns: Sequence[str]
+    metric: str
+    sections: Sequence[str] = ()
+    axes: Mapping[str, Any] = field(default_factory=dict)
+    best: Literal["highest"] | None = None
+    best_of: Sequence[str] = ()
+    labels: Mapping[Any, Any] = field(default_factory=dict)
+    published: Mapping[str, Any] | None = None
+    readings: Sequence[str] = ()
 
 
 class Table:
