@@ -7,6 +7,9 @@ from lbt.cli import main
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "space").mkdir()
+    (tmp_path / "space" / "mine.yaml").write_text("axes: {lr: {log: [0.1, 1]}}\n")
+    monkeypatch.setenv("LBT_CONFIG_DIR", ".")
 
 
 @pytest.mark.parametrize(
@@ -31,7 +34,7 @@ def test_one_run_of_a_sweep_is_said_to_be_one(words, told, capsys):
     "words",
     [
         ["data=digits"],
-        ["-m", *TINY, "seed=0,1"],
+        ["-m", *TINY, "hydra/sweeper=quasi_random", "hydra.sweeper.n_trials=2", "hydra.sweeper.space=mine"],
         ["+experiment=quickstart", "optimizer=lars", "batch=64", "seed=1"],
         ["+preset=goyal_linear", "data=digits"],
     ],
