@@ -90,8 +90,10 @@ def _work(connection: Connection, execute: Execute, count: int) -> None:
     """The body of a worker; ends when the sweep's process closes the connection or is gone."""
     import torch
 
+    from lbt import runtime
+
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, torch.get_num_threads() // count))
+        runtime.use_threads(max(1, torch.get_num_threads() // count))
     with Interrupt() as interrupt, suppress(EOFError, ConnectionError, KeyboardInterrupt):
         while True:
             config = connection.recv()
@@ -109,7 +111,7 @@ def launch(execute: Execute, configs: Sequence[Config], count: int) -> list[Outc
     """Executes a sweep's runs in `count` processes and returns what became of each, in their order.
 
     A run is given to one process. A process that dies takes only its present run with it. On a CPU the processes share
-    the threads one of them would use, unless `OMP_NUM_THREADS` says how many each has.
+    the threads one of them would use, unless `OMP_NUM_THREADS` or `threads` says how many each has.
 
     Args:
         execute: a module's function; gives a run's outcome or raises a `UserError`.
