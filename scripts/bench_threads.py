@@ -68,7 +68,9 @@ def main() -> None:
             print()
     for name, processes in beside.items():
         one, several = (options.batch / median(times[name, number]) for number in kinds)
-        print(f"{name}: {one:,.1f} images/s with one thread, {several:,.1f} with {options.threads}: {several / one:.3g}")
+        print(
+            f"{name}: {one:,.1f} images/s with one thread, {several:,.1f} with {options.threads} ({several / one:.2g})"
+        )
         with busy(processes):
             started = time.perf_counter()
             rates = compare(seconds, options.threads, options.batch, float("inf"))

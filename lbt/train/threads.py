@@ -30,8 +30,8 @@ LOOK = 0.1  # of one that shows which of them is faster
 PAIRS = 5  # passes of each kind
 LONGEST = 2.0  # seconds in all, but for the last passes begun
 WORTH_IT = 20.0  # expected seconds of a run, from which it is timed
-DECIDED = 4.0  # so many times slower at a glance needs no look
-MARGIN = 1.25  # several threads are left for one where that is so many times as fast: before the first update,
+DECIDED = 8.0  # so many times slower at a glance needs no look; small passes suffer more than a whole batch's
+MARGIN = 1.5  # several threads are left for one where that is so many times as fast: before the first update,
 COLLAPSED = 4.0  # and within a run, which has to be so many times slower than it was, and
 GAIN = 2.0  # so many times as fast with one thread
 WINDOW = 10.0  # seconds over which a run's speed is taken
@@ -53,8 +53,7 @@ class Rates:
         return {"1": float(f"{self.one:.4g}"), str(self.threads): float(f"{self.several:.4g}")}
 
     def __str__(self) -> str:
-        one, several = (f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}" for rate in (self.one, self.several))
-        return f"{one} images/s with one, {several} with {self.threads}"
+        return f"{self.one / self.several:.1f} times as fast as {self.threads} here and now"
 
 
 def compare(seconds: Seconds, threads: int, largest: int, images: float) -> Rates | None:
@@ -96,11 +95,14 @@ def pass_timer(update: Update, data: ResidentData) -> Seconds:
         update: of the training.
         data: its training set.
     """
-    executor = update.executor.copied()
+    executor, examples = update.executor.copied(), torch.empty(0)
 
     def seconds(threads: int, images: int) -> float:
+        nonlocal examples
         with runtime.own_threads(), torch.random.fork_rng(devices=[]):
-            examples, labels = data.examples(images), data.labels[:images]
+            if len(examples) != images:
+                examples = data.examples(images)
+            labels = data.labels[:images]
             executor.model.zero_grad(set_to_none=True)
             runtime.use_threads(threads)
             started = time.perf_counter()
@@ -165,7 +167,7 @@ class Threads:
         rates = self._timed(self._images) if self._may_change() else None
         if rates is not None and rates.one > MARGIN * rates.several:
             runtime.use_threads(1)
-            self.said.append(f"one CPU thread: {rates}; threads={rates.threads} takes {rates.threads} all the same")
+            self.said.append(f"one CPU thread, {rates}; threads={rates.threads} takes {rates.threads} all the same")
         self._changed_to(torch.get_num_threads())
         self._watch()
         return {"threads_timed": rates.to_json()} if rates is not None else {}
@@ -180,7 +182,7 @@ class Threads:
             return
         made_by, changes = json.loads(lines[0])["provenance"], self._progress.threads
         if not changes:  # a checkpoint of a version that did not keep them
-            changes.append((0, made_by["threads"]))
+            changes.append((0, made_by.get("threads", torch.get_num_threads())))
         before, most = changes[-1][1], torch.get_num_threads()
         number = min(before, most) if self._config.threads == "auto" else most
         runtime.use_threads(number)
@@ -205,7 +207,7 @@ class Threads:
         runtime.use_threads(1)
         self._changed_to(1)
         self._pace = None  # it remains so
-        return f"one CPU thread from update {self._progress.step + 1} on: {rates}; the record says so"
+        return f"one CPU thread from update {self._progress.step + 1} on, {rates}; the record says so"
 
     def now(self) -> dict[str, int]:
         """Returns the present number for an epoch's line, where the run had another one before."""

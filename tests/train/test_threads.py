@@ -1,12 +1,13 @@
 """CPU threads of a run: what is decided from timings, and that timing, choosing and changing leave the numbers alone.
 
-Timings are made up; every training is a real one.
+Timings are made up; every training is a real one, with several threads where its numbers depend on them.
 """
 
 import json
 import os
 from dataclasses import dataclass, replace
 from functools import wraps
+from itertools import pairwise
 
 import pytest
 import support
@@ -22,7 +23,7 @@ from lbt.models import MODELS
 from lbt.records import places
 from lbt.session.console import Reporter
 from lbt.train import threads
-from lbt.train.threads import Pace, Rates, compare
+from lbt.train.threads import Pace, compare
 from lbt.verify import repeat
 
 SEVERAL = 2
@@ -30,7 +31,7 @@ needs_cores = pytest.mark.skipif(runtime.cores() < SEVERAL, reason="one core")
 
 
 class Passes:
-    """Passes that take so many seconds an image, and the first of each kind a while longer; notes what was asked for."""
+    """Passes that take so many seconds an image, the first of each kind a while longer; notes what was asked for."""
 
     def __init__(self, one: float, several: float, first: float = 0.05):
         self.of, self.first, self.made = {1: one, SEVERAL: several}, {1: first, SEVERAL: first}, []
@@ -44,9 +45,18 @@ class Passes:
         return sum(images * self.of[number] for number, images in self.made)
 
 
+@pytest.fixture
+def real():
+    """Asks for threads that compute, which takes its time while the machine does something else."""
+
+
 @pytest.fixture(autouse=True)
-def several():
-    """Has the process use several threads, as on a machine of its own; checks that no run leaves it another number."""
+def several(request, monkeypatch):
+    """Has torch say that it uses several threads; checks that no run leaves it another number."""
+    if "real" not in request.fixturenames:
+        number = [SEVERAL]
+        monkeypatch.setattr(torch, "get_num_threads", lambda: number[0])
+        monkeypatch.setattr(torch, "set_num_threads", lambda count: number.__setitem__(0, count))
     before = torch.get_num_threads()
     torch.set_num_threads(SEVERAL)
     yield
@@ -168,9 +178,9 @@ def test_speed_collapses_against_what_the_run_itself_had():
 
 def test_a_run_that_remains_slow_is_timed_again_more_and_more_rarely():
     found = pace([*[(1.0, 100)] * 20, *[(10.0, 100)] * 1000])
-    between = [later - earlier for earlier, later in zip(found, found[1:], strict=False)]
+    between = [later - earlier for earlier, later in pairwise(found)]
     assert 3 <= len(between) <= 8
-    assert all(later > 1.5 * earlier for earlier, later in zip(between[:2], between[1:], strict=False))
+    assert all(later > 1.5 * earlier for earlier, later in pairwise(between))
 
 
 # What becomes of a run
@@ -182,7 +192,8 @@ def test_one_thread_is_taken_where_it_is_faster_said_and_recorded(tmp_path, time
     made_by = records.read(outcome.path).run["provenance"]
     assert made_by["threads"] == 1
     assert made_by["threads_timed"] == {"1": 2.0, "2": pytest.approx(0.05, rel=0.01)}
-    assert said == ["one CPU thread: 2 images/s with one, 0.05 with 2; threads=2 takes 2 all the same"]
+    (line,) = said
+    assert line.startswith("one CPU thread, 40.") and "times as fast as 2" in line and "threads=2" in line
 
 
 def test_several_are_kept_where_they_are_faster_in_silence(tmp_path, timed):
@@ -219,7 +230,7 @@ def with_dropout(num_classes, **options):
 
 @needs_cores
 @pytest.mark.parametrize("chosen", [1, SEVERAL])
-def test_timing_leaves_the_numbers_of_a_run_alone(tmp_path, monkeypatch, chosen):
+def test_timing_leaves_the_numbers_of_a_run_alone(tmp_path, real, monkeypatch, chosen):
     """Real passes, on copies: batch norm, dropout, augmentation, momentum and averages go on as if there were none."""
     monkeypatch.setitem(MODELS, "tiny", with_dropout)
     monkeypatch.setattr(threads, "WORTH_IT", 0.0)
@@ -293,14 +304,14 @@ def test_a_run_that_collapses_goes_on_with_one_thread_and_says_from_where(tmp_pa
     timed(one=0.5, several=20.0)
     monkeypatch.setattr(threads, "MARGIN", float("inf"))  # when it began the machine was quiet
     outcome, said = trained(tmp_path / "collapsed")
-    assert said == ["one CPU thread from update 9 on: 2 images/s with one, 0.05 with 2; the record says so"]
+    assert said == ["one CPU thread from update 9 on, 40.0 times as fast as 2 here and now; the record says so"]
     assert outcome.summary["threads"] == [[0, SEVERAL], [8, 1]]
     first, second = figures(plain.path), figures(outcome.path)
     assert first[:2] == second[:2]  # until then nothing has changed
     assert json.loads(outcome.path.read_text().splitlines()[1]).get("wall_threads") is None
 
 
-def test_what_goes_on_after_a_collapse_repeats_it(tmp_path, timed, collapse, monkeypatch):
+def test_what_goes_on_after_a_collapse_repeats_it(tmp_path, real, timed, collapse, monkeypatch):
     timed(one=0.5, several=20.0)
     monkeypatch.setattr(threads, "MARGIN", float("inf"))
     whole, _ = trained(tmp_path / "whole")
@@ -321,7 +332,9 @@ def test_a_run_that_is_to_keep_its_threads_keeps_them(tmp_path, timed, collapse,
     assert said == passes.made == [] and "threads" not in outcome.summary
 
 
-def test_a_repetition_takes_the_recorded_number_and_says_where_it_changed(tmp_path, timed, collapse, monkeypatch, capsys):
+def test_a_repetition_takes_the_recorded_number_and_says_where_it_changes(
+    tmp_path, timed, collapse, monkeypatch, capsys
+):
     timed(one=0.5, several=20.0)
     monkeypatch.setattr(threads, "MARGIN", float("inf"))
     outcome, _ = trained(tmp_path)
@@ -356,10 +369,6 @@ def test_a_mistake_is_one_line(tmp_path, capsys, setting, said):
     error = capsys.readouterr().err
     assert said in error and len(error.splitlines()) == 1
     assert not (tmp_path / "results").exists()
-
-
-def test_rates_are_told_in_whole_images():
-    assert str(Rates(8, 1234.5, 25.2)) == "1,234 images/s with one, 25 with 8"
 
 
 def test_two_runs_of_one_process_choose_for_themselves(tmp_path, timed):
