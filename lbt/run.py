@@ -30,6 +30,7 @@ from lbt.train.executor import is_out_of_memory
 ADHOC = "adhoc"  # the experiment of a run that belongs to none
 
 
+@runtime.own_threads()
 def run(config: Config, *, interrupt: Interrupt | None = None, reporter: Reporter | None = None) -> Outcome:
     """Executes a run, once: a finished one is returned from its record, an interrupted one resumed.
 

@@ -3,6 +3,8 @@
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
@@ -26,6 +28,7 @@ def settle(config: Config, *, elsewhere: bool = False) -> Config:
 
     Raises:
         UserError: CUDA is asked for and there is none; there are no such weights.
+        UserError: CUDA is asked for and there is none, or more threads than this machine has cores.
     """
     if config.init_from is not None:
         from lbt import weights  # few runs need it
@@ -41,6 +44,8 @@ def settle(config: Config, *, elsewhere: bool = False) -> Config:
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if _computes_in_bf16(device) else "fp32"
+    if config.threads != "auto" and config.threads > (most := cores()) and not elsewhere:
+        raise UserError(f"threads={config.threads}: there are {most} cores here; use threads={most} or threads=auto")
     return replace(config, device=device, precision=precision)
 
 
@@ -50,9 +55,31 @@ def _computes_in_bf16(device: str) -> bool:
     return any(getattr(torch.cpu, f"_is_{unit}_supported", bool)() for unit in ("avx512_bf16", "amx_tile"))
 
 
+def cores() -> int:
+    """Returns how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def use_threads(count: int) -> None:
+    """Has torch compute with so many CPU threads from now on; nothing else says how many."""
+    torch.set_num_threads(count)
+
+
+@contextmanager
+def own_threads() -> Iterator[None]:
+    """Gives the process its number of CPU threads back afterwards: what one run uses is not the next one's."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        use_threads(before)
+
+
 def prepare(config: Config) -> torch.device:
-    """Seeds torch, sets what `deterministic` asks for and returns the device."""
+    """Seeds torch, sets the threads and what `deterministic` asks for and returns the device."""
     torch.manual_seed(config.seed)
+    if config.threads != "auto":
+        use_threads(config.threads)
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(config.deterministic)

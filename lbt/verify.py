@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -12,7 +11,7 @@ from typing import Any
 
 import torch
 
-from lbt import build, plugins, records, weights
+from lbt import build, plugins, records, runtime, weights
 from lbt.config import Config, WandbConfig
 from lbt.data.download import no_downloads
 from lbt.errors import UserError
@@ -126,6 +125,9 @@ def repeat(run: str, results_dir: str | Path, *, epochs: int = 1, root: str | No
         print(f"  since then {text}")
     length = f"{len(wanted)} of {record.run['config']['epochs']} epochs"
     print(f"{record.run['id']}: {verdict} after {length}; {_where(made_by)}")
+    for step, threads in record.end["summary"].get("threads", [])[1:] if record.end else []:
+        if step < wanted[-1]["step"]:
+            print(f"  recorded with {threads} CPU thread(s) from update {step + 1} on: rounded otherwise from there")
     return 1 if verdict == "different" else 0
 
 
@@ -199,13 +201,12 @@ def _first_epochs(config: Config, epochs: int, threads: Any) -> list[dict[str, A
     """Returns the lines of a run's first epochs, made here with as many threads as were used then."""
     from lbt.run import run
 
-    stop, before = _Epochs(epochs), torch.get_num_threads()
-    if config.device == "cpu" and isinstance(threads, int) and 1 <= threads <= (os.cpu_count() or 1):
-        torch.set_num_threads(threads)
-    try:
-        outcome = run(config, interrupt=stop, reporter=stop)
-    finally:
-        torch.set_num_threads(before)
+    stop = _Epochs(epochs)
+    if config.device == "cpu":  # as many as then, or as torch would use: none are timed
+        cores = runtime.cores()
+        known = isinstance(threads, int) and 1 <= threads <= cores
+        config = replace(config, threads=threads if known else min(torch.get_num_threads(), cores))
+    outcome = run(config, interrupt=stop, reporter=stop)
     made = records.read(outcome.path).epochs[:epochs]
     if len(made) < epochs:
         raise UserError(f"the repetition ended early: {outcome.status} {outcome.summary.get('error', '')}".rstrip())
@@ -253,7 +254,5 @@ def _where(made_by: Mapping[str, Any]) -> str:
     def told(found: Mapping[str, Any]) -> str:
         return f"torch {found.get('torch')} on {found.get('device_name')}"
 
-    from lbt.runtime import provenance
-
-    here = provenance(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    here = runtime.provenance(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     return f"recorded with {told(made_by)}, here {told(here)}"

@@ -95,6 +95,7 @@ def _check_training(config: Config, tables: Sequence[Mapping]) -> None:
     )
     _require(config.ema is None or 0 < config.ema < 1, f"ema={config.ema}: expected a number between 0 and 1, or null")
     seconds(config.time_budget)
+    _require(config.threads == "auto" or config.threads >= 1, f"threads={config.threads}: expected 1 or more, or auto")
     _require(config.sweep.parallel >= 1, f"sweep.parallel={config.sweep.parallel}: expected 1 or more")
     if config.lr_rank is not None:
         rates = [table_lr(table, config.batch, config.lr_rank) for table in tables]

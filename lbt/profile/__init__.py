@@ -141,7 +141,7 @@ def profile(config: Config, *, images: int | None = None, epochs: int = 1) -> Pr
     build.validate(config)
     data = _shortened(config, build.images(config), images)
     clock = Clock(torch.device(config.device))
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, runtime.own_threads():
         config = replace(config, results_dir=folder)
         training = Training(config, data, "profile", clock)
         training.begin()

@@ -93,9 +93,10 @@ def _work(connection: Connection, execute: Execute, count: int, own: Path | None
     import torch
 
     os.environ[groups.OWN] = str(own or "")  # the server that made this process may be older than the command
+    from lbt import runtime
 
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, torch.get_num_threads() // count))
+        runtime.use_threads(max(1, torch.get_num_threads() // count))
     with Interrupt() as interrupt, suppress(EOFError, ConnectionError, KeyboardInterrupt):
         while True:
             config = connection.recv()
@@ -113,7 +114,7 @@ def launch(execute: Execute, configs: Sequence[Config], count: int, tally: Tally
     """Executes a sweep's runs in `count` processes and returns what became of each, in their order.
 
     A run is given to one process. A process that dies takes only its present run with it. On a CPU the processes share
-    the threads one of them would use, unless `OMP_NUM_THREADS` says how many each has.
+    the threads one of them would use, unless `OMP_NUM_THREADS` or `threads` says how many each has.
 
     Args:
         execute: a module's function; gives a run's outcome or raises a `UserError`.

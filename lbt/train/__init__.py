@@ -5,6 +5,7 @@ import time
 import traceback
 from contextlib import closing
 from functools import partial
+from operator import mul
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from lbt.train.graph import GraphedUpdate
 from lbt.train.precision import compute_in_float32
 from lbt.train.progress import Progress
 from lbt.train.regions import Regions
+from lbt.train.threads import Threads
 from lbt.train.update import Update
 
 CHECKPOINT_SECONDS = 20.0  # an epoch that ends later than this after the last checkpoint writes one
@@ -73,6 +75,8 @@ class Training:
         self.graph: GraphedUpdate | None = None
         if config.cuda_graph:
             self.graph = GraphedUpdate(self.update, self.data, reuse.kind(config, images.fingerprint, self.update))
+        images_trained_on = sum(map(mul, self.batch_of, self.steps_of))
+        self.threads = Threads(config, self.update, self.data, self.progress, images_trained_on)
         self.record: records.RecordWriter | None = None
         self.changed: list[str] = []  # plug-ins that are not what they were when the run began
 
@@ -98,6 +102,8 @@ class Training:
                 reporter.say(weights.told(self.config, self.model))
             for text in self.changed:
                 reporter.say(f"goes on, though since its beginning {text}")
+            for said in self.threads.said:
+                reporter.say(said)
             extra: dict[str, Any] = {}
             try:
                 with interrupt:
@@ -130,6 +136,7 @@ class Training:
             made_of = {"steps_per_epoch": self.data.steps_per_epoch, "parameters": parameters}
             if self.config.precision == "bf16" and self.device.type == "cpu":  # a record without it is suspect
                 made_of["float32_layers"] = self.float32_layers
+            made_of |= self.threads.begin()
             lines = [beginning.line(self.config, self.name, self.images, self.device, **made_of)]
             self.progress.start()
         elif f'"id": "{self.name}"' not in lines[0]:
@@ -137,6 +144,7 @@ class Training:
         else:
             brought = json.loads(lines[0])["provenance"].get("plugins", [])
             self.changed = plugins.changed(brought, self.config)
+            self.threads.go_on(lines)
         self.record = records.RecordWriter(self.path, lines)
         self._saved = time.monotonic()
 
@@ -146,6 +154,7 @@ class Training:
         while progress.epoch < epochs:
             started, seen_before = time.monotonic(), progress.seen
             self.data.batch = self.update.executor.batch = self.batch_of[progress.epoch]
+            self.threads.mark()
             for images, labels in regions.each("data", self.data.batches()):
                 self._update(images, labels)
                 reporter.step(
@@ -154,7 +163,10 @@ class Training:
                 if interrupt.requested():
                     self._save()
                     return "interrupted"
-                if time.monotonic() - self._saved > LONGEST_SECONDS:
+                changed = self.threads.after(len(images))
+                if changed:
+                    reporter.say(changed)
+                if changed or time.monotonic() - self._saved > LONGEST_SECONDS:
                     self._save()
             with regions.region("evaluation"):
                 line = self._evaluate(started, progress.seen - seen_before)
@@ -199,6 +211,7 @@ class Training:
             "wall_train_seconds": round(trained - started, 4),
             "wall_eval_seconds": round(time.monotonic() - trained, 4),
             "wall_images_per_second": round(images / max(trained - started, 1e-9), 1),
+            **self.threads.now(),
         }
 
     def _summary(self) -> dict[str, Any]:
@@ -212,7 +225,7 @@ class Training:
         if self.changed:
             executed["plugins_changed"] = self.changed
         length = {"epochs": self.progress.epoch, "steps": self.progress.step}
-        return {**length, **figures, **executed, "wall_seconds": wall}
+        return {**length, **figures, **executed, **self.threads.history(), "wall_seconds": wall}
 
     def _keep(self, reporter: Reporter) -> None:
         """Writes the weights that were scored; the run is done, whatever hinders that."""

@@ -1,5 +1,6 @@
 """How one update and one evaluation are executed; nothing here waits for the device."""
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -74,6 +75,13 @@ class Executor:
         self._regions = regions or Regions()
         self._dtype = _DTYPES[precision]
         self._device = next(model.parameters()).device.type
+
+    def copied(self) -> "Executor":
+        """Returns one with a copy of the model and no micro-batches, whose passes leave nothing behind."""
+        other = copy.copy(self)
+        other.model, other._regions = copy.deepcopy(self.model), Regions()
+        other.micro_batch = other.compiled = None
+        return other
 
     def autocast(self) -> torch.autocast:
         """Returns the context in which the model computes in the run's precision."""

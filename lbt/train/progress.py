@@ -14,11 +14,13 @@ class Progress:
         epoch: epochs completed.
         seen: images of this epoch so far.
         sums: of the loss and the task's other figures over these images; scalars in float64, on the device.
+        threads: after how many updates the run had which number of CPU threads, from its beginning on.
     """
 
     def __init__(self) -> None:
         self.step = self.epoch = self.seen = 0
         self.sums: dict[str, Tensor] = {}
+        self.threads: list[tuple[int, int]] = []
         self._earlier = 0.0  # seconds of earlier sessions
         self._started = time.monotonic()
 
@@ -53,12 +55,13 @@ class Progress:
             total.zero_()
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the counts, the sums and the seconds."""
+        """Returns the counts, the sums, the seconds and the threads."""
         counts = {"step": self.step, "epoch": self.epoch, "seen": self.seen}
-        return {**counts, "sums": self.sums, "seconds": self.seconds()}
+        return {**counts, "sums": self.sums, "seconds": self.seconds(), "threads": self.threads}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes up what `state_dict` gave; the session's clock starts."""
         self.step, self.epoch, self.seen = (int(state[count]) for count in ("step", "epoch", "seen"))
         self.sums, self._earlier = dict(state["sums"]), float(state["seconds"])
+        self.threads = [(int(step), int(number)) for step, number in state.get("threads", [])]
         self.start()
