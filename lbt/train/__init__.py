@@ -23,6 +23,7 @@ from lbt.train.executor import Sets, is_out_of_memory
 from lbt.train.graph import GraphedUpdate
 from lbt.train.precision import compute_in_float32
 from lbt.train.progress import Progress
+from lbt.train.random import Random
 from lbt.train.regions import Regions
 from lbt.train.update import Update
 
@@ -214,7 +215,7 @@ class Training:
             return 0  # there is no memory for the images
 
     def _parts(self) -> dict[str, checkpoint.Stateful]:
-        random = checkpoint.Random(self.device)
+        random = Random(self.device)
         return {"update": self.update, "progress": self.progress, "data": self.data, "random": random}
 
     def _save(self) -> None:
