@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from lbt import build, runtime
-from lbt.config import Config
+from lbt.config import Config, network_of
 from lbt.data import AUGMENTATIONS, ImageSet, views_of
 from lbt.errors import UserError, flat
 
@@ -47,7 +47,9 @@ def fits(config: Config, images: ImageSet) -> None:
     for size, setting, whole in sorted(passes, reverse=True):
         if why := network.refusal(size):
             if all(network.refusal(size + more) for more in (1, 2, 3)):  # the images', not their number's fault
-                raise UserError(f"model={config.model['name']}: does not take images of {_size(shape)} pixels: {why}")
+                raise UserError(
+                    f"model={network_of(config.model)}: does not take images of {_size(shape)} pixels: {why}"
+                )
             raise UserError(f"{setting}: {_count(size)}, which this model cannot take in training: {why}")
         if size == 1 and whole and task.spans_batch:
             raise UserError(f"{setting}: {_count(size)}, and {config.task['name']} compares the images of a batch")

@@ -45,10 +45,18 @@ def folder(name: str, kind: type[CIFAR10], root: Path, known: Known, labels: str
 def archive(name: str, kind: type[CIFAR10], root: Path, known: Known, labels: str, otherwise: str) -> ImageSet:
     """Returns the set of the official archive below `root`, which is downloaded where there is none.
 
-    It is not unpacked; its checksum is compared first. Arguments and errors as of `folder`.
+    It is not unpacked; its checksum is compared first.
 
     Args:
+        name: the data set's.
+        kind: torchvision's class, which knows the archive, its files and their checksums.
+        root: the folder of the data.
+        known: of its images, the classes included.
+        labels: what the files call the labels.
         otherwise: what can be done where the archive cannot be downloaded, for the message.
+
+    Raises:
+        UserError: a failed download, or an archive that is damaged or another than the official one.
     """
     path = root / kind.filename
     if not path.exists():

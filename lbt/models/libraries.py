@@ -15,6 +15,8 @@ from torch import nn
 Arch = Literal[*library.list_models(module=library)]
 Size = tuple[int, int]  # height and width of an image, pixels
 
+_SHARES = {"dropout", "drop_rate", "stochastic_depth_prob"}
+
 # What gives a second output in training, for a loss of its own, is left out.
 _FIXED = {
     "googlenet": {"aux_logits": False, "init_weights": True},
@@ -128,6 +130,8 @@ def _built(arch: str, size: Size | None, builder: Callable[..., nn.Module], /, *
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the libraries', about names and weights
             return builder(*names, **arguments)
-    except (AssertionError, TypeError, ValueError, RuntimeError) as error:
+    except (AssertionError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        if any(f"'{name}'" in str(error) for name in _SHARES & arguments.keys()):  # which the builder gives as well
+            raise ValueError(f"{arch} has a share of its own that cannot be changed") from error
         for_size = "" if size is None else f" for images of {size[0]}x{size[1]} pixels"
         raise ValueError(f"{arch} cannot be built{for_size}: {' '.join(str(error).split())}") from error

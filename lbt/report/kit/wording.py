@@ -44,7 +44,7 @@ def stands_on(column: Callable[[str], Iterable], begin: str, more: str = "") -> 
         return ", ".join(sorted({str(value) for value in column(name)}))
 
     return (
-        f"{begin} {values('model.name')} on {values('origin')} (pixels {values('fingerprint')}); {more}"
+        f"{begin} {values('network')} on {values('origin')} (pixels {values('fingerprint')}); {more}"
         f"{values('precision')}; {values('device')}, torch {values('torch')}; lbt {values('commit')}."
     )
 
