@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lbt import optim, plugins
@@ -73,18 +73,37 @@ def forget_images() -> None:
     _images.cache_clear()
 
 
-def network(model: dict[str, Any], task: dict[str, Any], classes: int) -> nn.Module:
-    """Returns a model as a task trains it, from the settings of both."""
-    builder, arguments = _settings("model", model, MODELS)
+def network(model: dict[str, Any], task: dict[str, Any], classes: int, image_size: Sequence[int]) -> nn.Module:
+    """Returns a model as a task trains it, from the settings of both; see `_model` for the other arguments."""
     kind, options = _settings("task", task, TASKS)
-    made = _construct("model", builder, classes, **arguments)
-    return _construct("task", kind, **options).prepare(made)
+    made = _model(model, classes, image_size)
+    return prepared(_construct("task", kind, **options), made)
 
 
-def model(config: Config, classes: int) -> nn.Module:
-    """Returns the freshly initialised model; its weights depend on torch's seed alone."""
-    builder, arguments = _settings("model", config.model, MODELS)
-    return _construct("model", builder, classes, **arguments)
+def model(config: Config, classes: int, image_size: Sequence[int] | None = None) -> nn.Module:
+    """Returns the freshly initialised model; its weights depend on torch's seed alone.
+
+    Args:
+        config: of the run.
+        classes: their number.
+        image_size: height and width in pixels, for models that are made for one size.
+    """
+    return _model(config.model, classes, image_size)
+
+
+def _model(settings: dict[str, Any], classes: int, image_size: Sequence[int] | None) -> nn.Module:
+    builder, arguments = _settings("model", settings, MODELS)
+    size = (image_size and tuple(image_size),) if getattr(builder, "sized", False) else ()
+    return _construct("model", builder, classes, *size, **arguments)
+
+
+def prepared(task: Any, model: nn.Module) -> nn.Module:
+    """Returns a freshly built model as a task trains it.
+
+    Raises:
+        UserError: the task needs a part that the model does not have.
+    """
+    return _construct("model", task.prepare, model)
 
 
 def task(config: Config) -> Any:
@@ -97,7 +116,16 @@ def average(config: Config, model: nn.Module) -> AveragedModel | None:
     """Returns the exponential moving average of the weights and buffers, or None where none is kept."""
     if config.ema is None:
         return None
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
+    move = get_ema_multi_avg_fn(config.ema)
+
+    def follow(averaged: list[Tensor], current: list[Tensor], count: Any) -> None:
+        """Moves what can have a mean; counters and indices are taken as they are, which a mean would round down."""
+        if averaged[0].is_floating_point():
+            move(averaged, current, count)
+        else:
+            torch._foreach_copy_(averaged, current)
+
+    return AveragedModel(model, multi_avg_fn=follow, use_buffers=True)
 
 
 def batches(config: Config) -> Callable[[int], int]:

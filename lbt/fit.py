@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from lbt import build, runtime, weights
-from lbt.config import Config
+from lbt.config import Config, network_of
 from lbt.data import AUGMENTATIONS, ImageSet, views_of
 from lbt.errors import UserError, flat
 
@@ -48,7 +48,9 @@ def fits(config: Config, images: ImageSet) -> None:
     for size, setting, whole in sorted(passes, reverse=True):
         if why := network.refusal(size):
             if all(network.refusal(size + more) for more in (1, 2, 3)):  # the images', not their number's fault
-                raise UserError(f"model={config.model['name']}: does not take images of {_size(shape)} pixels: {why}")
+                raise UserError(
+                    f"model={network_of(config.model)}: does not take images of {_size(shape)} pixels: {why}"
+                )
             raise UserError(f"{setting}: {_count(size)}, which this model cannot take in training: {why}")
         if size == 1 and whole and task.spans_batch:
             raise UserError(f"{setting}: {_count(size)}, and {config.task['name']} compares the images of a batch")
@@ -156,16 +158,20 @@ def _refusal(described: str, size: int, backbone: bool) -> str | None:
     try:
         with torch.no_grad():
             network.train()(torch.empty(size, *shape, device="meta"))
-    except (ValueError, RuntimeError) as error:
+    except (AssertionError, ValueError, RuntimeError) as error:
         return flat(error)
     return None
 
 
 @lru_cache(maxsize=4)
 def _built(described: str) -> nn.Module:
-    model, task, classes, _ = json.loads(described)
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        return build.network(model, task, classes)
+    model, task, classes, shape = json.loads(described)
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                return build.network(model, task, classes, shape[-2:])
+        except UserError:  # its constructor may look at values, which there are none of, and be right all the same
+            return build.network(model, task, classes, shape[-2:]).to("meta")
 
 
 def _check_probe(config: Config, images: ImageSet, network: _Network) -> None:

@@ -27,8 +27,8 @@ def settle(config: Config, *, elsewhere: bool = False) -> Config:
         elsewhere: the run is only asked about; `device=cuda` may mean another machine, with a GPU of these years.
 
     Raises:
-        UserError: CUDA is asked for and there is none; there are no such weights.
-        UserError: CUDA is asked for and there is none, or more threads than this machine has cores.
+        UserError: CUDA is asked for and there is none, or more threads than this machine has cores; there are no
+            such weights.
     """
     if config.init_from is not None:
         from lbt import weights  # few runs need it

@@ -3,7 +3,7 @@
 from lbt.config.derived import register_resolvers, seconds, table_lr
 from lbt.config.groups import CONFIG_DIR
 from lbt.config.resolution import resolve, typed
-from lbt.config.schema import BASE_BATCH, Config, DataConfig, SweepConfig, WandbConfig, scaling_factor
+from lbt.config.schema import BASE_BATCH, Config, DataConfig, SweepConfig, WandbConfig, network_of, scaling_factor
 
 __all__ = [
     "BASE_BATCH",
@@ -12,6 +12,7 @@ __all__ = [
     "DataConfig",
     "SweepConfig",
     "WandbConfig",
+    "network_of",
     "register_resolvers",
     "resolve",
     "scaling_factor",

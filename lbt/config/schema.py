@@ -1,6 +1,7 @@
 """The settings of one run: their names, types, defaults and what they mean."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -52,7 +53,8 @@ class Config:
     optimizer: dict = field(metadata={ZERO_IS_A_VALUE: ("delay_epochs",)})  # d_e of TVLARS: null is another phi than 0
     schedule: dict  # name and builder arguments
     data: DataConfig
-    model: dict  # name and builder arguments
+    # name and builder arguments; null is the network's own share, 0 is none
+    model: dict = field(metadata={ZERO_IS_A_VALUE: ("dropout", "stochastic_depth")})
     task: dict  # name and constructor arguments
     protocol: dict  # name and switches; the switches act through the other groups, only the name is kept
     batch: int  # images per update
@@ -90,6 +92,11 @@ class Config:
     def peak_lr(self) -> float:
         """Learning rate the schedule's factor multiplies: `lr` scaled for the batch."""
         return self.lr * scaling_factor(self.lr_scaling, self.batch)
+
+
+def network_of(model: Mapping) -> str:
+    """Returns what the settings of a model name, as it is shown: `resnet18`, `torchvision convnext_tiny`."""
+    return " ".join(str(model[key]) for key in ("name", "arch") if model.get(key))
 
 
 def scaling_factor(rule: str, batch: int) -> float:

@@ -1,8 +1,12 @@
 """Official files: downloaded whole or not at all, opened only after their checksum."""
 
 import hashlib
+import os
+import shutil
+import socket
+import tempfile
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -25,6 +29,12 @@ def no_downloads() -> Iterator[None]:
         yield
     finally:
         _forbidden.reset(before)
+
+
+def refuse_where_forbidden(path: Path) -> None:
+    """Raises UserError where `no_downloads` has `path` not be downloaded."""
+    if _forbidden.get():
+        raise UserError(f"{said(path)} is not here")
 
 
 def _md5(file: BinaryIO) -> str:
@@ -70,8 +80,7 @@ def download(url: str, path: Path, md5: str, remedy: str) -> None:
     Raises:
         UserError: no connection, a wrong checksum, or a folder that cannot be written to.
     """
-    if _forbidden.get():
-        raise UserError(f"{said(path)} is not here")
+    refuse_where_forbidden(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with alone(path.with_name(f".{path.name}.lock")) as locked:
@@ -85,6 +94,39 @@ def download(url: str, path: Path, md5: str, remedy: str) -> None:
     except Exception as error:  # a server, a proxy and a disk fail in every way there is
         why = reason(error)
         raise UserError(f"cannot download {url} ({why}): put the archive at {said(path)}, {remedy}") from error
+
+
+def download_by(fetch: Callable[[Path], object], name: str, root: Path, places: Sequence[str]) -> None:
+    """Has a library download a data set; its files and folders appear below `root` together, once all are there.
+
+    Args:
+        fetch: downloads into a folder, and checks what came.
+        name: of the data set.
+        root: where its files are to lie.
+        places: these files and folders.
+
+    Raises:
+        UserError: no connection, a wrong checksum, or a folder that cannot be written to.
+    """
+    refuse_where_forbidden(root / places[0])
+    patience = socket.getdefaulttimeout()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with alone(root / f".{name}.lock") as locked:
+            if any((root / place).exists() for place in places):  # another process fetched it meanwhile
+                return
+            for left in root.glob(f".{name}-*") if locked else ():
+                shutil.rmtree(left, ignore_errors=True)
+            socket.setdefaulttimeout(TIMEOUT)
+            with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=root) as part:
+                fetch(Path(part))
+                for place in places:
+                    os.replace(Path(part) / place, root / place)
+    except Exception as error:  # a server, a proxy and a disk fail in every way there is
+        where = " and ".join(said(root / place) for place in places)
+        raise UserError(f"cannot download {name} ({reason(error)}): put its files at {where}") from error
+    finally:
+        socket.setdefaulttimeout(patience)
 
 
 def _fetch(url: str, part: BinaryIO) -> str:

@@ -85,6 +85,7 @@ class Files:
         pinned = torch.device(self.device).type == "cuda"
         workers = {"num_workers": max(1, cores() - 1), "prefetch_factor": PREFETCH, "pin_memory": pinned}
         workers["worker_init_fn"] = _leave_signals_to_the_training
+        workers["generator"] = torch.Generator()  # the loader draws a seed: not from torch's own, which dropout uses
         loader = DataLoader(self, batch_sampler=batches, collate_fn=_as_it_is, **workers)
         for images in loader:
             if isinstance(images, str):

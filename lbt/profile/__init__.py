@@ -12,7 +12,7 @@ import torch
 from rich.table import Table
 
 from lbt import build, runtime, sweep
-from lbt.config import Config, WandbConfig, resolve
+from lbt.config import Config, WandbConfig, network_of, resolve
 from lbt.data import ImageSet
 from lbt.profile import cost
 from lbt.session.console import Page, Reporter
@@ -194,7 +194,9 @@ def show(overrides: Sequence[str], images: int | None, epochs: int) -> int:
     """Prints the profile of one run as a table; returns the exit code."""
     found = profile(resolve(sweep.compose(overrides)), images=images, epochs=epochs)
     config, shares = found.config, found.shares()
-    table = Table(title=f"{config.optimizer['name']}, {config.model['name']}, batch {config.batch}, {config.precision}")
+    table = Table(
+        title=f"{config.optimizer['name']}, {network_of(config.model)}, batch {config.batch}, {config.precision}"
+    )
     for header in ("", "ms an epoch", "share"):
         table.add_column(header, justify="left" if not header else "right")
     for name in REGIONS:

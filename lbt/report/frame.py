@@ -15,6 +15,7 @@ import orjson
 import pandas as pd
 
 from lbt import metrics, records
+from lbt.config import network_of
 from lbt.errors import UserError
 from lbt.files import read_regular
 from lbt.identity import identity_of
@@ -35,6 +36,7 @@ class Frame:
 
     Attributes:
         runs: a row per run: the settings under their dotted names (`optimizer.name`, `batch`), and `id`, `path`,
+            `network` (the model as it is shown),
             `experiment`, `folders` (the experiments of all its copies), `status`, `epochs_done`, `fingerprint`,
             `origin`, `commit`, `torch`, `plugins` (names and hashes, one text), `device`, `steps_per_epoch`, `classes`,
             `train_images`, `test_images` (of the data; None where the record does not say), `warmed_up` (whether the
@@ -118,6 +120,7 @@ def _row(record: records.RunRecord) -> dict[str, Any]:
     curve = f"{'val' if config['data'].get('val') else 'test'}_{metrics.leading(declared)}"
     return {
         **flat,
+        "network": network_of(config["model"]),
         "id": record.run["id"],
         "path": str(record.path),
         "experiment": record.path.parent.name,
@@ -152,7 +155,7 @@ def _is_suspect(config: Mapping[str, Any], made_by: Mapping[str, Any]) -> bool:
     data = config["data"]
     size = 8 if data["name"] == "digits" else data.get("options", {}).get("resolution", SMALL + 1)
     in_bf16 = config["precision"] == "bf16" and made_by.get("device") == "cpu"
-    return in_bf16 and size <= SMALL and "float32_layers" not in made_by
+    return in_bf16 and "float32_layers" not in made_by and size <= SMALL
 
 
 def _flat(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

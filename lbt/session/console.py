@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lbt import metrics
-from lbt.config import Config
+from lbt.config import Config, network_of
 
 PLAIN_SECONDS = 10.0  # without a terminal, at most one line in this time
 
@@ -177,7 +177,7 @@ def _summary(config: Config, name: str, images: Any, updates: Sequence[int]) -> 
     return (
         f"run {name}: {config.optimizer['name']}, batch {config.batch}{micro}, peak lr {config.peak_lr:g}{scaled}, "
         f"schedule {config.schedule['name']}, protocol {config.protocol['name']}\n"
-        f"  {config.model['name']} on {images.origin}, {len(images.train_labels):,} images, {config.epochs} epochs "
+        f"  {network_of(config.model)} on {images.origin}, {len(images.train_labels):,} images, {config.epochs} epochs "
         f"of {length} updates, seed {config.seed}, {config.precision} on {config.device}"
     )
 

@@ -24,6 +24,7 @@ from lbt.train.executor import Sets, is_out_of_memory
 from lbt.train.graph import GraphedUpdate
 from lbt.train.precision import compute_in_float32
 from lbt.train.progress import Progress
+from lbt.train.random import Random
 from lbt.train.regions import Regions
 from lbt.train.threads import Threads
 from lbt.train.update import Update
@@ -102,8 +103,8 @@ class Training:
                 reporter.say(weights.told(self.config, self.model))
             for text in self.changed:
                 reporter.say(f"goes on, though since its beginning {text}")
-            for said in self.threads.said:
-                reporter.say(said)
+            for text in self.threads.said:
+                reporter.say(text)
             extra: dict[str, Any] = {}
             try:
                 with interrupt:
@@ -232,7 +233,8 @@ class Training:
         path = places.weights_of(self.config.results_dir, self.name)
         try:
             with self.update.scored(self.data) as model:
-                weights.keep(path, model, json.loads(self.record.lines[0]), self.images.classes)
+                size = self.data.images.shape[-2:]
+                weights.keep(path, model, json.loads(self.record.lines[0]), self.images.classes, size)
             reporter.say(f"weights {path}")
         except Exception as error:  # a full disk, no memory
             reporter.say(f"keep=weights: the weights were not kept: {path}: {said(error)}")
@@ -249,7 +251,7 @@ class Training:
             return 0  # there is no memory for the images
 
     def _parts(self) -> dict[str, checkpoint.Stateful]:
-        random = checkpoint.Random(self.device)
+        random = Random(self.device)
         return {"update": self.update, "progress": self.progress, "data": self.data, "random": random}
 
     def _save(self) -> None:

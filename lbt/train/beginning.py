@@ -39,6 +39,7 @@ def line(config: Config, name: str, images: ImageSet, device: torch.device, **ma
         "classes": len(images.classes),
         "train_images": len(images.train_labels),
         "test_images": len(images.test_labels),
+        "image_size": list(images.train_images.shape[-2:]),
         **made_of,
     }
     if brought := plugins.provenance():

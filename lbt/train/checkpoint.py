@@ -24,23 +24,6 @@ class Stateful(Protocol):
         """Takes up what `state_dict` gave."""
 
 
-class Random:
-    """Torch's own generators, of the host and of a device."""
-
-    def __init__(self, device: torch.device):
-        self._cuda = device.type == "cuda"
-
-    def state_dict(self) -> dict[str, torch.Tensor]:
-        """Returns the generators' states."""
-        return {"cpu": torch.get_rng_state(), **({"cuda": torch.cuda.get_rng_state()} if self._cuda else {})}
-
-    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Sets the generators."""
-        torch.set_rng_state(state["cpu"].cpu())
-        if self._cuda:
-            torch.cuda.set_rng_state(state["cuda"].cpu())
-
-
 def save(path: Path, device: torch.device, lines: list[str], parts: Mapping[str, Stateful]) -> None:
     """Writes the parts' states and the record's lines that belong to them; as a whole or not at all."""
     state = {"schema": SCHEMA, "device": device.type, "lines": lines}

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lbt.data.augment import IMAGENET_MEAN, IMAGENET_STD, normalise
 from lbt.train.compiled import CompiledModel
+from lbt.train.random import Random
 from lbt.train.regions import Regions
 
 EVALUATION_BATCH = 2000  # images per forward pass of an evaluation; the scores do not depend on it
@@ -75,6 +76,8 @@ class Executor:
         self._regions = regions or Regions()
         self._dtype = _DTYPES[precision]
         self._device = next(model.parameters()).device.type
+        self._random = Random(next(model.parameters()).device)
+        self._draws = False  # whether the model is known to draw random numbers in training, as dropout does
 
     def copied(self) -> "Executor":
         """Returns one with a copy of the model and no micro-batches, whose passes leave nothing behind."""
@@ -94,9 +97,9 @@ class Executor:
         with self._regions.region("augmentation"):
             return normalise(images, IMAGENET_MEAN, IMAGENET_STD, self._dtype)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Returns the task's outputs for uint8 images."""
-        full = self.compiled is not None and len(images) == (self.micro_batch or self.batch)
+    def forward(self, images: Tensor, *, compiled: bool = True) -> Tensor:
+        """Returns the task's outputs for uint8 images, by compiled code where there is some and it is wanted."""
+        full = compiled and self.compiled is not None and len(images) == (self.micro_batch or self.batch)
         use = self.compiled if full and self.model.training and torch.is_grad_enabled() else self.model
         with self._regions.region("forward"), self.autocast():
             return self.task.forward(use, self.input(images))
@@ -113,7 +116,8 @@ class Executor:
         Micro-batches are weighted by their size, so the gradient is the whole batch's where no layer looks across
         images; batch norm does, and normalises each micro-batch by itself. Where the loss itself spans the batch
         (`task.spans_batch`), the outputs of all micro-batches are collected first, without a graph; then each is
-        computed once more and takes its part of the loss's gradient (Gao et al. 2021, arXiv 2101.06983).
+        computed once more, of the same random numbers where the model draws some, and takes its part of the loss's
+        gradient (Gao et al. 2021, arXiv 2101.06983).
 
         Args:
             images: uint8 [B, C, H, W], or [B, views, C, H, W].
@@ -146,15 +150,35 @@ class Executor:
     def _backward_in_two_passes(
         self, images: Tensor, labels: Tensor, size: int, observe: Callable[[float], None] | None
     ) -> dict[str, Tensor]:
+        states, parts = [], images.split(size)
         with torch.no_grad(), frozen_statistics(self.model):  # the second pass counts
-            outputs = torch.cat([self.forward(part) for part in images.split(size)])
+            outputs = []
+            for part in parts:
+                states.append(self._random_state())
+                outputs.append(self.forward(part))
+            outputs = torch.cat(outputs)
+        self._draws = self._draws or (states[0] is not None and self._random.changed(states[0]))
         figures = self._loss(outputs.requires_grad_(), labels)
         figures["loss"].backward()
-        for part, gradient in zip(images.split(size), outputs.grad.split(size), strict=True):
-            self.forward(part).backward(gradient)
+        for part, gradient, state in zip(parts, outputs.grad.split(size), states, strict=True):
+            if self._draws:
+                self._random.load_state_dict(state)
+            self.forward(part, compiled=not self._draws).backward(gradient)  # compiled code would draw other numbers
             if observe is not None:
                 observe(len(part) / len(images))
         return {name: figure.detach() * len(images) for name, figure in figures.items()}
+
+    def _random_state(self) -> dict[str, Tensor] | None:
+        """Returns the state of torch's generators, None while a CUDA graph is captured, which cannot go back to one.
+
+        Raises:
+            RuntimeError: a graph is captured of a model that draws random numbers.
+        """
+        if self._device != "cuda" or not torch.cuda.is_current_stream_capturing():
+            return self._random.state_dict()
+        if self._draws:
+            raise RuntimeError("the model draws the same random numbers in two passes")
+        return None
 
     @torch.no_grad()
     def evaluate(self, sets: Sets, *, epoch: int, epochs: int, model: nn.Module | None = None) -> dict[str, float]:

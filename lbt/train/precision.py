@@ -7,6 +7,7 @@ up to 16 pixels. Their maps hold a pixel or two, so that float32 costs nothing t
 """
 
 import copy
+from functools import cache
 from typing import Any
 
 import torch
@@ -27,17 +28,28 @@ def compute_in_float32(model: nn.Module, task: Any, shape: torch.Size, precision
     inputs = input_sizes(model, task, shape)
     found = [name for name, size in inputs.items() if is_miscomputed(model.get_submodule(name), size)]
     for name in found:
-        model.get_submodule(name).__class__ = Float32Conv2d
+        layer = model.get_submodule(name)
+        layer.__class__ = _in_float32(type(layer))
     return found
 
 
-class Float32Conv2d(nn.Conv2d):
-    """A convolution that autocast leaves in float32."""
+class InFloat32:
+    """Has a convolution, whatever its class does besides, be left in float32 by autocast."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns the convolution of maps [b, C, H, W], in float32."""
         with torch.autocast(images.device.type, enabled=False):
             return super().forward(images.float())
+
+
+class Float32Conv2d(InFloat32, nn.Conv2d):
+    """A convolution that autocast leaves in float32."""
+
+
+@cache
+def _in_float32(kind: type[nn.Conv2d]) -> type[nn.Conv2d]:
+    """Returns the class of convolutions of a kind, a library's own for instance, that compute in float32."""
+    return Float32Conv2d if kind is nn.Conv2d else type(f"Float32{kind.__name__}", (InFloat32, kind), {})
 
 
 def is_miscomputed(layer: nn.Conv2d, size: tuple[int, int]) -> bool:
@@ -54,7 +66,7 @@ def input_sizes(model: nn.Module, task: Any, shape: torch.Size) -> dict[str, tup
         return lambda _, inputs: sizes.__setitem__(name, tuple(inputs[0].shape[-2:]))
 
     for name, layer in shadow.named_modules():
-        if type(layer) is nn.Conv2d:
+        if isinstance(layer, nn.Conv2d):
             layer.register_forward_pre_hook(note(name))
     image = torch.empty(1, *shape, device="meta")
     with torch.no_grad():

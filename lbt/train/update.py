@@ -78,7 +78,7 @@ class Update:
         Raises:
             UserError: the configuration does not fit the model.
         """
-        model = task.prepare(build.model(config, classes))
+        model = build.prepared(task, build.model(config, classes, data.images.shape[-2:]))
         weights.take(config, model)
         model.to(data.labels.device, memory_format=torch.channels_last).train()
         average = build.average(config, model)

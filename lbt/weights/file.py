@@ -60,6 +60,15 @@ class Weights:
         """
         return tuple(self._json("classes", list))
 
+    @property
+    def image_size(self) -> tuple[int, ...]:
+        """Height and width, in pixels, of that run's images.
+
+        Raises:
+            UserError: the file holds none.
+        """
+        return tuple(self._json("image_size", list))
+
     def _json(self, key: str, kind: type) -> Any:
         if key not in self.metadata:
             raise UserError(f"{self.path}: says nothing of the run it is from; only init_from takes such a file")
@@ -70,7 +79,9 @@ class Weights:
         return found
 
 
-def keep(path: Path, network: nn.Module, run: Mapping[str, Any], classes: Sequence[str]) -> None:
+def keep(
+    path: Path, network: nn.Module, run: Mapping[str, Any], classes: Sequence[str], image_size: Sequence[int]
+) -> None:
     """Writes a network's weights as a whole or not at all.
 
     Args:
@@ -78,6 +89,7 @@ def keep(path: Path, network: nn.Module, run: Mapping[str, Any], classes: Sequen
         network: with the weights and statistics that are scored.
         run: the first line of the record.
         classes: their names.
+        image_size: height and width in pixels.
 
     Raises:
         OSError: it cannot be written.
@@ -94,6 +106,7 @@ def keep(path: Path, network: nn.Module, run: Mapping[str, Any], classes: Sequen
         "config": json.dumps(run["config"]),
         "data_fingerprint": run["provenance"]["data_fingerprint"],
         "classes": json.dumps(list(classes)),
+        "image_size": json.dumps(list(image_size)),
         "sha256": digest(tensors),
     }
     path.parent.mkdir(parents=True, exist_ok=True)

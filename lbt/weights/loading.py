@@ -34,6 +34,6 @@ def network_of(weights: Weights) -> nn.Module:
     """
     settings, classes = weights.config, weights.classes
     with reading(weights.path), torch.random.fork_rng(devices=[]):
-        network = build.network(settings["model"], settings["task"], len(classes))
+        network = build.network(settings["model"], settings["task"], len(classes), weights.image_size)
         network.load_state_dict(dict(weights.tensors))
     return network

@@ -22,6 +22,7 @@ from lbt.weights.file import Weights
 from lbt.weights.origin import opened
 
 BACKBONE = "backbone."
+ANY_SIZE = (224, 224)  # pixels: the shape of a classifier does not depend on them
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def classifier(model: Mapping[str, Any]) -> frozenset[str]:
 def _classifier(model: str) -> frozenset[str]:
     as_it_is = {"name": "classification"}
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        two, three = (build.network(json.loads(model), as_it_is, classes).state_dict() for classes in (2, 3))
+        two, three = (build.network(json.loads(model), as_it_is, classes, ANY_SIZE).state_dict() for classes in (2, 3))
     return frozenset(name for name in two if two[name].shape != three[name].shape)
 
 

@@ -1,19 +1,13 @@
 """CIFAR-10 (Krizhevsky 2009): the official files or an image folder of all of it."""
 
-import tarfile
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import torch
-
+from lbt.data import cifar
 from lbt.data.cache import Known, cached
-from lbt.data.download import check, download, verified, verify
-from lbt.data.files import reading, said
+from lbt.data.files import said
 from lbt.data.folders import decode_splits, folder_reader, formats, labels_of
-from lbt.data.imageset import ImageSet, image_set
+from lbt.data.imageset import ImageSet
 from lbt.data.listing import labelled, listing
-from lbt.data.pickles import arrays
 from lbt.data.sources import source
 from lbt.errors import UserError
 
@@ -35,61 +29,15 @@ def cifar10(root: Path) -> ImageSet:
     """
     from torchvision.datasets import CIFAR10
 
-    batches, archive = root / CIFAR10.base_folder, root / CIFAR10.filename
-    if batches.is_dir():
-        return cached("cifar10", root, listing(root, CIFAR10.base_folder).state, lambda: _folder(batches), OFFICIAL)
-    if not archive.exists():
+    found = cifar.folder("cifar10", CIFAR10, root, OFFICIAL, "labels")
+    if found is not None:
+        return found
+    if not (root / CIFAR10.filename).exists():
         for folder in (root / "cifar10", root):
             if (folder / "train").is_dir() or (folder / "test").is_dir():
                 return _images(root, folder)
-        remedy = "or point data.root at an image folder {train,test}/<class>/*"
-        download(CIFAR10.url, archive, CIFAR10.tgz_md5, remedy)
-    return cached("cifar10", root, listing(archive).state, lambda: _archive(archive), OFFICIAL)
-
-
-def _folder(batches: Path) -> ImageSet:
-    remedy = f"delete the folder {said(batches)} and run again"
-    return _batches(batches, lambda name, md5: verified(batches / name, md5, remedy), remedy)
-
-
-def _archive(archive: Path) -> ImageSet:
-    """Reads the batches out of the official archive without unpacking it, its checksum first."""
-    from torchvision.datasets import CIFAR10
-
-    verify(archive, CIFAR10.tgz_md5)
-    with reading(archive, remedy := "delete it and run again"), tarfile.open(archive) as tar:
-
-        def read(name: str, md5: str) -> bytes:
-            member = tar.extractfile(f"{CIFAR10.base_folder}/{name}")
-            if member is None:
-                raise ValueError(f"{name} in it is no file")
-            check(content := member.read(), archive / name, md5, remedy)
-            return content
-
-        return _batches(archive, read, remedy)
-
-
-def _batches(base: Path, read: Callable[[str, str], bytes], remedy: str) -> ImageSet:
-    """Makes the set of the official batches.
-
-    Args:
-        base: where they lie, for messages.
-        read: gives the content of a batch by name and MD5.
-        remedy: for messages.
-    """
-    from torchvision.datasets import CIFAR10
-
-    contents = [[(name, read(name, md5)) for name, md5 in part] for part in (CIFAR10.train_list, CIFAR10.test_list)]
-    pairs = []
-    for part in contents:
-        pixels, labels = [], []
-        for name, content in part:
-            with reading(base / name, remedy):
-                batch = arrays(content)
-                pixels.append(np.asarray(batch["data"], np.uint8).reshape(-1, 3, 32, 32))
-                labels += [int(label) for label in batch["labels"]]
-        pairs.append((torch.from_numpy(np.concatenate(pixels)), torch.tensor(labels)))
-    return image_set("cifar10", *pairs, CLASSES, origin=OFFICIAL.origin, official=True)
+    otherwise = "or point data.root at an image folder {train,test}/<class>/*"
+    return cifar.archive("cifar10", CIFAR10, root, OFFICIAL, "labels", otherwise)
 
 
 def _images(root: Path, folder: Path) -> ImageSet:

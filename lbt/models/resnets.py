@@ -153,26 +153,6 @@ def initialise(model: nn.Module, init: Init, *, zero_init_residual: bool = False
                 nn.init.zeros_((module.bn3 if isinstance(module, Bottleneck) else module.bn2).weight)
 
 
-def backbone(model: nn.Module) -> tuple[nn.Module, int]:
-    """Replaces the classifier by the identity, in place, so that the model returns features (N, feature_dim).
-
-    Args:
-        model: a model that still has its classifier, a linear layer `fc`.
-
-    Returns:
-        The same model, and feature_dim: 512 for ResNet18 and 34, 2048 for ResNet50.
-
-    Raises:
-        ValueError: the classifier is gone already.
-    """
-    head = getattr(model, "fc", None)
-    if not isinstance(head, nn.Linear):
-        raise ValueError(f"model has no linear classifier to remove: fc is {type(head).__name__}")
-    feature_dim = model.fc.in_features
-    model.fc = nn.Identity()
-    return model, feature_dim
-
-
 def _builder(name: str) -> Callable[..., ResNet]:
     """Makes the builder of torchvision's constructor `name`."""
     constructor = getattr(torchvision.models, name)
@@ -266,5 +246,3 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 resnet18 = _builder("resnet18")
 resnet34 = _builder("resnet34")
 resnet50 = _builder("resnet50")
-
-MODELS: dict[str, Callable[..., ResNet]] = {"resnet18": resnet18, "resnet34": resnet34, "resnet50": resnet50}
