@@ -3,7 +3,6 @@ import csv
 import itertools
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -78,6 +77,60 @@ def test_the_wheels_own_folder_trains_and_makes_its_table_by_the_commands_of_its
     assert all([plugin["name"] for plugin in one.run["provenance"]["plugins"]] == ["nsgd", "small_net"] for one in made)
 
 
+OWN_STUDY = """
+import os
+import lbt
+from lbt.cli import main
+
+def command(line):
+    assert main(line.split()) == 0, line
+
+assert os.path.realpath(lbt.__file__).startswith(os.path.realpath("site")), lbt.__file__
+tiny = "data=digits batch=512 epochs=1 device=cpu precision=fp32 threads=1"
+command(f"train -m name=study optimizer=lars,signum {tiny}")
+for line in ("status", "status study", "tables study --rows batch", "plots study"):
+    command(line)
+assert main(f"train optimizer=signum optimizer.momentum=high {tiny}".split()) == 2
+network = f"model=torchvision model.arch=mobilenet_v3_small optimizer=sgd lr=0.1 {tiny}"
+command(f"train name=net {network} keep=weights mirror=tensorboard")
+outcome = lbt.run(*network.split())
+assert outcome.recorded_before and outcome.path.parent.name in ("net", "adhoc"), outcome
+command(f"evaluate {outcome.id[:8]}")
+assert sum(weight.numel() for weight in lbt.load_model(outcome.id).parameters()) > 1_000_000
+command(f"train name=net {network} init_from={outcome.id} seed=1")
+runs, epochs = lbt.runs("results"), lbt.epochs("results", where={"optimizer.name": "sgd"})
+assert sorted(runs["optimizer.name"]) == ["lars", "sgd", "sgd", "signum"] and len(epochs) == 2
+assert os.listdir("results/weights") == [f"{outcome.id}.safetensors"]
+assert os.path.getsize("results/figures/study_curves.png") > 1000
+"""
+
+
+def test_an_own_study_from_outside_of_the_package(wheel, tmp_path):
+    """The README's optimizer, a named sweep, networks, weights, mirrors and Python, with the wheel, from elsewhere."""
+    wheel.extractall(tmp_path / "site")
+    text = (REPOSITORY / "README.md").read_text()
+    blocks = dict(re.findall(r"```\w+\n# (mine/[\w/.]+)\n(.*?)```", text, flags=re.DOTALL))
+    assert list(blocks) == ["mine/signum.py", "mine/optimizer/signum.yaml", "mine/lbt.yaml"]
+    for name, content in blocks.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    made: dict = {}
+    exec(blocks["mine/signum.py"], made)
+    weight = torch.zeros(3, requires_grad=True)
+    weight.grad = torch.tensor([5.0, -0.1, 2.0])
+    made["OPTIMIZERS"]["signum"]([weight], lr=0.5).step()
+    assert weight.tolist() == [-0.5, 0.5, -0.5]  # what its docstring says
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "LBT_CONFIG_DIR": "mine", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-P", "-c", OWN_STUDY]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert said.returncode == 0, said.stderr
+    assert "the record's figures, bit for bit" in said.stdout
+    assert "optimizer.momentum=high: expected a number" in said.stderr
+    assert any((tmp_path / "results" / "tensorboard" / "net").rglob("events*"))
+    lines = (tmp_path / "results" / "tables" / "study.md").read_text()
+    assert "signum" in lines and "lars" in lines
+
+
 def test_every_import_of_the_package_is_declared():
     declared = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     packages = {"hydra-core": "hydra", "scikit-learn": "sklearn", "pillow": "PIL"}
@@ -111,25 +164,3 @@ def test_the_readmes_example_of_an_own_loop_runs():
     text = (REPOSITORY / "README.md").read_text()
     (example,) = re.findall(r"```python\n(import torch\nfrom lbt\.optim.*?)```", text, flags=re.DOTALL)
     exec(compile(example, "README.md", "exec"), {})
-
-
-def test_the_readmes_own_optimizer_trains(tmp_path):
-    """One file and one YAML file, laid into a copy of the source tree, and it is an `optimizer=` like the others."""
-    text = (REPOSITORY / "README.md").read_text()
-    for folder in ("lbt", "configs"):
-        shutil.copytree(REPOSITORY / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    blocks = re.findall(r"```\w+\n# ((?:lbt|configs)/[\w/.]+)\n(.*?)```", text, flags=re.DOTALL)
-    assert [name for name, _ in blocks] == ["lbt/optim/signum.py", "configs/optimizer/signum.yaml"]
-    for name, content in blocks:
-        (tmp_path / name).write_text(content)
-    made: dict = {}
-    exec(blocks[0][1], made)
-    weight = torch.zeros(3, requires_grad=True)
-    weight.grad = torch.tensor([5.0, -0.1, 2.0])
-    made["OPTIMIZERS"]["signum"]([weight], lr=0.5).step()
-    assert weight.tolist() == [-0.5, 0.5, -0.5]  # what its docstring says
-    command = [sys.executable, "-m", "lbt", "train", "optimizer=signum", "data=digits", "batch=512", "epochs=1"]
-    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert said.returncode == 0, said.stderr
-    wrong = subprocess.run([*command, "optimizer.momentum=high"], cwd=tmp_path, capture_output=True, text=True)
-    assert "optimizer.momentum=high: expected a number" in wrong.stderr
