@@ -348,8 +348,26 @@ def test_reports_read_a_record_without_its_plugin(tmp_path, own, signum, begin_a
     begin_anew()
     (own / "signum.py").write_text("raise SystemExit('imported')")
     assert main(["tables", "of_mine", "--results-dir", str(tmp_path)]) == 0
-    assert f"| 16 | {accuracy:.2f} (n=1) |" in (tmp_path / "tables" / "of_mine.md").read_text()
+    text = (tmp_path / "tables" / "of_mine.md").read_text()
+    assert f"| 16 | {accuracy:.2f} (n=1) |" in text
+    assert f"; plug-ins signum {hashlib.sha256(SIGNUM.encode()).hexdigest()[:10]}." in text
     assert plugins.names() == [] and "signum" not in sys.modules
+
+
+def test_processes_of_a_sweep_load_the_plugins_for_themselves(tmp_path, choices):
+    """In a folder outside of the checkout, by the command."""
+    (tmp_path / "signum.py").write_text(SIGNUM)
+    (tmp_path / "one_of_each.py").write_text(ONE_OF_EACH)
+    words = ["optimizer=signum,own_sgd", "plugins=[signum,one_of_each]", "model=own_linear", "data=own_data"]
+    command = [sys.executable, "-m", "lbt", "train", "-m", "--config-dir", str(choices[0]), *SMALL, *words]
+    path = f"{REPOSITORY}:{tmp_path}"
+    ended = subprocess.run(
+        [*command, "sweep.parallel=2"], cwd=tmp_path, capture_output=True, text=True, env=environment(PYTHONPATH=path)
+    )
+    assert ended.returncode == 0, ended.stderr
+    found = [records.read(record).run for record in records.paths(tmp_path / "results")]
+    assert sorted(one["config"]["optimizer"]["name"] for one in found) == ["own_sgd", "signum"]
+    assert all(len(one["provenance"]["plugins"]) == 2 for one in found)
 
 
 FORGETFUL = """

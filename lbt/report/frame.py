@@ -33,8 +33,9 @@ class Frame:
     Attributes:
         runs: a row per run: the settings under their dotted names (`optimizer.name`, `batch`), and `id`, `path`,
             `experiment`, `folders` (the experiments of all its copies), `status`, `epochs_done`, `fingerprint`,
-            `origin`, `commit`, `torch`, `device`, `steps_per_epoch`, `classes`, `train_images`, `test_images` (of the
-            data; None where the record does not say), `warmed_up` (whether the schedule has a warm-up),
+            `origin`, `commit`, `torch`, `plugins` (names and hashes, one text), `device`, `steps_per_epoch`, `classes`,
+            `train_images`, `test_images` (of the data; None where the record does not say), `warmed_up` (whether the
+            schedule has a warm-up),
             `suspect` (whether wrong bf16 gradients made it),
             `settings` (the identity that its id is made of, by dotted names), `metrics` (what its task declares),
             `summary` and `curve` (the task's leading metric on the test set after each epoch, for images the accuracy
@@ -130,6 +131,7 @@ def _row(record: records.RunRecord) -> dict[str, Any]:
         "origin": made_by["data"],
         "commit": (made_by.get("commit") or made_by["lbt"])[:10] + _CHANGES[made_by.get("dirty")],
         "torch": made_by["torch"],
+        "plugins": ", ".join(f"{one['name']} {one['sha256'][:10]}" for one in made_by.get("plugins", [])),
         "device": made_by["device_name"],
         "steps_per_epoch": made_by.get("steps_per_epoch"),
         "classes": made_by.get("classes"),

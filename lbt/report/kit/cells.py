@@ -19,7 +19,7 @@ from lbt.report.kit.wording import counted, mean_and_spread, order, stands_on
 
 _COLUMNS = (
     "id", "path", "status", "settings", "summary", "curve", "seed", "steps_per_epoch", "data.name", "model.name",
-    "protocol.name", "precision", "device", "torch", "commit", "origin", "fingerprint", "suspect", "classes",
+    "protocol.name", "precision", "device", "torch", "commit", "plugins", "origin", "fingerprint", "suspect", "classes",
     "data.classes", "test_images", "train_images", "data.val", "metrics",
 )  # fmt: skip
 _STANDING = ("data.", "model.", "task.", "epochs")  # what settings begin with that all cells of one section share

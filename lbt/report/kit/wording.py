@@ -32,7 +32,7 @@ def counted(statuses: Mapping[str, int], chance: float | None = None) -> list[st
 
 
 def stands_on(column: Callable[[str], Iterable], begin: str, more: str = "") -> str:
-    """Returns the sentence that says what runs stand on: model, data, precision, machine and versions.
+    """Returns the sentence that says what runs stand on: model, data, precision, machine, versions and plug-ins.
 
     Args:
         column: gives the runs' values in a column of the frame.
@@ -43,9 +43,11 @@ def stands_on(column: Callable[[str], Iterable], begin: str, more: str = "") -> 
     def values(name: str) -> str:
         return ", ".join(sorted({str(value) for value in column(name)}))
 
+    plugins = ", ".join(sorted({text for text in column("plugins") if text}))  # of several versions, each hash
     return (
         f"{begin} {values('model.name')} on {values('origin')} (pixels {values('fingerprint')}); {more}"
-        f"{values('precision')}; {values('device')}, torch {values('torch')}; lbt {values('commit')}."
+        f"{values('precision')}; {values('device')}, torch {values('torch')}; lbt {values('commit')}"
+        f"{plugins and '; plug-ins '}{plugins}."
     )
 
 
