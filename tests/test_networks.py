@@ -20,12 +20,16 @@ def network(library, arch, size=(32, 32), classes=7, **settings):
     return MODELS[library](classes, size, arch=arch, **settings)
 
 
-def told(*overrides, checked=True):
+def checked(*overrides):
+    config = configure(*SMALL, *overrides)
+    build.validate(config)
+    fit.fits(config, build.images(config))
+
+
+def told(*overrides):
     """The one line that a configuration is refused with, before anything is trained."""
     with pytest.raises(UserError) as caught:
-        config = configure(*SMALL, *overrides)
-        build.validate(config)
-        fit.fits(config, build.images(config))
+        checked(*overrides)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -68,8 +72,7 @@ def test_a_network_for_one_size_is_made_for_the_images():
     with torch.device("meta"):
         assert network("torchvision", "vit_b_16", (48, 48)).encoder.pos_embedding.shape == (1, 10, 768)
         assert network("timm", "vit_tiny_patch16_224", (32, 32), patch_size=8).pos_embed.shape == (1, 17, 192)
-    config = configure(*SMALL, "model=torchvision", "model.arch=vit_b_16")
-    fit.fits(config, build.images(config))
+    checked("model=torchvision", "model.arch=vit_b_16")
     assert "vit_b_16 cannot be built for images of 40x40 pixels: Input shape indivisible by patch size!" in told(
         "model=torchvision", "model.arch=vit_b_16", "data.resolution=40"
     )
@@ -134,8 +137,7 @@ def test_without_timm_the_extra_is_named(monkeypatch):
 
 def test_a_network_that_looks_at_its_weights_is_checked_all_the_same():
     """torchvision's RegNets read numbers from tensors while they are built, which have none without memory."""
-    config = configure(*SMALL, "model=torchvision", "model.arch=regnet_y_400mf")
     with torch.random.fork_rng(devices=[]):
         before = torch.get_rng_state()
-        fit.fits(config, build.images(config))
+        checked("model=torchvision", "model.arch=regnet_y_400mf")
         assert torch.equal(torch.get_rng_state(), before)

@@ -1,5 +1,6 @@
 """bfloat16 against float32 on a CPU: what is wrong is found by its shape and computed in float32."""
 
+import copy
 import itertools
 import subprocess
 
@@ -9,8 +10,9 @@ from support import configure, figures, script, training
 from torch import nn
 
 from lbt import build, records, runtime
+from lbt.tasks import Classification
 from lbt.train import Training
-from lbt.train.precision import Float32Conv2d, is_miscomputed
+from lbt.train.precision import Float32Conv2d, compute_in_float32, is_miscomputed
 
 NEEDS_BF16 = pytest.mark.skipif(not runtime._computes_in_bf16("cpu"), reason="this processor has no bfloat16 unit")
 DIRT = (0.0, 1e3, float("nan"), -7.0)  # what memory held before
@@ -104,3 +106,16 @@ sys.exit(main(["train", "-m", *{words!r}, "device=cpu", "results_dir={tmp_path /
         (path,) = records.paths(tmp_path / folder)
         found.append(figures(path))
     assert found[0] == found[1]
+
+
+def test_a_convolution_of_a_librarys_own_keeps_what_it_does_besides():
+    class Doubling(nn.Conv2d):
+        def forward(self, images):
+            return 2 * super().forward(images)
+
+    model, images = nn.Sequential(Doubling(3, 4, 1, stride=2)), torch.randn(2, 3, 1, 1)
+    wanted = model(images)
+    assert compute_in_float32(model, Classification(), torch.Size([3, 1, 1]), "bf16") == ["0"]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = copy.deepcopy(model)(images)  # as averaged weights are made
+    assert isinstance(model[0], Doubling) and found.dtype == torch.float32 and torch.equal(found, wanted)

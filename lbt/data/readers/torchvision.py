@@ -57,7 +57,9 @@ def torchvision(
         )
     scaled = "" if resolution is None else f", scaled to {resolution}x{resolution}"
     name = dataset if split is None else f"{dataset} {split}"
-    known = Known(f"{name} (torchvision's {parts.said}{scaled})", official=parts.checked and resolution is None)
+    unchecked = "" if parts.checked else "unofficial: files not checked, "
+    origin = f"{name} ({unchecked}torchvision's {parts.said}{scaled})"
+    known = Known(origin, official=parts.checked and resolution is None)
 
     def build() -> ImageSet:
         return _build(dataset, root, parts, chosen, resolution, known)

@@ -53,7 +53,10 @@ def test_one_channel_becomes_three_equal_ones(tmp_path, name):
         assert torch.equal(found, torch.from_numpy(wanted)[:, None].expand(-1, 3, -1, -1))
     assert images.train_labels.tolist() == list(range(8)) and images.test_labels.tolist() == list(range(4))
     assert images.classes == tuple(getattr(datasets, name).classes)
-    assert not images.official and images.origin == f"{name} (torchvision's train and test parts)"
+    assert (
+        not images.official
+        and images.origin == f"{name} (unofficial: files not checked, torchvision's train and test parts)"
+    )
 
 
 def test_the_second_time_comes_from_the_cache_and_a_changed_file_is_read_anew(tmp_path, monkeypatch):
@@ -262,7 +265,7 @@ def test_a_failed_download_leaves_nothing_and_says_where_the_files_belong(tmp_pa
     assert list((tmp_path / "data").iterdir()) == []
 
 
-def test_the_id_of_a_changed_set_would_change(tmp_path, monkeypatch):
+def test_what_the_fingerprint_covers(tmp_path, monkeypatch):
     """The fingerprint covers pixels and labels of both parts, three channels each, in torchvision's order."""
     svhn(tmp_path, monkeypatch)
     images = load("torchvision", tmp_path, dataset="SVHN")
