@@ -21,7 +21,7 @@ from lbt.run import finished, run
 from lbt.session.console import ConsoleReporter
 from lbt.train.probes import PROBES
 
-SIGNUM = re.search(r"```python\n(# lbt/optim/signum\.py\n.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)[1]
+SIGNUM = re.search(r"```python\n(# mine/signum\.py\n.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)[1]
 ONE_OF_EACH = """
 import torch
 from lbt.data import SOURCES as KNOWN

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lbt import build
+from lbt import build, plugins
 from lbt.errors import reading
 from lbt.weights.file import Weights, find, read
 
@@ -33,6 +33,7 @@ def network_of(weights: Weights) -> nn.Module:
         UserError: they are damaged, or not written by a run.
     """
     settings, classes = weights.config, weights.classes
+    plugins.load(settings.get("plugins", ()))
     with reading(weights.path), torch.random.fork_rng(devices=[]):
         network = build.network(settings["model"], settings["task"], len(classes), weights.image_size)
         network.load_state_dict(dict(weights.tensors))

@@ -45,6 +45,11 @@ def test_the_pages_example_gives_the_records_knn_accuracy(tmp_path):
         return knn_accuracy(train, images.train_labels.numpy(), test, images.test_labels.numpy())
 
     assert found() == pytest.approx(recorded)
+    (short,) = re.findall(r"```python\n(from safetensors.*?)```", (REPOSITORY / "README.md").read_text(), flags=re.DOTALL)
+    also: dict = {}
+    exec(compile(short.replace(named, f"{tmp_path}/weights/{outcome.id}.safetensors"), "README.md", "exec"), also)
+    theirs = also["backbone"].state_dict()
+    assert all(torch.equal(theirs[name], tensor) for name, tensor in made["backbone"].state_dict().items())
     with torch.no_grad():
         made["backbone"].conv1.weight.normal_(generator=torch.Generator().manual_seed(0))
     assert found() != pytest.approx(recorded)  # the figure depends on the weights
