@@ -45,7 +45,8 @@ def test_the_pages_example_gives_the_records_knn_accuracy(tmp_path):
         return knn_accuracy(train, images.train_labels.numpy(), test, images.test_labels.numpy())
 
     assert found() == pytest.approx(recorded)
-    (short,) = re.findall(r"```python\n(from safetensors.*?)```", (REPOSITORY / "README.md").read_text(), flags=re.DOTALL)
+    readme = (REPOSITORY / "README.md").read_text()
+    (short,) = re.findall(r"```python\n(from safetensors.*?)```", readme, flags=re.DOTALL)
     also: dict = {}
     exec(compile(short.replace(named, f"{tmp_path}/weights/{outcome.id}.safetensors"), "README.md", "exec"), also)
     theirs = also["backbone"].state_dict()
