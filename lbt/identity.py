@@ -12,7 +12,7 @@ from lbt.config.schema import ZERO_IS_A_VALUE
 
 # Settings that say where or how a run is executed or shown, or that reach it through another setting.
 NOT_IDENTITY = {
-    "device", "deterministic", "results_dir", "experiment", "study", "time_budget", "wandb", "warmup", "lr_rank",
+    "device", "devices", "deterministic", "results_dir", "experiment", "study", "time_budget", "wandb", "warmup", "lr_rank",
     "sweep", "cuda_graph", "compile", "probes",
 }  # fmt: skip
 
@@ -77,6 +77,7 @@ def to_json(config: Config) -> dict[str, Any]:
     settings = asdict(config)
     settings.pop("results_dir")
     settings.pop("sweep")
+    settings.pop("devices")  # the provenance has it
     settings["data"].pop("root")
     settings["protocol"] = {"name": config.protocol["name"]}
     settings["peak_lr"] = config.peak_lr

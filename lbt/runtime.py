@@ -14,18 +14,19 @@ import torch
 import torchvision
 
 from lbt.config import Config
+from lbt.devices import started, world_size
 from lbt.errors import UserError
 
 
 def settle(config: Config, *, elsewhere: bool = False) -> Config:
-    """Returns the configuration with `device` and `precision` as they are used on this machine.
+    """Returns the configuration with `device`, `devices` and `precision` as they are used on this machine.
 
     Args:
         config: as composed.
         elsewhere: the run is only asked about; `device=cuda` may mean another machine, with a GPU of these years.
 
     Raises:
-        UserError: CUDA is asked for and there is none.
+        UserError: CUDA is asked for and there is none, or more devices than there are.
     """
     if config.device == "cuda" and not torch.cuda.is_available():
         if elsewhere:
@@ -37,7 +38,21 @@ def settle(config: Config, *, elsewhere: bool = False) -> Config:
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if _computes_in_bf16(device) else "fp32"
-    return replace(config, device=device, precision=precision)
+    return replace(config, device=device, devices=_devices(config.devices, device), precision=precision)
+
+
+def _devices(wanted: int | str, device: str) -> int:
+    """Returns the number of processes that share a run's batches, each with a device."""
+    if started():
+        if wanted not in (1, "auto", world_size()):
+            raise UserError(f"devices={wanted}: {world_size()} processes have been started; leave the setting out")
+        return world_size()
+    found = torch.cuda.device_count() if device == "cuda" else None
+    if wanted == "auto":
+        return found or 1  # a CPU's cores work in one process
+    if found is not None and wanted > found:
+        raise UserError(f"devices={wanted}: this machine has {found} GPU(s); use devices={found} or devices=auto")
+    return wanted
 
 
 def _computes_in_bf16(device: str) -> bool:

@@ -10,8 +10,9 @@ from omegaconf import DictConfig
 
 from lbt import sweep
 from lbt.config import CONFIG_DIR, register_resolvers, resolve
+from lbt.devices import speaks
 from lbt.errors import UserError
-from lbt.session.console import ConsoleReporter, Screen, sweep_table
+from lbt.session.console import ConsoleReporter, Reporter, Screen, sweep_table
 from lbt.session.interrupt import Interrupt
 from lbt.session.outcome import Outcome
 from lbt.sweep.execution import execute, started
@@ -64,7 +65,8 @@ class Task:
         register_resolvers()
         interrupt = Interrupt()
         try:
-            result = execute(resolve(composed), interrupt, ConsoleReporter(), began=self.began)
+            reporter = ConsoleReporter() if speaks() else Reporter()
+            result = execute(resolve(composed), interrupt, reporter, began=self.began)
         except UserError as error:
             result = error
         self.results.append(result)
@@ -98,7 +100,7 @@ def _close(results: Sequence[Outcome | UserError]) -> int:
         UserError: what kept the first of those from starting that could not.
     """
     outcomes = [result for result in results if isinstance(result, Outcome)]
-    if len(outcomes) > 1:
+    if len(outcomes) > 1 and speaks():
         Screen().print(sweep_table(outcomes))
     for result in results:
         if isinstance(result, UserError):

@@ -12,6 +12,7 @@ import torch
 from lbt import build, metrics, records, runtime
 from lbt.config import Config
 from lbt.data import ImageSet, feed
+from lbt.devices.group import ALONE, Group
 from lbt.errors import UserError
 from lbt.records import places
 from lbt.session.console import Reporter
@@ -38,13 +39,17 @@ class Training:
         images: its data, in host memory.
         name: the run's id.
         regions: is told of the parts; None: nobody is.
+        group: the devices it runs on.
 
     Raises:
         UserError: the configuration does not fit the data or the model.
     """
 
-    def __init__(self, config: Config, images: ImageSet, name: str, regions: Regions | None = None):
+    def __init__(
+        self, config: Config, images: ImageSet, name: str, regions: Regions | None = None, group: Group = ALONE
+    ):
         self.config, self.images, self.name, self.regions = config, images, name, regions or Regions()
+        self.group = group
         self.device = runtime.prepare(config)
         self.path = beginning.path_of(config, name)
         self.checkpoint_path = places.checkpoint_of(config.results_dir, name)
@@ -56,6 +61,7 @@ class Training:
             augment=config.data.augment,
             stratified=config.data.stratified,
             seed=config.seed,
+            rows=(lambda count: self.update.executor.rows(count)) if group.size > 1 else None,
             around=partial(self.regions.around, "augmentation"),
         )
         self._test = images.test_images.to(self.device), images.test_labels.to(self.device)
@@ -66,14 +72,14 @@ class Training:
         self.steps_of = [self.data.steps(batch) for batch in self.batch_of]  # updates of each epoch
         self.progress = Progress()
         self.update = Update.of(
-            config, task, self.data, len(images.classes), self.steps_of, self.progress, self.regions
+            config, task, self.data, len(images.classes), self.steps_of, self.progress, self.regions, group
         )
         shape = images.train_images[torch.tensor([0])].shape[-3:]
         self.float32_layers = compute_in_float32(self.update.model, task, shape, config.precision)
         self.graph: GraphedUpdate | None = None
         if config.cuda_graph:
             self.graph = GraphedUpdate(self.update, self.data, reuse.kind(config, images.fingerprint, self.update))
-        self.record: records.RecordWriter | None = None
+        self.record: records.RecordWriter | records.UnwrittenRecord | None = None
 
     @property
     def model(self) -> torch.nn.Module:
@@ -93,11 +99,15 @@ class Training:
             reporter.start(self.config, self.name, self.images, self.steps_of, self.progress.step)
             if self.float32_layers:
                 reporter.say(f"float32 where a CPU's bf16 is wrong: {', '.join(self.float32_layers)}")
+            if self.group.size > 1:
+                reporter.say(f"on {self.group.size} devices, each with {torch.get_num_threads()} thread(s) of the host")
             extra: dict[str, Any] = {}
             try:
                 with interrupt:
                     status = self.go_on(self.config.epochs, interrupt, reporter, mirror)
             except Exception as caught:
+                if self.group.size > 1:
+                    raise  # no other process knows of it: they end, and the run goes on from its checkpoint
                 if is_out_of_memory(caught):
                     status = "oom"
                 else:
@@ -106,7 +116,7 @@ class Training:
                 extra = {"largest_micro_batch": self._largest_micro_batch()}
             summary = {**self._summary(), **extra}
             self.record.end(status, summary)
-            if status in records.FINAL:
+            if status in records.FINAL and self.group.rank == 0:
                 self.checkpoint_path.unlink(missing_ok=True)
             outcome = Outcome(self.name, status, self.config, self.path, summary)
             mirror.end(status, summary)
@@ -117,17 +127,20 @@ class Training:
 
     def begin(self) -> None:
         """Takes up the checkpoint, if there is one, and opens the record with the lines that belong to it."""
-        lines = checkpoint.restore(self.checkpoint_path, self.device, self._parts())
+        lines = checkpoint.restore(self.checkpoint_path, self.device, self._parts(), self.group)
         if lines is None:
             parameters = sum(parameter.numel() for parameter in self.model.parameters())
             made_of = {"steps_per_epoch": self.data.steps_per_epoch, "parameters": parameters}
             if self.config.precision == "bf16" and self.device.type == "cpu":  # a record without it is suspect
                 made_of["float32_layers"] = self.float32_layers
+            if self.group.size > 1:
+                made_of["devices"] = self.group.size
             lines = [beginning.line(self.config, self.name, self.images, self.device, **made_of)]
             self.progress.start()
         elif f'"id": "{self.name}"' not in lines[0]:
             raise UserError(f"{self.checkpoint_path}: is another run's; without it this one starts again")
-        self.record = records.RecordWriter(self.path, lines)
+        writes = self.group.rank == 0
+        self.record = records.RecordWriter(self.path, lines) if writes else records.UnwrittenRecord(lines)
         self._saved = time.monotonic()
 
     def go_on(self, epochs: int, interrupt: Interrupt, reporter: Reporter, mirror: Mirror) -> str:
@@ -141,7 +154,7 @@ class Training:
                 reporter.step(
                     progress.epoch + 1, progress.step, progress.seen - seen_before, time.monotonic() - started
                 )
-                if interrupt.requested():
+                if self.group.asked(interrupt):
                     self._save()
                     return "interrupted"
                 if time.monotonic() - self._saved > LONGEST_SECONDS:
@@ -153,7 +166,8 @@ class Training:
                 self.record.append(line)
             mirror.epoch(line)
             reporter.epoch(line)
-            if metrics.diverged(line, self.metrics, last=progress.epoch == epochs):
+            ends = partial(metrics.diverged, line, self.metrics, last=progress.epoch == epochs)
+            if self.group.first(ends):
                 return "diverged"
             if time.monotonic() - self._saved > CHECKPOINT_SECONDS and progress.epoch < epochs:
                 self._save()
@@ -162,7 +176,7 @@ class Training:
     def _update(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         """Makes one update; nothing in it waits for the device."""
         (self.graph or self.update)(images, labels)
-        self.progress.count(len(images))
+        self.progress.count(len(labels))
 
     def _gradient(self, images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """Puts the batch's gradient where the optimizer finds it, and returns the summed figures."""
@@ -219,7 +233,8 @@ class Training:
 
     def _save(self) -> None:
         with self.regions.region("recording"):
-            checkpoint.save(self.checkpoint_path, self.device, self.record.lines, self._parts())
+            if self.group.rank == 0:  # all of them have the same state
+                checkpoint.save(self.checkpoint_path, self.device, self.record.lines, self._parts())
         self._saved = time.monotonic()
 
 

@@ -1,0 +1,128 @@
+"""Starts the processes of a run on one machine, by torch's launcher, and says why they ended."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from lbt.devices import QUIET
+from lbt.devices.processes import is_lost
+from lbt.errors import UserError, flat
+from lbt.session.interrupt import Interrupt
+
+START = "forkserver"
+HERE = "127.0.0.1"
+LOST = 75  # exit code of a process that ends because another one is gone
+PATIENCE = 20.0  # seconds such a process leaves the launcher to see which one it was
+
+
+class DeviceError(Exception):
+    """A process of a run has ended before its time; the text says which and why."""
+
+
+def launch(work: Callable[..., Any], arguments: Sequence[Any], *, count: int, interrupt: Interrupt) -> Any:
+    """Calls a function in several processes that know of each other, and returns what it returns in the first.
+
+    A process that dies has the others end within half a minute. A signal is handed on to all of them; they end when
+    they are ready to, or at once at a second Ctrl-C.
+
+    Args:
+        work: a module's function, of an `Interrupt` and `arguments`.
+        arguments: can be sent to a process.
+        count: of the processes.
+        interrupt: hears the signals meanwhile, and of those that another process was sent.
+
+    Raises:
+        UserError: raised by the function.
+        DeviceError: a process ended otherwise than by returning.
+    """
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    logging.getLogger("torch.multiprocessing").setLevel(logging.CRITICAL)
+    os.environ.setdefault(*QUIET)
+    multiprocessing.get_context(START).set_forkserver_preload([work.__module__])  # imported once for all of them
+    with tempfile.TemporaryDirectory(prefix="lbt-") as folder, _handed_on(interrupt):
+        settings = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=count,
+            run_id=uuid.uuid4().hex,
+            rdzv_backend="c10d",
+            rdzv_endpoint=f"{HERE}:0",
+            local_addr=HERE,
+            max_restarts=0,
+            start_method=START,
+            logs_specs=DefaultLogsSpecs(log_dir=folder),  # for the errors of the processes
+            signals_to_handle="SIGQUIT",  # torch's own way would leave them 30 s for an update
+        )
+        try:
+            returned = elastic_launch(settings, _member)(work, arguments)
+        except ChildFailedError as error:
+            rank, failure = error.get_first_failure()
+            kind, _, text = _message(failure).partition(": ")
+            if kind == UserError.__name__:
+                raise UserError(text) from None
+            raise DeviceError(_said(rank, failure)) from None
+    result, number = returned[0]
+    if interrupt.signal is None:
+        interrupt.signal = number
+    return result
+
+
+def _said(rank: int, failure: ProcessFailure) -> str:
+    """Returns which process ended first, and why, in one line."""
+    who = f"device {rank} (process {failure.pid})"
+    if failure.exitcode < 0:
+        return f"{who} was killed by {signal.Signals(-failure.exitcode).name}"
+    if failure.exitcode == LOST:
+        return f"{who} lost the others"
+    return f"{who}: {flat(_message(failure))}"
+
+
+def _message(failure: ProcessFailure) -> str:
+    """Returns the error that ended a process, `<kind>: <text>`."""
+    found = failure.message
+    return str(found.get("message", found) if isinstance(found, dict) else found)
+
+
+@contextmanager
+def _handed_on(interrupt: Interrupt) -> Iterator[None]:
+    """Hands signals on to the processes that are started meanwhile."""
+    others = set(multiprocessing.active_children())
+
+    def hand_on(again: bool) -> None:
+        for process in set(multiprocessing.active_children()) - others:
+            process.kill() if again else process.terminate()
+
+    quit_before = signal.getsignal(signal.SIGQUIT)
+    interrupt.listener = hand_on
+    try:
+        with interrupt:
+            yield
+    finally:
+        interrupt.listener = None
+        if multiprocessing.current_process().name == "MainProcess":
+            signal.signal(signal.SIGQUIT, quit_before)
+
+
+def _member(work: Callable[..., Any], arguments: Sequence[Any]) -> tuple[Any, int | None]:
+    """The body of a process: what `work` returns, and the signal that it heard of."""
+    with Interrupt(patient=True) as interrupt:
+        try:
+            return work(interrupt, *arguments), interrupt.signal
+        except Exception as error:
+            if not is_lost(error):
+                raise
+            until = time.monotonic() + PATIENCE
+            while interrupt.signal is None and time.monotonic() < until:
+                time.sleep(0.05)
+            raise SystemExit(LOST) from error
