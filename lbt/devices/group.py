@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from lbt.errors import UserError
 
-class LostProcessError(Exception):
+
+class LostProcessError(UserError):
     """Another process of the run is gone."""
 
 

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -110,7 +111,7 @@ def _handed_on(interrupt: Interrupt) -> Iterator[None]:
             yield
     finally:
         interrupt.listener = None
-        if multiprocessing.current_process().name == "MainProcess":
+        if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGQUIT, quit_before)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import pickle
 import signal
@@ -27,14 +28,34 @@ BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
 def joined(device: str) -> Iterator[Group]:
     """Yields the group of the processes that torch's launcher started, `ALONE` where it started none.
 
-    Processes of one machine share its cores, unless `OMP_NUM_THREADS` says how many threads each has.
+    Processes of one machine share its cores, unless `OMP_NUM_THREADS` says how many threads each has. They stay one
+    group until they end.
 
     Args:
         device: "cpu" or "cuda", of which each process of a machine takes one.
+
+    Raises:
+        LostProcessError: another process is gone.
     """
     if not started():
         yield ALONE
         return
+    if not dist.is_initialized():
+        _join(device)
+    group = Processes(device)
+    try:
+        yield group
+        group.close()
+    except BaseException as error:
+        atexit.unregister(_leave)  # which could wait for the others for ever
+        if is_lost(error):
+            raise LostProcessError(
+                f"another process of this run is gone; the same command goes on ({flat(error)})"
+            ) from error
+        raise
+
+
+def _join(device: str) -> None:
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() // here))
@@ -44,25 +65,12 @@ def joined(device: str) -> Iterator[Group]:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
     dist.init_process_group(BACKENDS[device])
-    group = Processes(device)
-    try:
-        yield group
-    except BaseException:
-        raise  # the others are left as they are: to wait for them could take for ever
-    else:
-        group.close()
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    if dist.is_initialized():
         dist.destroy_process_group()
-
-
-@contextmanager
-def _heard() -> Iterator[None]:
-    """Turns the error of an exchange with a process that is gone into a `LostProcessError`."""
-    try:
-        yield
-    except Exception as error:
-        if is_lost(error):
-            raise LostProcessError(flat(error)) from error
-        raise
 
 
 def is_lost(error: BaseException) -> bool:
@@ -101,8 +109,7 @@ class Processes(Group):
         Its buckets are not laid out anew after the first update, so that a resumed run sums in the same order; torch
         does so for models of which a part may be unused.
         """
-        with _heard():
-            return DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=True)
+        return DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=True)
 
     def without_exchange(self, module: nn.Module) -> AbstractContextManager[Any]:
         """Returns DistributedDataParallel's `no_sync`."""
@@ -140,8 +147,7 @@ class Processes(Group):
         told: list[Any] = [None]
         if self.rank == 0:
             told = [_attempt(function)]
-        with _heard():
-            dist.broadcast_object_list(told, src=0, group=self._told)
+        dist.broadcast_object_list(told, src=0, group=self._told)
         result, error = told[0]
         if error is not None:
             raise error
@@ -155,8 +161,7 @@ class Processes(Group):
         """
         result, error = _attempt(function)
         errors: list[Any] = [None] * self.size
-        with _heard():
-            dist.all_gather_object(errors, error, group=self._told)
+        dist.all_gather_object(errors, error, group=self._told)
         for error in errors:
             if error is not None:
                 raise error
@@ -165,12 +170,11 @@ class Processes(Group):
     def asked(self, interrupt: Any) -> bool:
         """Says, to all processes alike, whether any of them is to stop; on GPUs one update later."""
         number = torch.tensor([(interrupt.signal or signal.SIGTERM) if interrupt.requested() else 0])
-        with _heard():
-            now = dist.all_reduce(number, dist.ReduceOp.MAX, group=self._told, async_op=True), number
-            before, self._asked = (self._asked, now) if self._lags else (now, None)
-            if before is None:
-                return False
-            before[0].wait()
+        now = dist.all_reduce(number, dist.ReduceOp.MAX, group=self._told, async_op=True), number
+        before, self._asked = (self._asked, now) if self._lags else (now, None)
+        if before is None:
+            return False
+        before[0].wait()
         found = int(before[1])
         if found and interrupt.signal is None:
             interrupt.signal = found
@@ -178,8 +182,7 @@ class Processes(Group):
 
     def wait(self) -> None:
         """Waits until all processes are here."""
-        with _heard():
-            dist.barrier(group=self._told)
+        dist.barrier(group=self._told)
 
     def close(self) -> None:
         """Waits until all processes are here and have nothing to tell."""
@@ -190,8 +193,7 @@ class Processes(Group):
 
 def _summed(tensor: Tensor) -> Tensor:
     """Puts the sum over all devices in the tensor's place."""
-    with _heard():
-        dist.all_reduce(tensor)
+    dist.all_reduce(tensor)
     return tensor
 
 

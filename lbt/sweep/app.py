@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from lbt import sweep
 from lbt.config import CONFIG_DIR, register_resolvers, resolve
 from lbt.devices import speaks
+from lbt.devices import started as one_of_several
 from lbt.errors import UserError
 from lbt.session.console import ConsoleReporter, Reporter, Screen, sweep_table
 from lbt.session.interrupt import Interrupt
@@ -63,7 +64,7 @@ class Task:
             SystemExit: it was interrupted, and the launcher takes care of that; a sweep stops, too.
         """
         register_resolvers()
-        interrupt = Interrupt()
+        interrupt = Interrupt(patient=one_of_several())  # torchrun hands on what the processes have heard themselves
         try:
             reporter = ConsoleReporter() if speaks() else Reporter()
             result = execute(resolve(composed), interrupt, reporter, began=self.began)
