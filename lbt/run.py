@@ -68,10 +68,8 @@ def _launched(config: Config, name: str, interrupt: Interrupt, reporter: Reporte
     except DeviceError as error:
         path = records.path_of(config.results_dir, config.experiment, name)
         said = f"{error}; the same command goes on"
-        if interrupt.requested():
-            return Outcome(name, "interrupted", config, path, {"error": said})
         print(f"lbt: run {name}: {said}", file=sys.stderr)
-        return Outcome(name, "failed", config, path, {"error": said})
+        return Outcome(name, "interrupted" if interrupt.requested() else "failed", config, path, {"error": said})
 
 
 def _member(interrupt: Interrupt, config: Config, reporter: type[Reporter]) -> Outcome:

@@ -21,7 +21,6 @@ from lbt.devices.processes import is_lost
 from lbt.errors import UserError, flat
 from lbt.session.interrupt import Interrupt
 
-START = "forkserver"
 HERE = "127.0.0.1"
 LOST = 75  # exit code of a process that ends because another one is gone
 PATIENCE = 20.0  # seconds such a process leaves the launcher to see which one it was
@@ -50,7 +49,6 @@ def launch(work: Callable[..., Any], arguments: Sequence[Any], *, count: int, in
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     logging.getLogger("torch.multiprocessing").setLevel(logging.CRITICAL)
     os.environ.setdefault(*QUIET)
-    multiprocessing.get_context(START).set_forkserver_preload([work.__module__])  # imported once for all of them
     with tempfile.TemporaryDirectory(prefix="lbt-") as folder, _handed_on(interrupt):
         settings = LaunchConfig(
             min_nodes=1,
@@ -61,7 +59,7 @@ def launch(work: Callable[..., Any], arguments: Sequence[Any], *, count: int, in
             rdzv_endpoint=f"{HERE}:0",
             local_addr=HERE,
             max_restarts=0,
-            start_method=START,
+            start_method="spawn",  # a fork server would not outlive a signal to all processes of a job
             logs_specs=DefaultLogsSpecs(log_dir=folder),  # for the errors of the processes
             signals_to_handle="SIGQUIT",  # torch's own way would leave them 30 s for an update
         )
@@ -83,7 +81,8 @@ def _said(rank: int, failure: ProcessFailure) -> str:
     """Returns which process ended first, and why, in one line."""
     who = f"device {rank} (process {failure.pid})"
     if failure.exitcode < 0:
-        return f"{who} was killed by {signal.Signals(-failure.exitcode).name}"
+        killer = signal.Signals(-failure.exitcode).name
+        return f"{who} was killed by {killer}" + " (out of memory?)" * (killer == "SIGKILL")
     if failure.exitcode == LOST:
         return f"{who} lost the others"
     return f"{who}: {flat(_message(failure))}"

@@ -139,7 +139,7 @@ class LinearProbe:
 
         Args:
             network: the frozen backbone; it is left as it is.
-            sets: images and labels, see `lbt.train.executor.Sets`.
+            sets: images and labels, see `lbt.train.sets.Sets`.
             train: float32 [N, F], features of the training images as they are, in eval mode.
             test: float32 [M, F], likewise of the test images.
         """

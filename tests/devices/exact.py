@@ -3,6 +3,7 @@
 import os
 import socket
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -72,12 +73,16 @@ MODELS["exact"] = exact
 TASKS.update(exact=ExactClassification, exact_twins=ExactTwins)
 
 
-def config(folder, *overrides, optimizer=None, lr=0.05, model=None, task=None):
-    """A run's configuration, the optimizer's options as they are given."""
-    made = tiny_config(folder, *DATA, "schedule=constant", *overrides)
-    model = {"name": "exact", "norm": "group", **(model or {})}
-    optimizer = optimizer or {"name": "nesterov"}
-    return replace(made, model=model, optimizer=optimizer, lr=lr, lr_scaling="none", task=task or {"name": "exact"})
+@cache
+def base():
+    return tiny_config("nowhere", *DATA, "schedule=constant")
+
+
+def config(folder, *, data=None, **changes):
+    """A run's configuration: settings of `data` and of the run, the optimizer's options as they are given."""
+    made = replace(base(), results_dir=str(folder), lr=0.05, lr_scaling="none", optimizer={"name": "nesterov"})
+    made = replace(made, model={"name": "exact", "norm": "group"}, task={"name": "exact"})
+    return replace(made, data=replace(made.data, **(data or {})), **changes)
 
 
 def trained(config, group=ALONE, updates=UPDATES):

@@ -22,57 +22,48 @@ OPTIONS = {
     "sam": {"rho": 0.3, "adaptive": True},
     "soap": {"max_precondition_dim": 1},
 }
-BARLOW = {
-    "name": "exact_twins",
-    "projector": [6, 5],
-    "probe": {"epochs": 2, "batch": 8},
-    "knn_k": 3,
+BATCH = {"name": "exact", "norm": "batch"}
+GHOST = {"name": "exact", "norm": "ghost", "ghost_size": 4}
+VIEWS = {"augment": "barlow_twins"}
+TWINS = {"name": "exact_twins", "projector": [6, 5], "probe": {"epochs": 2, "batch": 8}, "knn_k": 3}
+EXACT_TWINS = {**TWINS, "projector_norm": "layer"}
+
+# What is trained in each way: name -> settings.
+CASES = {
+    **{name: {"optimizer": {"name": name, **OPTIONS.get(name, {})}} for name in lbt.optim.names()},
+    "micro-batches": {"micro_batch": 5},
+    "clipped": {"micro_batch": 5, "grad_clip": 0.1},
+    "averaged": {"ema": 0.9, "layer_norms": 1, "model": BATCH},
+    "clars, micro-batches": {"micro_batch": 5, "optimizer": {"name": "clars", "eta": 0.1}},
+    "stratified, growing": {
+        "data": {"stratified": True},
+        "schedule": {"name": "constant", "batch": {2: 20}},
+        "epochs": 12,
+    },
+    "batch norm": {"model": BATCH},
+    "batch norm, micro-batches": {"micro_batch": 5, "model": BATCH},
+    "batch norm, sam": {"micro_batch": 5, "model": BATCH, "optimizer": {"name": "sam", "rho": 0.3}},
+    "batch norm, weights apart": {"model": BATCH, "optimizer": {"name": "schedulefree_sgd"}},
+    "ghost": {"model": GHOST},
+    "ghost, micro-batches": {"micro_batch": 6, "model": GHOST},
+    "twins": {"data": VIEWS, "task": EXACT_TWINS},
+    "twins, micro-batches": {"data": VIEWS, "micro_batch": 5, "task": EXACT_TWINS},
+    "twins, batch norm": {"data": VIEWS, "model": BATCH, "task": TWINS},
+    "twins, batch norm, micro-batches": {"data": VIEWS, "micro_batch": 8, "model": BATCH, "task": TWINS},
 }
-VIEWS = "data.augment=barlow_twins"
-BATCH, GHOST = {"norm": "batch"}, {"norm": "ghost", "ghost_size": 4}
 CONTROLS = ["batch norm", "batch norm, micro-batches"]
-
-
-def cases(folder):
-    """What is trained in each way: name -> configuration."""
-    found = {
-        name: config(folder, "data.augment=crop_flip_rotate", optimizer={"name": name, **OPTIONS.get(name, {})})
-        for name in lbt.optim.names()
-    }
-    layer_norm = {**BARLOW, "projector_norm": "layer"}
-    micro = "micro_batch=5"
-    found |= {
-        "micro-batches": config(folder, micro),
-        "clipped": config(folder, micro, "grad_clip=0.1"),
-        "averaged": config(folder, "ema=0.9", "layer_norms=1", model=BATCH),
-        "clars, micro-batches": config(folder, micro, optimizer={"name": "clars", "eta": 0.1}),
-        "stratified": config(folder, "data.stratified=true", "schedule.batch={2:20}", "epochs=12"),
-        "batch norm": config(folder, model=BATCH),
-        "batch norm, micro-batches": config(folder, micro, model=BATCH),
-        "batch norm, sam": config(folder, micro, model=BATCH, optimizer={"name": "sam", "rho": 0.3}),
-        "batch norm, weights apart": config(folder, model=BATCH, optimizer={"name": "schedulefree_sgd"}),
-        "ghost": config(folder, model=GHOST),
-        "ghost, micro-batches": config(folder, "micro_batch=6", model=GHOST),
-        "twins": config(folder, VIEWS, task=layer_norm),
-        "twins, micro-batches": config(folder, VIEWS, micro, task=layer_norm),
-        "twins, batch norm": config(folder, VIEWS, model=BATCH, task=BARLOW),
-        "twins, batch norm, micro-batches": config(folder, VIEWS, "micro_batch=8", model=BATCH, task=BARLOW),
-    }
-    return found
-
-
-NAMES = list(cases("/nowhere"))
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """The folder with what the processes found."""
     folder = tmp_path_factory.mktemp("devices")
-    whole = config(folder / "run", "epochs=9")
+    whole = config(folder / "run", epochs=9)
     begun = run(whole, interrupt=StopAfter(4))
     assert begun.status == "interrupted"
     ports = {2: free_port(), 3: free_port()}
-    arguments = (ports, cases(folder), CONTROLS, whole, str(folder))
+    cases = {name: config(folder, **changes) for name, changes in CASES.items()}
+    arguments = (ports, cases, CONTROLS, whole, str(folder))
     multiprocessing.get_context("forkserver").set_forkserver_preload(["lbt.run"])
     torch.multiprocessing.start_processes(work, arguments, 3, start_method="forkserver")
     alone = {}
@@ -92,7 +83,7 @@ def difference(one, other):
 
 
 @pytest.mark.parametrize("size", [2, 3])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CASES)
 def test_several_devices_are_one_but_for_rounding(found, name, size):
     _, _, alone, shared = found
     bound = 1e-9 if "batch norm" in name or name == "averaged" else 1e-12
@@ -115,7 +106,7 @@ def test_a_run_goes_on_on_another_number_of_devices_and_stops_in_all_processes_a
     told = [(folder / f"stopped-{size}-{rank}").read_text() for size in (2, 3) for rank in range(size)]
     assert told == ["interrupted 10"] * 2 + ["interrupted 16"] * 3
     ended = run(whole)
-    straight = run(config(tmp_path, "epochs=9"))
+    straight = run(config(tmp_path, epochs=9))
     assert (ended.status, ended.id) == ("done", straight.id)
     for line, wanted in zip(figures(ended.path), figures(straight.path), strict=True):
         assert line == pytest.approx(wanted, rel=1e-12)
@@ -123,4 +114,4 @@ def test_a_run_goes_on_on_another_number_of_devices_and_stops_in_all_processes_a
 
 
 def test_the_number_of_devices_is_no_part_of_a_run(tmp_path):
-    assert identity(config(tmp_path)) == identity(config(tmp_path, "devices=3"))
+    assert identity(config(tmp_path)) == identity(config(tmp_path, devices=3))
