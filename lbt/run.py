@@ -69,7 +69,8 @@ def _launched(config: Config, name: str, interrupt: Interrupt, reporter: Reporte
         path = records.path_of(config.results_dir, config.experiment, name)
         said = f"{error}; the same command goes on"
         print(f"lbt: run {name}: {said}", file=sys.stderr)
-        return Outcome(name, "interrupted" if interrupt.requested() else "failed", config, path, {"error": said})
+        status = "interrupted" if interrupt.requested() else "oom" if error.out_of_memory else "failed"
+        return Outcome(name, status, config, path, {"error": said})
 
 
 def _member(interrupt: Interrupt, config: Config, reporter: type[Reporter]) -> Outcome:

@@ -7,6 +7,7 @@ import signal
 import tempfile
 import threading
 import time
+import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,12 +23,21 @@ from lbt.errors import UserError, flat
 from lbt.session.interrupt import Interrupt
 
 HERE = "127.0.0.1"
+MEMORY = ("OutOfMemoryError", "MemoryError")  # kinds of errors
 LOST = 75  # exit code of a process that ends because another one is gone
 PATIENCE = 20.0  # seconds such a process leaves the launcher to see which one it was
 
 
 class DeviceError(Exception):
-    """A process of a run has ended before its time; the text says which and why."""
+    """A process of a run has ended before its time; the text says which and why.
+
+    Attributes:
+        out_of_memory: that is why.
+    """
+
+    def __init__(self, text: str, *, out_of_memory: bool = False):
+        super().__init__(text)
+        self.out_of_memory = out_of_memory
 
 
 def launch(work: Callable[..., Any], arguments: Sequence[Any], *, count: int, interrupt: Interrupt) -> Any:
@@ -67,31 +77,29 @@ def launch(work: Callable[..., Any], arguments: Sequence[Any], *, count: int, in
             returned = elastic_launch(settings, _member)(work, arguments)
         except ChildFailedError as error:
             rank, failure = error.get_first_failure()
-            kind, _, text = _message(failure).partition(": ")
-            if kind == UserError.__name__:
-                raise UserError(text) from None
-            raise DeviceError(_said(rank, failure)) from None
+            raise _error(rank, failure) from None
     result, number = returned[0]
     if interrupt.signal is None:
         interrupt.signal = number
     return result
 
 
-def _said(rank: int, failure: ProcessFailure) -> str:
-    """Returns which process ended first, and why, in one line."""
+def _error(rank: int, failure: ProcessFailure) -> Exception:
+    """Returns what to raise for the process that ended first."""
     who = f"device {rank} (process {failure.pid})"
+    if failure.exitcode == LOST:
+        return DeviceError(f"{who} lost the others")
     if failure.exitcode < 0:
         killer = signal.Signals(-failure.exitcode).name
-        return f"{who} was killed by {killer}" + " (out of memory?)" * (killer == "SIGKILL")
-    if failure.exitcode == LOST:
-        return f"{who} lost the others"
-    return f"{who}: {flat(_message(failure))}"
-
-
-def _message(failure: ProcessFailure) -> str:
-    """Returns the error that ended a process, `<kind>: <text>`."""
+        return DeviceError(f"{who} was killed by {killer}" + " (out of memory?)" * (killer == "SIGKILL"))
     found = failure.message
-    return str(found.get("message", found) if isinstance(found, dict) else found)
+    kind, _, text = str(found.get("message", found) if isinstance(found, dict) else found).partition(": ")
+    if kind == UserError.__name__:
+        return UserError(text)
+    if kind in MEMORY or "can't allocate memory" in text:
+        return DeviceError(f"{who} ran out of memory, which a smaller micro_batch saves", out_of_memory=True)
+    shows = "" if kind == "OSError" else " (LBT_DEBUG=1 shows where)"
+    return DeviceError(f"{who}: {kind}: {flat(text)}{shows}")
 
 
 @contextmanager
@@ -121,6 +129,8 @@ def _member(work: Callable[..., Any], arguments: Sequence[Any]) -> tuple[Any, in
             return work(interrupt, *arguments), interrupt.signal
         except Exception as error:
             if not is_lost(error):
+                if os.environ.get("LBT_DEBUG") == "1":
+                    traceback.print_exc()
                 raise
             until = time.monotonic() + PATIENCE
             while interrupt.signal is None and time.monotonic() < until:

@@ -26,7 +26,13 @@ BATCH = {"name": "exact", "norm": "batch"}
 GHOST = {"name": "exact", "norm": "ghost", "ghost_size": 4}
 VIEWS = {"augment": "barlow_twins"}
 TWINS = {"name": "exact_twins", "projector": [6, 5], "probe": {"epochs": 2, "batch": 8}, "knn_k": 3}
-EXACT_TWINS = {**TWINS, "projector_norm": "layer"}
+# A last batch of two images is next to nothing for a correlation, which then multiplies what rounding makes.
+EXACT_TWINS = {
+    "data": {**VIEWS, "last_batch": "drop"},
+    "task": {**TWINS, "projector_norm": "layer"},
+    "epochs": 10,
+    "lr": 0.005,
+}
 
 # What is trained in each way: name -> settings.
 CASES = {
@@ -46,14 +52,8 @@ CASES = {
     "batch norm, weights apart": {"model": BATCH, "optimizer": {"name": "schedulefree_sgd"}},
     "ghost": {"model": GHOST},
     "ghost, micro-batches": {"micro_batch": 6, "model": GHOST},
-    # Two images, the last batch otherwise, are next to nothing for a correlation, which then multiplies rounding.
-    "twins": {"data": {**VIEWS, "last_batch": "drop"}, "epochs": 10, "task": EXACT_TWINS},
-    "twins, micro-batches": {
-        "data": {**VIEWS, "last_batch": "drop"},
-        "epochs": 10,
-        "micro_batch": 5,
-        "task": EXACT_TWINS,
-    },
+    "twins": EXACT_TWINS,
+    "twins, micro-batches": {**EXACT_TWINS, "micro_batch": 5},
     "twins, batch norm": {"data": VIEWS, "model": BATCH, "task": TWINS},
     "twins, batch norm, micro-batches": {"data": VIEWS, "micro_batch": 8, "model": BATCH, "task": TWINS},
 }
