@@ -1,5 +1,6 @@
 """`lbt train devices=2` as a user meets it: killed, told to stop, gone on with, and with a mistake."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -40,21 +41,27 @@ def start(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM.format(tests=os.path.dirname(support.__file__)))
 
+    begun = []
+
     def started(*words, launcher=()):
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         command = [sys.executable, *launcher, program, *TINY, *words]
-        return subprocess.Popen(command, cwd=tmp_path, env=environment, start_new_session=True, **pipes)
+        begun.append(subprocess.Popen(command, cwd=tmp_path, env=environment, start_new_session=True, **pipes))
+        return begun[-1]
 
-    return started
+    yield started
+    for process in begun:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
-def processes(command):
+def processes(command, results):
     """The processes of a command's run, once its first epoch is recorded; the first that it starts is Python's own."""
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline and command.poll() is None:
-        lines = [path.read_bytes().count(b"\n") for path in records.paths(command.args[2].parent / "results")]
-        if lines and lines[0] > 1:
+    began = time.time()
+    while time.time() < began + 240 and command.poll() is None:
+        written = [path for path in records.paths(results) if path.stat().st_mtime > began]
+        if written and written[0].read_bytes().count(b"\n") > 1:
             return sorted(int(pid) for pid in os.listdir("/proc") if pid.isdecimal() and parent(pid) == command.pid)[1:]
         time.sleep(0.05)
     raise AssertionError(command.communicate())
@@ -70,8 +77,9 @@ def parent(pid):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
 def test_killed_or_told_to_stop_a_run_goes_on_with_the_same_command(tmp_path, start):
+    results = tmp_path / "results"
     command = start(*LONG, "devices=2")
-    victim = processes(command)[-1]
+    victim = processes(command, results)[-1]
     os.kill(victim, signal.SIGKILL)
     said, error = command.communicate(timeout=60)
     assert command.returncode == 1
@@ -80,14 +88,14 @@ def test_killed_or_told_to_stop_a_run_goes_on_with_the_same_command(tmp_path, st
     assert said.count("run ") == 1  # one process speaks
 
     command = start(*LONG, "devices=2")
-    os.kill(processes(command)[-1], signal.SIGTERM)
+    os.kill(processes(command, results)[-1], signal.SIGTERM)
     said, error = command.communicate(timeout=60)
     assert command.returncode == 128 + signal.SIGTERM and error == ""
     assert said.count("interrupted after") == 1 and "on 2 devices" in said
-    (path,) = records.paths(tmp_path / "results")
+    (path,) = records.paths(results)
     stopped = records.read(path)
     assert stopped.status == "interrupted" and stopped.run["provenance"]["devices"] == 2
-    state = torch.load(places.checkpoint_of(tmp_path / "results", path.stem), weights_only=True)
+    state = torch.load(places.checkpoint_of(results, path.stem), weights_only=True)
     assert state["progress"]["step"] == stopped.end["summary"]["steps"]
 
 
