@@ -11,6 +11,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.synchronize import Event
 from typing import Any
 
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
@@ -59,7 +60,7 @@ def launch(work: Callable[..., Any], arguments: Sequence[Any], *, count: int, in
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     logging.getLogger("torch.multiprocessing").setLevel(logging.CRITICAL)
     os.environ.setdefault(*QUIET)
-    with tempfile.TemporaryDirectory(prefix="lbt-") as folder, _handed_on(interrupt):
+    with tempfile.TemporaryDirectory(prefix="lbt-") as folder, _handed_on(interrupt) as stop:
         settings = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -74,7 +75,7 @@ def launch(work: Callable[..., Any], arguments: Sequence[Any], *, count: int, in
             signals_to_handle="SIGQUIT",  # torch's own way would leave them 30 s for an update
         )
         try:
-            returned = elastic_launch(settings, _member)(work, arguments)
+            returned = elastic_launch(settings, _member)(work, arguments, stop)
         except ChildFailedError as error:
             rank, failure = error.get_first_failure()
             raise _error(rank, failure) from None
@@ -103,11 +104,13 @@ def _error(rank: int, failure: ProcessFailure) -> Exception:
 
 
 @contextmanager
-def _handed_on(interrupt: Interrupt) -> Iterator[None]:
-    """Hands signals on to the processes that are started meanwhile."""
+def _handed_on(interrupt: Interrupt) -> Iterator[Event]:
+    """Hands signals on to the processes that are started meanwhile; yields what tells those that start later."""
     others = set(multiprocessing.active_children())
+    stop = multiprocessing.get_context("spawn").Event()
 
     def hand_on(again: bool) -> None:
+        stop.set()
         for process in set(multiprocessing.active_children()) - others:
             process.kill() if again else process.terminate()
 
@@ -115,16 +118,18 @@ def _handed_on(interrupt: Interrupt) -> Iterator[None]:
     interrupt.listener = hand_on
     try:
         with interrupt:
-            yield
+            yield stop
     finally:
         interrupt.listener = None
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGQUIT, quit_before)
 
 
-def _member(work: Callable[..., Any], arguments: Sequence[Any]) -> tuple[Any, int | None]:
+def _member(work: Callable[..., Any], arguments: Sequence[Any], stop: Event) -> tuple[Any, int | None]:
     """The body of a process: what `work` returns, and the signal that it heard of."""
     with Interrupt(patient=True) as interrupt:
+        if stop.is_set():
+            interrupt.signal = signal.SIGTERM
         try:
             return work(interrupt, *arguments), interrupt.signal
         except Exception as error:

@@ -88,9 +88,10 @@ def test_killed_or_told_to_stop_a_run_goes_on_with_the_same_command(tmp_path, st
     assert said.count("run ") == 1  # one process speaks
 
     command = start(*LONG, "devices=2")
-    os.kill(processes(command, results)[-1], signal.SIGTERM)
+    processes(command, results)
+    os.killpg(command.pid, signal.SIGINT)  # as Ctrl-C in a terminal does
     said, error = command.communicate(timeout=60)
-    assert command.returncode == 128 + signal.SIGTERM and error == ""
+    assert command.returncode == 128 + signal.SIGINT and error == ""
     assert said.count("interrupted after") == 1 and "on 2 devices" in said
     (path,) = records.paths(results)
     stopped = records.read(path)
