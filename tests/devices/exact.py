@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from support import StopAfter, tiny_config
+from support import StopAfter, figures, tiny_config
 from torch import nn
 
 from lbt import build
@@ -154,3 +154,8 @@ def work(rank, ports, cases, controls, whole, folder):
         outcome = run(whole, interrupt=StopAfter(6) if rank == size - 1 else None)
         (folder / f"stopped-{size}-{rank}").write_text(f"{outcome.status} {outcome.summary.get('steps')}")
         torch.distributed.destroy_process_group()
+
+
+def numbers(path):
+    """A record's numbers, line by line, without times."""
+    return [{key: value for key, value in line.items() if key != "kind"} for line in figures(path)]

@@ -4,8 +4,8 @@ import multiprocessing
 
 import pytest
 import torch
-from exact import config, free_port, work
-from support import StopAfter, figures
+from exact import config, free_port, numbers, work
+from support import StopAfter
 
 import lbt.optim
 from lbt import records
@@ -114,7 +114,7 @@ def test_a_run_goes_on_on_another_number_of_devices_and_stops_in_all_processes_a
     ended = run(whole)
     straight = run(config(tmp_path, epochs=9))
     assert (ended.status, ended.id) == ("done", straight.id)
-    for line, wanted in zip(figures(ended.path), figures(straight.path), strict=True):
+    for line, wanted in zip(numbers(ended.path), numbers(straight.path), strict=True):
         assert line == pytest.approx(wanted, rel=1e-12)
     assert "devices" not in records.read(ended.path).run["provenance"]  # it began on one
 

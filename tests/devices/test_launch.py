@@ -10,7 +10,8 @@ import time
 import pytest
 import support
 import torch
-from support import TINY, figures, run_tiny
+from exact import numbers
+from support import TINY, run_tiny
 
 from lbt import records
 from lbt.cli import main
@@ -109,7 +110,7 @@ def test_torchruns_processes_make_one_run_and_tell_a_mistake_once(tmp_path, star
     alone = run_tiny(tmp_path / "alone")
     (path,) = records.paths(tmp_path / "results")
     assert path.stem == alone.id
-    for line, wanted in zip(figures(path), figures(alone.path), strict=True):
+    for line, wanted in zip(numbers(path), numbers(alone.path), strict=True):
         assert line == pytest.approx(wanted, rel=1e-4)
 
     command = start("optimizer=larz", launcher=torchrun)
