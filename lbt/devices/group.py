@@ -23,8 +23,8 @@ class Part(NamedTuple):
         stop: the row after its last one.
         first: the micro-batch's first row.
         whole: images of the micro-batch on all devices.
-        weight: of its mean in a mean over devices, as a share of its micro-batch: the part's images times the number of
-            devices, over the micro-batch's. 1 where the parts are equal.
+        weight: what the part's mean counts in a mean over devices: its share of the micro-batch times the number of
+            devices; 1 where the parts are equal.
         everywhere: every device computes all of the micro-batch.
     """
 
