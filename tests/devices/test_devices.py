@@ -115,7 +115,8 @@ def test_a_run_goes_on_on_another_number_of_devices_and_stops_in_all_processes_a
     straight = run(config(tmp_path, epochs=9))
     assert (ended.status, ended.id) == ("done", straight.id)
     for line, wanted in zip(numbers(ended.path), numbers(straight.path), strict=True):
-        assert line == pytest.approx(wanted, rel=1e-12)
+        assert line == pytest.approx(wanted, rel=1e-6)  # test losses are float32's
+        assert line["train_loss"] == pytest.approx(wanted["train_loss"], rel=1e-12)
     assert "devices" not in records.read(ended.path).run["provenance"]  # it began on one
 
 
