@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from multiprocessing.synchronize import Event
 from typing import Any
 
+import torch
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -44,7 +45,8 @@ class DeviceError(Exception):
 def launch(work: Callable[..., Any], arguments: Sequence[Any], *, count: int, interrupt: Interrupt) -> Any:
     """Calls a function in several processes that know of each other, and returns what it returns in the first.
 
-    A process that dies has the others end within half a minute. A signal is handed on to all of them; they end when
+    They share the threads of this process, unless `OMP_NUM_THREADS` says how many each has. One that dies has the
+    others end within half a minute. A signal is handed on to all of them; they end when
     they are ready to, or at once at a second Ctrl-C.
 
     Args:
@@ -60,6 +62,7 @@ def launch(work: Callable[..., Any], arguments: Sequence[Any], *, count: int, in
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     logging.getLogger("torch.multiprocessing").setLevel(logging.CRITICAL)
     os.environ.setdefault(*QUIET)
+    threads = max(1, torch.get_num_threads() // count)
     with tempfile.TemporaryDirectory(prefix="lbt-") as folder, _handed_on(interrupt) as stop:
         settings = LaunchConfig(
             min_nodes=1,
@@ -75,7 +78,7 @@ def launch(work: Callable[..., Any], arguments: Sequence[Any], *, count: int, in
             signals_to_handle="SIGQUIT",  # torch's own way would leave them 30 s for an update
         )
         try:
-            returned = elastic_launch(settings, _member)(work, arguments, stop)
+            returned = elastic_launch(settings, _member)(work, arguments, stop, threads)
         except ChildFailedError as error:
             rank, failure = error.get_first_failure()
             raise _error(rank, failure) from None
@@ -125,8 +128,11 @@ def _handed_on(interrupt: Interrupt) -> Iterator[Event]:
             signal.signal(signal.SIGQUIT, quit_before)
 
 
-def _member(work: Callable[..., Any], arguments: Sequence[Any], stop: Event) -> tuple[Any, int | None]:
+def _member(work: Callable[..., Any], arguments: Sequence[Any], stop: Event, threads: int) -> tuple[Any, int | None]:
     """The body of a process: what `work` returns, and the signal that it heard of."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # for whoever looks there; torch is loaded
+        torch.set_num_threads(threads)
     with Interrupt(patient=True) as interrupt:
         if stop.is_set():
             interrupt.signal = signal.SIGTERM

@@ -102,7 +102,7 @@ def test_killed_or_told_to_stop_a_run_goes_on_with_the_same_command(tmp_path, st
 
 
 def test_torchruns_processes_make_one_run_and_tell_a_mistake_once(tmp_path, start):
-    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node=2"]
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node=2", f"--log-dir={tmp_path / 'torchrun'}"]
     command = start(launcher=torchrun)
     said, error = command.communicate(timeout=240)
     assert command.returncode == 0, error
