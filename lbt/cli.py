@@ -3,9 +3,11 @@
 import argparse
 import os
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
+from lbt.devices import QUIET, speaks, started
 from lbt.errors import UserError, said
 
 DESCRIPTION = "Large-batch training: sweep optimizers, batch sizes and learning rates; regenerate published tables."
@@ -16,6 +18,7 @@ train one configuration, or with -m a sweep of them:
   lbt train -m +experiment=quickstart
   lbt train --help shows every setting"""
 
+TOLD_SECONDS = 5.0  # torchrun ends all processes with the first: the one that tells a mistake is given this time
 PIPE_CLOSED = 141  # a shell's exit code for SIGPIPE
 
 
@@ -39,11 +42,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = str(error) if isinstance(error, UserError) else said(error)
         if not isinstance(error, UserError | OSError):
             message += "; LBT_DEBUG=1 shows where"
+        elif not speaks():  # all processes make the same mistake; one tells it, and torchrun then ends the others
+            time.sleep(TOLD_SECONDS)
+            return 2
     print(f"lbt: {message}", file=sys.stderr)
     return 2
 
 
 def _command(arguments: Sequence[str]) -> int:
+    if not speaks():
+        _discard_output()
+    if started():
+        os.environ.setdefault(*QUIET)
     if arguments[:1] == ["train"] or arguments[:1] in (["-sc"], ["--shell-completion"]):
         from lbt.sweep.app import train
 

@@ -13,7 +13,7 @@ from lbt.config.schema import ZERO_IS_A_VALUE
 # Settings that say where or how a run is executed or shown, or that reach it through another setting.
 NOT_IDENTITY = {
     "device", "deterministic", "results_dir", "experiment", "study", "time_budget", "wandb", "warmup", "lr_rank",
-    "sweep", "cuda_graph", "compile", "probes", "mirror", "keep", "plugins", "threads",
+    "sweep", "cuda_graph", "compile", "probes", "mirror", "keep", "plugins", "threads", "devices",
 }  # fmt: skip
 
 # Of the optimizer's settings, those that say how it computes and not what.
@@ -81,6 +81,7 @@ def to_json(config: Config) -> dict[str, Any]:
     settings.pop("sweep")
     settings.pop("keep")
     settings.pop("threads")  # the number used is in the provenance
+    settings.pop("devices")  # the provenance has it
     settings["data"].pop("root")
     settings["protocol"] = {"name": config.protocol["name"]}
     settings["peak_lr"] = config.peak_lr

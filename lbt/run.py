@@ -5,7 +5,10 @@ This module can be called: `lbt.run("optimizer=tvlars", "batch=512")` is `lbt tr
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,8 +16,12 @@ from typing import Any
 from filelock import Timeout
 
 from lbt import build, fit, plugins, records, runtime
-from lbt.config import Config
+from lbt.config import Config, WandbConfig
 from lbt.data import ImageSet
+from lbt.devices import speaks
+from lbt.devices.group import Group
+from lbt.devices.launch import DeviceError, launch
+from lbt.devices.processes import joined
 from lbt.errors import UserError
 from lbt.identity import identity, run_id
 from lbt.records import index, places
@@ -34,40 +41,79 @@ ADHOC = "adhoc"  # the experiment of a run that belongs to none
 def run(config: Config, *, interrupt: Interrupt | None = None, reporter: Reporter | None = None) -> Outcome:
     """Executes a run, once: a finished one is returned from its record, an interrupted one resumed.
 
-    A record from another experiment's folder is copied into this one's, whose tables look there.
+    A record from another experiment's folder is copied into this one's, whose tables look there. On several devices
+    the run is executed by as many processes, which are started here unless torch's launcher has started them.
 
     Raises:
         UserError: a mistake in the configuration or the data; nothing is written.
     """
+    interrupt, reporter = interrupt or Interrupt(), reporter or Reporter()
     config = runtime.settle(config)
+    with joined(config.device) as group:
+        if group.rank != 0:
+            config = replace(config, wandb=WandbConfig(), mirror=[])  # one process writes
+        images, name = group.agreed(partial(_prepared, config))
+        ended = group.first(partial(_finished, config, name))
+        if ended is None and config.devices > group.size:
+            del images
+            build.forget_images()  # the processes read them anew
+            return _launched(config, name, interrupt, reporter)
+        if ended is None:
+            training = _training(config, images, name, group)  # refuses what does not fit before anything is written
+            ended = _alone(partial(_execute, training, config, images, name, interrupt, reporter), config, name, group)
+        if ended.status in records.FINAL:
+            group.first(partial(places.clear, config.results_dir, [name]))
+    if ended.recorded_before or ended.status == "running":
+        reporter.not_executed(ended)
+    return ended
+
+
+def _launched(config: Config, name: str, interrupt: Interrupt, reporter: Reporter) -> Outcome:
+    """Executes a run by several processes and returns what became of it."""
+    try:
+        return launch(_member, [config, type(reporter)], count=config.devices, interrupt=interrupt)
+    except DeviceError as error:
+        path = records.path_of(config.results_dir, config.experiment, name)
+        said = f"{error}; the same command goes on"
+        print(f"lbt: run {name}: {said}", file=sys.stderr)
+        status = "interrupted" if interrupt.requested() else "oom" if error.out_of_memory else "failed"
+        return Outcome(name, status, config, path, {"error": said})
+
+
+def _member(interrupt: Interrupt, config: Config, reporter: type[Reporter]) -> Outcome:
+    """What each of several processes does."""
+    return run(config, interrupt=interrupt, reporter=reporter() if speaks() else None)
+
+
+def _prepared(config: Config) -> tuple[ImageSet, str]:
+    """Returns the data of a settled configuration, and its run's id.
+
+    Raises:
+        UserError: a mistake in the configuration or the data.
+    """
     build.validate(config)
     mirrors.require(config)
     images = _images(config)
     fit.fits(config, images)
-    name = run_id(identity(config), images.fingerprint)
-    interrupt, reporter = interrupt or Interrupt(), reporter or Reporter()
+    return images, run_id(identity(config), images.fingerprint)
 
-    ended = _finished(config, name)
-    if ended is None:
-        training = _training(config, images, name)  # refuses what does not fit the data before anything is written
+
+def _alone(execute: Callable[[], Outcome], config: Config, name: str, group: Group) -> Outcome:
+    """Executes a run while no other command does; returns what became of it, meanwhile or here."""
+    with ExitStack() as stack:
         try:
-            with held(config.results_dir, name):
-                ended = _finished(config, name)  # by another process, meanwhile
-                if ended is None:
-                    places.tidy(config.results_dir, name)
-                    executed = _execute(training, config, images, name, interrupt, reporter)
+            group.first(lambda: stack.enter_context(held(config.results_dir, name)))
         except Timeout:
             path = records.path_of(config.results_dir, config.experiment, name)
-            ended = Outcome(name, "running", config, path)
-        if ended is None:
-            if executed.status in records.FINAL:
-                _show_in(config, name, executed.path)
-                places.clear(config.results_dir, [name])
-            return executed
-    if ended.status in records.FINAL:
-        places.clear(config.results_dir, [name])
-    reporter.not_executed(ended)
-    return ended
+            return Outcome(name, "running", config, path)
+        ended = group.first(partial(_finished, config, name))  # by another process, meanwhile
+        if ended is not None:
+            return ended
+        group.first(partial(places.tidy, config.results_dir, name))
+        executed = execute()
+        if executed.status in records.FINAL:
+            group.first(partial(_show_in, config, name, executed.path))
+        return executed
 
 
 def _images(config: Config) -> ImageSet:
@@ -80,12 +126,12 @@ def _images(config: Config) -> ImageSet:
         raise UserError(f"data={config.data.name}: this machine's memory is too small to read it") from error
 
 
-def _training(config: Config, images: ImageSet, name: str) -> Training | None:
+def _training(config: Config, images: ImageSet, name: str, group: Group) -> Training | None:
     """Returns the training, None where there is no memory for its model and data."""
     try:
-        return Training(config, images, name)
+        return Training(config, images, name, group=group)
     except Exception as error:
-        if not is_out_of_memory(error):
+        if group.size > 1 or not is_out_of_memory(error):
             raise
     return None
 
@@ -97,7 +143,7 @@ def _execute(
         if training is not None:
             return training.execute(interrupt, reporter)
     except Exception as error:
-        if not is_out_of_memory(error):
+        if training.group.size > 1 or not is_out_of_memory(error):
             raise
     return out_of_memory(config, images, name, reporter)  # outside the handler, so that what was made is free
 

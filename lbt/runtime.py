@@ -16,19 +16,22 @@ import torch
 import torchvision
 
 from lbt.config import Config
+from lbt.devices import started, world_size
 from lbt.errors import UserError
 
 
 def settle(config: Config, *, elsewhere: bool = False) -> Config:
-    """Returns the configuration with `device` and `precision` as they are used on this machine, `init_from` by content.
+    """Returns the configuration as it is used on this machine.
+
+    That is with `device`, `devices` and `precision` resolved, and `init_from` by its content.
 
     Args:
         config: as composed.
         elsewhere: the run is only asked about; `device=cuda` may mean another machine, with a GPU of these years.
 
     Raises:
-        UserError: CUDA is asked for and there is none, or more threads than this machine has cores; there are no
-            such weights.
+        UserError: CUDA is asked for and there is none, more devices than there are, or more threads than this machine
+            has cores; there are no such weights.
     """
     if config.init_from is not None:
         from lbt import weights  # few runs need it
@@ -46,7 +49,21 @@ def settle(config: Config, *, elsewhere: bool = False) -> Config:
         precision = "bf16" if _computes_in_bf16(device) else "fp32"
     if config.threads != "auto" and config.threads > (most := cores()) and not elsewhere:
         raise UserError(f"threads={config.threads}: there are {most} cores here; use threads={most} or threads=auto")
-    return replace(config, device=device, precision=precision)
+    return replace(config, device=device, devices=_devices(config.devices, device), precision=precision)
+
+
+def _devices(wanted: int | str, device: str) -> int:
+    """Returns the number of processes that share a run's batches, each with a device."""
+    if started():
+        if wanted not in (1, "auto", world_size()):
+            raise UserError(f"devices={wanted}: {world_size()} processes have been started; leave the setting out")
+        return world_size()
+    found = torch.cuda.device_count() if device == "cuda" else None
+    if wanted == "auto":
+        return found or 1  # a CPU's cores work in one process
+    if found is not None and wanted > found:
+        raise UserError(f"devices={wanted}: this machine has {found} GPU(s); use devices={found} or devices=auto")
+    return wanted
 
 
 def _computes_in_bf16(device: str) -> bool:

@@ -94,6 +94,8 @@ def _check_training(config: Config, tables: Sequence[Mapping]) -> None:
         f"layer_norms={config.layer_norms}: expected a whole number of updates, 1 or more, or null",
     )
     _require(config.ema is None or 0 < config.ema < 1, f"ema={config.ema}: expected a number between 0 and 1, or null")
+    if config.devices != "auto":
+        _require(config.devices >= 1, f"devices={config.devices}: expected 1 or more, or auto")
     seconds(config.time_budget)
     _require(config.threads == "auto" or config.threads >= 1, f"threads={config.threads}: expected 1 or more, or auto")
     _require(config.sweep.parallel >= 1, f"sweep.parallel={config.sweep.parallel}: expected 1 or more")

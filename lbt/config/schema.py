@@ -75,6 +75,7 @@ class Config:
     seed: int = 0
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where the processor computes in it
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: int | Literal["auto"] = 1  # that share each batch, a process each; auto: all GPUs that are visible
     threads: Literal["auto"] | int = "auto"  # of the CPU; auto: torch's number, or one where that is timed to be faster
     deterministic: bool = False  # refuse nondeterministic kernels
     cuda_graph: bool = False  # replay updates as one CUDA graph; equals the plain loop but for rounding

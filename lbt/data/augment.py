@@ -7,6 +7,7 @@ The TVLARS paper's classification recipe is `crop_flip_rotate` with its defaults
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +18,26 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 # Pixels worked on at once: on a CPU the temporaries stay in its cache, on a GPU they stay below some 200 MB.
 CHUNK_PIXELS = {"cpu": 1 << 18}
 CHUNK_PIXELS_ELSEWHERE = 1 << 23
+
+
+class Rows(NamedTuple):
+    """Which images of a batch are augmented here, while others are elsewhere; parameters are drawn for all of them.
+
+    So an image is augmented in the same way whichever device has it. An augmentation that has no argument `rows` is
+    given the whole batch.
+
+    Attributes:
+        count: images of the batch.
+        own: places in the batch of the images at hand: int64 [b] on their device, or a slice.
+    """
+
+    count: int
+    own: Tensor | slice
+
+
+def all_of(images: Tensor) -> Rows:
+    """Returns the rows of a batch that is here as a whole."""
+    return Rows(len(images), slice(None))
 
 
 def warp(images: Tensor, dy: Tensor, dx: Tensor, flip: Tensor | None, angle: Tensor | None) -> Tensor:
@@ -81,7 +102,12 @@ def _rotated_index(
 
 
 def crop_flip_rotate(
-    images: Tensor, generator: torch.Generator, padding: int = 4, flip: bool = True, degrees: float = 15.0
+    images: Tensor,
+    generator: torch.Generator,
+    padding: int = 4,
+    flip: bool = True,
+    degrees: float = 15.0,
+    rows: Rows | None = None,
 ) -> Tensor:
     """Draws each image's crop, flip and rotation and applies them by `warp`.
 
@@ -91,6 +117,7 @@ def crop_flip_rotate(
         padding: zero pixels around the image before an H x W crop is taken anywhere in it; less than H and W.
         flip: whether to mirror half of the images.
         degrees: angles are uniform in -degrees to degrees; 0 leaves the rotation out.
+        rows: which images of a larger batch these are; None: they are all of it.
 
     Returns:
         uint8 [B, C, H, W].
@@ -101,10 +128,10 @@ def crop_flip_rotate(
     height, width = images.shape[2:]
     if not 0 <= padding < min(height, width):
         raise ValueError(f"padding must be less than the images' sides: {padding}, for {height}x{width} pixels")
-    device = images.device
-    offsets = torch.randint(-padding, padding + 1, (2, len(images)), generator=generator, device=device)
-    mirrored = torch.rand(len(images), generator=generator, device=device) < 0.5 if flip else None
-    angle = torch.rand(len(images), generator=generator, device=device) * 2 - 1 if degrees else None
+    device, (count, own) = images.device, rows or all_of(images)
+    offsets = torch.randint(-padding, padding + 1, (2, count), generator=generator, device=device)[:, own]
+    mirrored = torch.rand(count, generator=generator, device=device)[own] < 0.5 if flip else None
+    angle = torch.rand(count, generator=generator, device=device)[own] * 2 - 1 if degrees else None
     return warp(images, offsets[0], offsets[1], mirrored, None if angle is None else angle * degrees)
 
 
@@ -137,7 +164,7 @@ def _chunk(images: Tensor) -> int:
     return max(1, pixels // max(1, images.shape[-2] * images.shape[-1]))
 
 
-def none(images: Tensor, generator: torch.Generator) -> Tensor:
+def none(images: Tensor, generator: torch.Generator, rows: Rows | None = None) -> Tensor:
     """Returns the images as they are and draws nothing."""
     return images
 

@@ -1,12 +1,13 @@
 """Epochs over images that lie on the device: a seeded permutation, one gather a batch, batched augmentation."""
 
+import inspect
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from lbt.config.binding import pick
-from lbt.data.augment import AUGMENTATIONS, views_of
+from lbt.data.augment import AUGMENTATIONS, Rows, views_of
 from lbt.errors import UserError
 
 
@@ -21,6 +22,7 @@ class ResidentData:
         augment: name of the augmentation.
         stratified: draw batches whose class counts are as equal as the set's allow.
         seed: of the generator that draws permutations and augmentation.
+        rows: the places in a batch of so many images of those that are delivered, int64 [b]; None: all of them.
         around: returns the function that is called in the augmentation's place, for whoever times it; None: itself.
 
     Raises:
@@ -37,6 +39,7 @@ class ResidentData:
         augment: str,
         stratified: bool = False,
         seed: int,
+        rows: Callable[[int], Tensor] | None = None,
         around: Callable[[Callable[..., Tensor]], Callable[..., Tensor]] | None = None,
     ):
         self.images, self.labels, self.batch, self.last_batch = images, labels, batch, last_batch
@@ -48,6 +51,7 @@ class ResidentData:
             raise UserError(f"data.augment={augment}: {error}") from error
         self.generator = torch.Generator(images.device).manual_seed(seed)
         self.steps(batch)
+        self._rows, self._in_rows = rows, "rows" in inspect.signature(self._augment).parameters
         self._order = torch.empty(0, dtype=torch.long)  # empty between two epochs
         self._next = 0  # the batch that comes next
         if around is not None:
@@ -77,7 +81,8 @@ class ResidentData:
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields the batches left of the current epoch, or of a new one: augmented images and labels, int64 [B].
 
-        Images are uint8 [B, C, H, W], or [B, views, C, H, W] where the augmentation gives several views of each.
+        Images are uint8 [B, C, H, W], or [B, views, C, H, W] where the augmentation gives several views of each. They
+        are those of `rows` alone, the labels those of the whole batch.
         """
         if not len(self._order):
             self._order, self._next = self._permutation(), 0
@@ -95,8 +100,21 @@ class ResidentData:
         return self._augment(self.images[chosen], generator)
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the images of `indices` (int64 [B]), augmented, and their labels."""
-        return self._augment(self.images[indices], self.generator), self.labels[indices]
+        """Returns the images of `indices` (int64 [B]), augmented, and their labels; of the images those of `rows`."""
+        return self._augmented(self.images[self._read(indices)], len(indices)), self.labels[indices]
+
+    def _read(self, indices: Tensor) -> Tensor:
+        """Returns which images of a batch are read: those of `rows`, where the augmentation knows how to draw them."""
+        return indices[self._rows(len(indices))] if self._rows and self._in_rows else indices
+
+    def _augmented(self, images: Tensor, count: int) -> Tensor:
+        """Returns the images delivered of a batch of `count`, of those that `_read` chose."""
+        if self._rows is None:
+            return self._augment(images, self.generator)
+        own = self._rows(count)
+        if self._in_rows:
+            return self._augment(images, self.generator, rows=Rows(count, own))
+        return self._augment(images, self.generator)[own]
 
     def _permutation(self) -> Tensor:
         """Returns a random order of the images, int64 [N]; stratified, each class is spread evenly over it."""

@@ -137,9 +137,9 @@ class StreamingData(ResidentData):
         if not len(self._order):
             self._order, self._next = self._permutation(), 0
         left = self._order.split(self.batch)[self._next : self.steps_per_epoch]
-        images = self.images.read([indices.tolist() for indices in left])
+        images = self.images.read([self._read(indices).tolist() for indices in left])
         for indices, decoded in zip(left, images, strict=True):
-            batch = self._augment(decoded, self.generator), self.labels[indices]
+            batch = self._augmented(decoded, len(indices)), self.labels[indices]
             self._next += 1
             yield batch
         self._order = self._order[:0]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lbt.data import pixels
-from lbt.data.augment import AUGMENTATIONS
+from lbt.data.augment import AUGMENTATIONS, Rows, all_of
 
 # Pixels worked on at once: on a CPU the temporaries stay in its cache, on a GPU they stay below some 500 MB.
 CHUNK_PIXELS = {"cpu": 1 << 17}
@@ -152,12 +152,13 @@ def look(x: Tensor, chosen: Look, recipe: Recipe) -> Tensor:
     return x
 
 
-def two_views(images: Tensor, generator: torch.Generator) -> Tensor:
+def two_views(images: Tensor, generator: torch.Generator, rows: Rows | None = None) -> Tensor:
     """Draws two views of every image: bicubic crop, flip, jitter, grey, then blur and solarisation of their own.
 
     Args:
         images: uint8 [B, 3, H, W].
         generator: on the images' device; the same state gives the same batch, however it is cut into chunks.
+        rows: which images of a larger batch these are; None: they are all of it.
 
     Returns:
         uint8 [B, 2, 3, H, W]: a sample's first view by FIRST_VIEW, its second by SECOND_VIEW.
@@ -165,7 +166,8 @@ def two_views(images: Tensor, generator: torch.Generator) -> Tensor:
     Raises:
         ValueError: the images are not in colour.
     """
-    count, channels, height, width = images.shape
+    channels, height, width = images.shape[1:]
+    count, own = rows or all_of(images)
     if channels != 3:
         raise ValueError(f"two views change colours: the images must have 3 channels, not {channels}")
     recipes = (FIRST_VIEW, SECOND_VIEW)
@@ -175,26 +177,28 @@ def two_views(images: Tensor, generator: torch.Generator) -> Tensor:
     ]
 
     def render(x: Tensor, part: slice, view: int) -> Tensor:
-        crop, chosen = (type(each)(*(row[part] for row in each)) for each in drawn[view])
+        crop, chosen = (type(each)(*(row[own][part] for row in each)) for each in drawn[view])
         return look(resized_crop(x, crop, pixels.bicubic), chosen, recipes[view])
 
     return _in_chunks(images, len(recipes), render)
 
 
-def resized_crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
+def resized_crop_flip(images: Tensor, generator: torch.Generator, rows: Rows | None = None) -> Tensor:
     """Draws a bilinear random-resized crop and flip of every image, with which linear probes are trained.
 
     Args:
         images: uint8 [B, C, H, W].
         generator: on the images' device; the same state gives the same batch, however it is cut into chunks.
+        rows: which images of a larger batch these are; None: they are all of it.
 
     Returns:
         uint8 [B, C, H, W].
     """
-    crop = draw_crop(len(images), *images.shape[2:], generator)
+    count, own = rows or all_of(images)
+    crop = draw_crop(count, *images.shape[2:], generator)
 
     def render(x: Tensor, part: slice, view: int) -> Tensor:
-        return resized_crop(x, Crop(*(row[part] for row in crop)), pixels.bilinear)
+        return resized_crop(x, Crop(*(row[own][part] for row in crop)), pixels.bilinear)
 
     return _in_chunks(images, 1, render)[:, 0]
 

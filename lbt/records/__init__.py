@@ -20,8 +20,9 @@ from lbt.files import Appended, read_regular, remove_left, replace_file, replaci
 from lbt.records.lines import RecordError, json_lines, to_line, unix_line_ends
 
 __all__ = [
-    "FINAL", "SCHEMA", "STATUSES", "RecordError", "RecordWriter", "RunRecord", "checksum", "copy", "find", "outline",
-    "parse", "path_of", "paths", "read", "read_final", "remove_left", "replace_file", "replacing", "to_line",
+    "FINAL", "SCHEMA", "STATUSES", "RecordError", "RecordWriter", "RunRecord", "UnwrittenRecord", "checksum", "copy",
+    "find", "outline", "parse", "path_of", "paths", "read", "read_final", "remove_left", "replace_file", "replacing",
+    "to_line",
 ]  # fmt: skip
 
 SCHEMA = 1
@@ -185,6 +186,20 @@ def _sum_of(content: bytes, expected: Any) -> str | None:
 def checksum(lines: bytes) -> str:
     """Returns what the last line of earlier records holds of the lines above it: 16 hex digits of their SHA-256."""
     return hashlib.sha256(lines).hexdigest()[:16]
+
+
+class UnwrittenRecord:
+    """A record's lines in a process that leaves the writing to another one."""
+
+    def __init__(self, lines: list[str]):
+        self.lines = list(lines)
+
+    def append(self, content: Mapping[str, Any]) -> None:
+        """Adds one line."""
+        self.lines.append(to_line(content))
+
+    def end(self, status: str, summary: Mapping[str, Any]) -> None:
+        """Adds nothing: who writes the record ends it."""
 
 
 class RecordWriter:

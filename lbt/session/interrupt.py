@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -12,10 +13,18 @@ class Interrupt:
     """Remembers the first signal while it is entered; a second Ctrl-C stops at once.
 
     It listens for Ctrl-C, SIGTERM, and those of SIGUSR1 and SIGUSR2 for which a launcher (submitit) has a handler.
+
+    Args:
+        patient: a second Ctrl-C is nothing new: the process that started this one tells it what it has heard itself.
+
+    Attributes:
+        listener: is told of each signal, and whether it is a second Ctrl-C; None: nobody is.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, patient: bool = False) -> None:
         self.signal: int | None = None
+        self.listener: Callable[[bool], None] | None = None
+        self._patient = patient
         self._before: dict[int, object] = {}
 
     def requested(self) -> bool:
@@ -43,6 +52,9 @@ class Interrupt:
             handler(self.signal, None)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self.signal is not None and number == signal.SIGINT:
+        again = self.signal is not None and number == signal.SIGINT and not self._patient
+        if self.listener is not None:
+            self.listener(again)
+        if again:
             raise KeyboardInterrupt
         self.signal = number

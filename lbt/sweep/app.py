@@ -12,8 +12,10 @@ from omegaconf import DictConfig
 
 from lbt import sweep
 from lbt.config import CONFIG_DIR, groups, register_resolvers, resolve
+from lbt.devices import speaks
+from lbt.devices import started as one_of_several
 from lbt.errors import UserError
-from lbt.session.console import ConsoleReporter, Screen, sweep_table
+from lbt.session.console import ConsoleReporter, Reporter, Screen, sweep_table
 from lbt.session.interrupt import Interrupt
 from lbt.session.outcome import Outcome
 from lbt.sweep import command_line, one_cell
@@ -93,12 +95,12 @@ class Task:
             SystemExit: it was interrupted, and the launcher takes care of that; a sweep stops, too.
         """
         register_resolvers()
-        interrupt = Interrupt()
+        interrupt = Interrupt(patient=one_of_several())  # torchrun hands on what the processes have heard themselves
         try:
-            config = resolve(composed)
-            if said := one_cell.told(composed):
+            config, tells = resolve(composed), speaks()
+            if tells and (said := one_cell.told(composed)):
                 Screen().print(said, highlight=False, markup=False, soft_wrap=True)
-            reporter = ConsoleReporter(heading=self.tally and self.tally.begins)
+            reporter = ConsoleReporter(heading=self.tally and self.tally.begins) if tells else Reporter()
             result = execute(config, interrupt, reporter, began=self.began)
         except UserError as error:
             result = error
@@ -122,7 +124,7 @@ def _close(results: Sequence[Outcome | UserError]) -> int:
         UserError: what kept the first of those from starting that could not.
     """
     outcomes = [result for result in results if isinstance(result, Outcome)]
-    if len(outcomes) > 1:
+    if len(outcomes) > 1 and speaks():
         Screen().print(sweep_table(outcomes))
     for result in results:
         if isinstance(result, UserError):

@@ -4,6 +4,7 @@ import os
 import time
 
 from lbt.config import Config, seconds
+from lbt.devices import started as started_together
 from lbt.errors import UserError, said
 from lbt.session.console import Reporter
 from lbt.session.interrupt import Interrupt
@@ -38,7 +39,7 @@ def execute(config: Config, interrupt: Interrupt, reporter: Reporter, *, began: 
         UserError: a mistake that keeps it from starting.
     """
     budget = seconds(config.time_budget)
-    if budget is not None and time.time() - began > budget:
+    if budget is not None and _first_says(config, time.time() - began > budget):
         return Outcome("", "not started", config)
 
     from lbt.run import run
@@ -47,3 +48,14 @@ def execute(config: Config, interrupt: Interrupt, reporter: Reporter, *, began: 
         return run(config, interrupt=interrupt, reporter=reporter)
     except OSError as error:  # a folder that is a file, a full disk: a sweep's other runs may lie elsewhere
         raise UserError(said(error)) from error
+
+
+def _first_says(config: Config, over: bool) -> bool:
+    """Returns whether time is over, of several processes by the first one's clock."""
+    if not started_together():
+        return over
+    from lbt import runtime
+    from lbt.devices.processes import joined
+
+    with joined(runtime.settle(config).device) as group:
+        return group.first(lambda: over)

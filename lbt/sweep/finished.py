@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from lbt.config import Config
+from lbt.devices import started
 from lbt.errors import UserError
 from lbt.records import index, places
 from lbt.session.outcome import Outcome
@@ -13,6 +14,8 @@ def finished(configs: Sequence[Config]) -> list[Outcome | None]:
 
     What this machine cannot tell (it lacks the device or the data) is left to the job, which may run on another.
     """
+    if started():  # each process would look for itself, and might see another one's end that the others have not seen
+        return [None] * len(configs)
     from lbt import run
 
     known = {results_dir: index.by_key(results_dir) for results_dir in {config.results_dir for config in configs}}

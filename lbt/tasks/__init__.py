@@ -11,8 +11,9 @@ A module of this package that defines a class with these members, entered in `TA
 - `metrics`: what `loss` and `evaluate` measure, each a `lbt.metrics.Metric` with unit, direction and the places
   where it is shown; a figure that is not among them is recorded an epoch and shown nowhere.
 - `evaluate(model, sets, epoch, epochs)`: the recorded scores after an epoch (counted from 1), without gradient, in the
-  run's precision; `sets` is a `lbt.train.executor.Sets`. A score that is not taken in this epoch is left
-  out; the last has all.
+  run's precision; `sets` is a `lbt.train.sets.Sets`. A score that is not taken in this epoch is left
+  out; the last has all. On several devices each scores all images, unless the task takes `sets.own` for
+  `sets.batches` and has `sets.group.total` add up what the devices found.
 """
 
 from typing import Any

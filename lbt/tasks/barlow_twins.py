@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lbt.metrics import ACCURACY, KNN_ACCURACY, LOSS, TOP5_ACCURACY
+from lbt.metrics import ACCURACY, KNN_ACCURACY, LOSS, TOP5_ACCURACY, percentage
 from lbt.models import backbone
-from lbt.tasks.probe import LinearProbe, knn_accuracy
+from lbt.tasks.probe import LinearProbe, knn_right
 
 BN_EPS = 1e-5  # of the embeddings' normalisation, torch's default, as in the authors' code
 
@@ -165,12 +165,15 @@ class BarlowTwins:
         test = features(model.backbone, sets, sets.test_images, sets.test_labels)
         classes = sets.classes
         vote = {"k": self.knn_k, "temperature": self.knn_temperature, "classes": classes}
-        scores = {"knn_accuracy": knn_accuracy(train, sets.train_labels, test, sets.test_labels, **vote)}
+        share = sets.group.share(len(test))
+        right = sets.group.total(knn_right(train, sets.train_labels, test[share], sets.test_labels[share], **vote))
+        scores = {"knn_accuracy": percentage(right.item(), len(test))}
         if last:
             scores |= self.probe.scores(model.backbone, sets, train, test)
         return scores
 
 
 def features(network: nn.Module, sets: Any, images: Tensor, labels: Tensor) -> Tensor:
-    """Returns the backbone's features of one of the sets, float32 [N, F]."""
-    return torch.cat([network(part).float() for part, _ in sets.batches(images, labels)])
+    """Returns the backbone's features of one of the sets, float32 [N, F], each device's share computed by it."""
+    own = torch.cat([network(part).float() for part, _ in sets.own(images, labels)])
+    return sets.group.gathered(own, len(labels))

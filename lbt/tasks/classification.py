@@ -43,9 +43,9 @@ class Classification:
     def evaluate(self, model: nn.Module, sets: Any, epoch: int, epochs: int) -> dict[str, float]:
         """Returns `loss` (mean, without smoothing) and `accuracy` (%) on the test set; waits for the device once."""
         sums = torch.zeros(2, dtype=torch.float64, device=sets.test_labels.device)
-        for images, labels in sets.batches(sets.test_images, sets.test_labels):
+        for images, labels in sets.own(sets.test_images, sets.test_labels):
             logits = model(images).float()
             sums[0] += F.cross_entropy(logits, labels, reduction="sum")
             sums[1] += (logits.argmax(dim=1) == labels).sum()
-        (loss, correct), images = sums.tolist(), len(sets.test_labels)
+        (loss, correct), images = sets.group.total(sums).tolist(), len(sets.test_labels)
         return {"loss": loss / images, "accuracy": percentage(correct, images)}

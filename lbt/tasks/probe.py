@@ -18,7 +18,12 @@ from lbt.metrics import percentage
 CHUNK = 2000  # test images compared with all training images at once
 
 
-def knn_accuracy(
+def knn_accuracy(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, **vote: Any) -> float:
+    """Returns the accuracy, in %, of the vote of `knn_right`, whose arguments these are."""
+    return percentage(knn_right(train, train_labels, test, test_labels, **vote).item(), len(test_labels))
+
+
+def knn_right(
     train: Tensor,
     train_labels: Tensor,
     test: Tensor,
@@ -27,8 +32,8 @@ def knn_accuracy(
     k: int = 20,
     temperature: float = 0.07,
     classes: int,
-) -> float:
-    """Returns the accuracy, in %, of a vote of the k nearest training features, weighted by exp(cosine / T).
+) -> Tensor:
+    """Returns how many a vote of the k nearest training features gets right, weighted by exp(cosine / T); int64.
 
     Args:
         train: features [N, F].
@@ -50,7 +55,7 @@ def knn_accuracy(
         # Weights relative to the nearest neighbour's: the same winner, and no overflow at a small temperature.
         votes.scatter_add_(1, train_labels[which], ((near - near[:, :1]).float() / temperature).exp())
         correct += (votes.argmax(dim=1) == labels).sum()
-    return percentage(correct.item(), len(test_labels))
+    return correct
 
 
 class LinearProbe:
@@ -135,7 +140,7 @@ class LinearProbe:
 
         Args:
             network: the frozen backbone; it is left as it is.
-            sets: images and labels, see `lbt.train.executor.Sets`.
+            sets: images and labels, see `lbt.train.sets.Sets`.
             train: float32 [N, F], features of the training images as they are, in eval mode.
             test: float32 [M, F], likewise of the test images.
         """

@@ -13,6 +13,7 @@ import torch
 from lbt import build, metrics, plugins, records, runtime, weights
 from lbt.config import Config
 from lbt.data import ImageSet, feed
+from lbt.devices.group import ALONE, Group
 from lbt.errors import UserError, said
 from lbt.records import places
 from lbt.session import mirrors
@@ -41,13 +42,17 @@ class Training:
         images: its data, in host memory.
         name: the run's id.
         regions: is told of the parts; None: nobody is.
+        group: the devices it runs on.
 
     Raises:
         UserError: the configuration does not fit the data or the model.
     """
 
-    def __init__(self, config: Config, images: ImageSet, name: str, regions: Regions | None = None):
+    def __init__(
+        self, config: Config, images: ImageSet, name: str, regions: Regions | None = None, group: Group = ALONE
+    ):
         self.config, self.images, self.name, self.regions = config, images, name, regions or Regions()
+        self.group = group
         self.device = runtime.prepare(config)
         self.path = beginning.path_of(config, name)
         self.checkpoint_path = places.checkpoint_of(config.results_dir, name)
@@ -59,6 +64,7 @@ class Training:
             augment=config.data.augment,
             stratified=config.data.stratified,
             seed=config.seed,
+            rows=(lambda count: self.update.executor.rows(count)) if group.size > 1 else None,
             around=partial(self.regions.around, "augmentation"),
         )
         self._test = images.test_images.to(self.device), images.test_labels.to(self.device)
@@ -69,7 +75,7 @@ class Training:
         self.steps_of = [self.data.steps(batch) for batch in self.batch_of]  # updates of each epoch
         self.progress = Progress()
         self.update = Update.of(
-            config, task, self.data, len(images.classes), self.steps_of, self.progress, self.regions
+            config, task, self.data, len(images.classes), self.steps_of, self.progress, self.regions, group
         )
         shape = images.train_images[torch.tensor([0])].shape[-3:]
         self.float32_layers = compute_in_float32(self.update.model, task, shape, config.precision)
@@ -78,7 +84,7 @@ class Training:
             self.graph = GraphedUpdate(self.update, self.data, reuse.kind(config, images.fingerprint, self.update))
         images_trained_on = sum(map(mul, self.batch_of, self.steps_of))
         self.threads = Threads(config, self.update, self.data, self.progress, images_trained_on)
-        self.record: records.RecordWriter | None = None
+        self.record: records.RecordWriter | records.UnwrittenRecord | None = None
         self.changed: list[str] = []  # plug-ins that are not what they were when the run began
 
     @property
@@ -105,11 +111,15 @@ class Training:
                 reporter.say(f"goes on, though since its beginning {text}")
             for text in self.threads.said:
                 reporter.say(text)
+            if self.group.size > 1:
+                reporter.say(f"on {self.group.size} devices, each with {torch.get_num_threads()} thread(s) of the host")
             extra: dict[str, Any] = {}
             try:
                 with interrupt:
                     status = self.go_on(self.config.epochs, interrupt, reporter, mirror)
             except Exception as caught:
+                if self.group.size > 1:
+                    raise  # no other process knows of it: they end, and the run goes on from its checkpoint
                 if is_out_of_memory(caught):
                     status = "oom"
                 else:
@@ -120,7 +130,7 @@ class Training:
             if status == "done" and self.config.keep:  # before the record's end: a run killed in between goes on
                 self._keep(reporter)
             self.record.end(status, summary)
-            if status in records.FINAL:
+            if status in records.FINAL and self.group.rank == 0:
                 self.checkpoint_path.unlink(missing_ok=True)
             outcome = Outcome(self.name, status, self.config, self.path, summary)
             mirror.end(status, summary)
@@ -131,13 +141,15 @@ class Training:
 
     def begin(self) -> None:
         """Takes up the checkpoint, if there is one, and opens the record with the lines that belong to it."""
-        lines = checkpoint.restore(self.checkpoint_path, self.device, self._parts())
+        lines = checkpoint.restore(self.checkpoint_path, self.device, self._parts(), self.group)
         if lines is None:
             parameters = sum(parameter.numel() for parameter in self.model.parameters())
             made_of = {"steps_per_epoch": self.data.steps_per_epoch, "parameters": parameters}
             if self.config.precision == "bf16" and self.device.type == "cpu":  # a record without it is suspect
                 made_of["float32_layers"] = self.float32_layers
             made_of |= self.threads.begin()
+            if self.group.size > 1:
+                made_of["devices"] = self.group.size
             lines = [beginning.line(self.config, self.name, self.images, self.device, **made_of)]
             self.progress.start()
         elif f'"id": "{self.name}"' not in lines[0]:
@@ -146,7 +158,8 @@ class Training:
             brought = json.loads(lines[0])["provenance"].get("plugins", [])
             self.changed = plugins.changed(brought, self.config)
             self.threads.go_on(lines)
-        self.record = records.RecordWriter(self.path, lines)
+        writes = self.group.rank == 0
+        self.record = records.RecordWriter(self.path, lines) if writes else records.UnwrittenRecord(lines)
         self._saved = time.monotonic()
 
     def go_on(self, epochs: int, interrupt: Interrupt, reporter: Reporter, mirror: mirrors.Mirror) -> str:
@@ -161,7 +174,7 @@ class Training:
                 reporter.step(
                     progress.epoch + 1, progress.step, progress.seen - seen_before, time.monotonic() - started
                 )
-                if interrupt.requested():
+                if self.group.asked(interrupt):
                     self._save()
                     return "interrupted"
                 changed = self.threads.after(len(images))
@@ -176,7 +189,8 @@ class Training:
                 self.record.append(line)
             mirror.epoch(line)
             reporter.epoch(line)
-            if metrics.diverged(line, self.metrics, last=progress.epoch == epochs):
+            ends = partial(metrics.diverged, line, self.metrics, last=progress.epoch == epochs)
+            if self.group.first(ends):
                 return "diverged"
             if time.monotonic() - self._saved > CHECKPOINT_SECONDS and progress.epoch < epochs:
                 self._save()
@@ -185,7 +199,7 @@ class Training:
     def _update(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         """Makes one update; nothing in it waits for the device."""
         (self.graph or self.update)(images, labels)
-        self.progress.count(len(images))
+        self.progress.count(len(labels))
 
     def _gradient(self, images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """Puts the batch's gradient where the optimizer finds it, and returns the summed figures."""
@@ -232,9 +246,10 @@ class Training:
         """Writes the weights that were scored; the run is done, whatever hinders that."""
         path = places.weights_of(self.config.results_dir, self.name)
         try:
-            with self.update.scored(self.data) as model:
-                size = self.data.images.shape[-2:]
-                weights.keep(path, model, json.loads(self.record.lines[0]), self.images.classes, size)
+            with self.update.scored(self.data) as model:  # what is scored, all devices make together
+                if self.group.rank == 0:
+                    size = self.data.images.shape[-2:]
+                    weights.keep(path, model, json.loads(self.record.lines[0]), self.images.classes, size)
             reporter.say(f"weights {path}")
         except Exception as error:  # a full disk, no memory
             reporter.say(f"keep=weights: the weights were not kept: {path}: {said(error)}")
@@ -256,7 +271,8 @@ class Training:
 
     def _save(self) -> None:
         with self.regions.region("recording"):
-            checkpoint.save(self.checkpoint_path, self.device, self.record.lines, self._parts())
+            if self.group.rank == 0:  # all of them have the same state
+                checkpoint.save(self.checkpoint_path, self.device, self.record.lines, self._parts())
         self._saved = time.monotonic()
 
 

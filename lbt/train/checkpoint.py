@@ -2,11 +2,13 @@
 
 import io
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
+from lbt.devices.group import ALONE, Group
 from lbt.errors import UserError, flat
 from lbt.records import replace_file
 from lbt.train.executor import is_out_of_memory
@@ -33,8 +35,8 @@ def save(path: Path, device: torch.device, lines: list[str], parts: Mapping[str,
     replace_file(path, buffer.getbuffer())
 
 
-def restore(path: Path, device: torch.device, parts: Mapping[str, Stateful]) -> list[str] | None:
-    """Puts parts that have just been made where `save` found them.
+def restore(path: Path, device: torch.device, parts: Mapping[str, Stateful], group: Group = ALONE) -> list[str] | None:
+    """Puts parts that have just been made where `save` found them, on all devices; the file need only be on the first.
 
     Returns:
         The record's lines. None: there is no checkpoint, a damaged one, or another kind of device wrote it, whose
@@ -43,7 +45,8 @@ def restore(path: Path, device: torch.device, parts: Mapping[str, Stateful]) -> 
     Raises:
         UserError: it is that of other parts or another version of the program, or it is no file.
     """
-    state = _load(path, device)
+    found = group.first(partial(_find, path, copied=group.size > 1))
+    state = None if found is None else _load(found, device)
     if state is None or state.get("device", device.type) != device.type:
         return None
     try:
@@ -62,13 +65,19 @@ def restore(path: Path, device: torch.device, parts: Mapping[str, Stateful]) -> 
     return lines
 
 
-def _load(path: Path, device: torch.device) -> dict[str, Any] | None:
+def _find(path: Path, *, copied: bool) -> Path | bytes | None:
+    """Returns the file, None where there is none; `copied`: its content."""
     if not path.exists():
         return None
     if not path.is_file():  # reading a pipe would wait for ever
         raise UserError(f"{path}: not a file; without it the run starts again")
+    return path.read_bytes() if copied else path
+
+
+def _load(found: Path | bytes, device: torch.device) -> dict[str, Any] | None:
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        source = io.BytesIO(found) if isinstance(found, bytes) else found
+        state = torch.load(source, map_location=device, weights_only=True)
     except Exception as error:  # a damaged file may raise anything
         if is_out_of_memory(error):
             raise

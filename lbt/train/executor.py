@@ -1,9 +1,9 @@
 """How one update and one evaluation are executed; nothing here waits for the device."""
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,39 +11,26 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lbt.data.augment import IMAGENET_MEAN, IMAGENET_STD, normalise
+from lbt.devices.group import ALONE, Group, Part
+from lbt.devices.norm import running_statistics, spread
 from lbt.train.compiled import CompiledModel
 from lbt.train.random import Random
 from lbt.train.regions import Regions
-
-EVALUATION_BATCH = 2000  # images per forward pass of an evaluation; the scores do not depend on it
+from lbt.train.sets import EVALUATION_BATCH, Sets
 
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
-@dataclass(frozen=True)
-class Sets:
-    """The images a task is scored on, on the device, and how they reach the model.
+class _Pass(nn.Module):
+    """A task's forward pass as a module of the model's parameters."""
 
-    Attributes:
-        train_images: uint8 [N, C, H, W], without augmentation.
-        train_labels: int64 [N].
-        test_images: uint8 [M, C, H, W]; the validation set where one is held out.
-        test_labels: int64 [M].
-        classes: number of classes.
-        input: uint8 images to the model's input, normalised and in the run's precision.
-    """
+    def __init__(self, model: nn.Module, task: Any):
+        super().__init__()
+        self.model, self._task = model, task
 
-    train_images: Tensor
-    train_labels: Tensor
-    test_images: Tensor
-    test_labels: Tensor
-    classes: int
-    input: Callable[[Tensor], Tensor] = normalise
-
-    def batches(self, images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields normalised images and what belongs to them, some thousand at a time."""
-        for part, wanted in zip(images.split(EVALUATION_BATCH), labels.split(EVALUATION_BATCH), strict=True):
-            yield self.input(part), wanted
+    def forward(self, use: Callable[..., Any], inputs: Any) -> Tensor:
+        """Returns the task's outputs, computed by the model or its compiled code."""
+        return self._task.forward(use, inputs)
 
 
 class Executor:
@@ -56,6 +43,7 @@ class Executor:
         micro_batch: images per forward and backward pass; None: the whole batch.
         compiled: the model as compiled code, for training passes of full size; None: not compiled.
         regions: is told of the parts.
+        group: the devices that share a batch; the model's norm layers become those of all of them.
 
     Attributes:
         batch: images of a full batch; an epoch's last, smaller one is not worth compiling for.
@@ -70,9 +58,12 @@ class Executor:
         micro_batch: int | None,
         compiled: CompiledModel | None = None,
         regions: Regions | None = None,
+        group: Group = ALONE,
     ):
         self.model, self.task, self.micro_batch, self.compiled = model, task, micro_batch, compiled
         self.batch: int | None = None
+        self.group, self._unit = group, spread(model, group) if group.size > 1 else 1
+        self._exchanged = group.exchange(_Pass(model, task)) if group.size > 1 else None
         self._regions = regions or Regions()
         self._dtype = _DTYPES[precision]
         self._device = next(model.parameters()).device.type
@@ -85,6 +76,15 @@ class Executor:
         other.model, other._regions = copy.deepcopy(self.model), Regions()
         other.micro_batch = other.compiled = None
         return other
+
+    def parts(self, count: int) -> list[Part]:
+        """Returns which images of a batch of `count` this device computes, micro-batch by micro-batch."""
+        return self.group.parts(count, self.micro_batch, self._unit)
+
+    def rows(self, count: int) -> Tensor:
+        """Returns the places of these images in the batch, int64 [b]."""
+        places = [torch.arange(part.start, part.stop, device=self._device) for part in self.parts(count)]
+        return torch.cat(places)
 
     def autocast(self) -> torch.autocast:
         """Returns the context in which the model computes in the run's precision."""
@@ -99,10 +99,17 @@ class Executor:
 
     def forward(self, images: Tensor, *, compiled: bool = True) -> Tensor:
         """Returns the task's outputs for uint8 images, by compiled code where there is some and it is wanted."""
-        full = compiled and self.compiled is not None and len(images) == (self.micro_batch or self.batch)
-        use = self.compiled if full and self.model.training and torch.is_grad_enabled() else self.model
+        learns = self.model.training and torch.is_grad_enabled()
+        full = compiled and self.compiled is not None and learns and len(images) == self._full()
+        use = self.compiled if full else self.model
+        call = self._exchanged if self._exchanged is not None and learns else self.task.forward
         with self._regions.region("forward"), self.autocast():
-            return self.task.forward(use, self.input(images))
+            return call(use, self.input(images))
+
+    def _full(self) -> int | None:
+        """Returns this device's images of a full (micro-)batch."""
+        size = self.micro_batch or self.batch
+        return size and self.parts(size)[0].size
 
     def _loss(self, outputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
         with self._regions.region("forward"), self.autocast():
@@ -119,54 +126,79 @@ class Executor:
         computed once more, of the same random numbers where the model draws some, and takes its part of the loss's
         gradient (Gao et al. 2021, arXiv 2101.06983).
 
+        Of several devices each computes its part of every micro-batch. Gradients are exchanged with the last one's, or,
+        for an optimizer that looks at each, with every one's.
+
         Args:
-            images: uint8 [B, C, H, W], or [B, views, C, H, W].
-            labels: int64 [B].
+            images: uint8 [B, C, H, W], or [B, views, C, H, W]; of several devices, those of this one's `rows`.
+            labels: int64 [B], of the whole batch.
             observe: called after each micro-batch's backward pass with its share of the batch.
 
         Returns:
-            The task's figures, each a scalar: the mean over the batch times B.
+            The task's figures, each a scalar: the mean over the whole batch times B.
         """
-        size = self.micro_batch or len(images)
-        with self._regions.region("backward"):
-            if self.task.spans_batch and size < len(images):
-                return self._backward_in_two_passes(images, labels, size, observe)
-            return self._backward_part_by_part(images, labels, size, observe)
+        parts = self.parts(len(labels))
+        with self._regions.region("backward"), running_statistics(self.model, self.group):
+            if self.task.spans_batch and (len(parts) > 1 or not parts[0].everywhere):
+                return self._backward_through_outputs(images, labels, parts, observe)
+            return self._backward_part_by_part(images, labels, parts, observe)
+
+    @contextmanager
+    def _computing(self, part: Part, *, exchange: bool) -> Iterator[None]:
+        """Computes a part of a batch together with the other devices."""
+        quiet = nullcontext() if exchange or self._exchanged is None else self.group.without_exchange(self._exchanged)
+        with quiet, self.group.computing(part):
+            yield
 
     def _backward_part_by_part(
-        self, images: Tensor, labels: Tensor, size: int, observe: Callable[[float], None] | None
+        self, images: Tensor, labels: Tensor, parts: Sequence[Part], observe: Callable[[float], None] | None
     ) -> dict[str, Tensor]:
         sums: dict[str, Tensor] = {}
-        for part, wanted in zip(images.split(size), labels.split(size), strict=True):
-            figures = self._loss(self.forward(part), wanted)
-            (figures["loss"] * (len(part) / len(images))).backward()
+        for part, own in zip(parts, images.split([part.size for part in parts]), strict=True):
+            share = part.whole / len(labels)
+            with self._computing(part, exchange=part is parts[-1] or observe is not None):
+                figures = self._loss(self.forward(own), labels[part.start : part.stop])
+                (figures["loss"] * (part.weight * share)).backward()
             if observe is not None:
-                observe(len(part) / len(images))
+                observe(share)
             for name, figure in figures.items():
-                figure = figure.detach() * len(part)
+                figure = figure.detach() * (part.weight * part.whole)
                 sums[name] = sums[name] + figure if name in sums else figure
-        return sums
+        return self.group.means(sums)
 
-    def _backward_in_two_passes(
-        self, images: Tensor, labels: Tensor, size: int, observe: Callable[[float], None] | None
+    def _backward_through_outputs(
+        self, images: Tensor, labels: Tensor, parts: Sequence[Part], observe: Callable[[float], None] | None
     ) -> dict[str, Tensor]:
-        states, parts = [], images.split(size)
-        with torch.no_grad(), frozen_statistics(self.model):  # the second pass counts
-            outputs = []
-            for part in parts:
-                states.append(self._random_state())
-                outputs.append(self.forward(part))
-            outputs = torch.cat(outputs)
-        self._draws = self._draws or (states[0] is not None and self._random.changed(states[0]))
-        figures = self._loss(outputs.requires_grad_(), labels)
+        """Takes the loss of all outputs, and its gradient back through the model part by part."""
+        pieces = images.split([part.size for part in parts])
+        outputs, states = [], []
+        if len(parts) == 1:
+            with self._computing(parts[0], exchange=True):
+                outputs.append(self.forward(images))
+        else:
+            with torch.no_grad(), frozen_statistics(self.model):  # the second pass counts
+                for part, own in zip(parts, pieces, strict=True):
+                    states.append(self._random_state())
+                    with self.group.computing(part):
+                        outputs.append(self.forward(own))
+            self._draws = self._draws or (states[0] is not None and self._random.changed(states[0]))
+        whole = self.group.joined(torch.cat(outputs).detach(), parts).requires_grad_()
+        figures = self._loss(whole, labels)
         figures["loss"].backward()
-        for part, gradient, state in zip(parts, outputs.grad.split(size), states, strict=True):
-            if self._draws:
-                self._random.load_state_dict(state)
-            self.forward(part, compiled=not self._draws).backward(gradient)  # compiled code would draw other numbers
+        for place, (part, own) in enumerate(zip(parts, pieces, strict=True)):
+            gradient = whole.grad[part.start : part.stop]
+            with self._computing(part, exchange=part is parts[-1] or observe is not None):
+                again = outputs[0] if len(parts) == 1 else self._again(own, states[place])
+                again.backward(gradient if part.everywhere else gradient * self.group.size)
             if observe is not None:
-                observe(len(part) / len(images))
-        return {name: figure.detach() * len(images) for name, figure in figures.items()}
+                observe(part.whole / len(labels))
+        return {name: figure.detach() * len(labels) for name, figure in figures.items()}
+
+    def _again(self, images: Tensor, state: dict[str, Tensor] | None) -> Tensor:
+        """Computes a part once more, of the same random numbers where the model draws some."""
+        if self._draws:
+            self._random.load_state_dict(state)
+        return self.forward(images, compiled=not self._draws)  # compiled code would draw other numbers
 
     def _random_state(self) -> dict[str, Tensor] | None:
         """Returns the state of torch's generators, None while a CUDA graph is captured, which cannot go back to one.
@@ -193,7 +225,7 @@ class Executor:
         model = self.model if model is None else model
         model.eval()
         with self.autocast():
-            scores = self.task.evaluate(model, replace(sets, input=self.input), epoch, epochs)
+            scores = self.task.evaluate(model, replace(sets, input=self.input, group=self.group), epoch, epochs)
         model.train()
         return scores
 

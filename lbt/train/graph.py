@@ -29,6 +29,8 @@ def obstacle(update: Update) -> str | None:
     optimizer = update.optimizer
     if update.device.type != "cuda":
         return "not on a CUDA device"
+    if update.executor.group.size > 1:
+        return "several devices exchange their gradients"
     if getattr(optimizer, "needs_closure", False):
         return "the optimizer has the gradients computed anew"
     if hasattr(optimizer, "observe_micro_batch"):

@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 from lbt import build, weights
 from lbt.config import Config
 from lbt.data.resident import ResidentData
+from lbt.devices.group import ALONE, Group
 from lbt.train.compiled import CompiledModel, pays
 from lbt.train.executor import Executor, Sets, frozen_statistics
 from lbt.train.probes import Probe, chosen
@@ -63,6 +64,7 @@ class Update:
         steps: Sequence[int],
         progress: Progress,
         regions: Regions,
+        group: Group = ALONE,
     ) -> "Update":
         """Returns the updates of a configuration.
 
@@ -74,6 +76,7 @@ class Update:
             steps: updates of each epoch.
             progress: of the training.
             regions: is told of the parts.
+            group: the devices that share each batch.
 
         Raises:
             UserError: the configuration does not fit the model.
@@ -85,7 +88,13 @@ class Update:
         optimizer = build.optimizer(config, model.parameters(), steps=steps)
         wanted = pays(model, task, data, config.epochs) if config.compile == "auto" else config.compile
         compiled, micro = CompiledModel(model) if wanted else None, config.micro_batch
-        how = {"precision": config.precision, "micro_batch": micro, "compiled": compiled, "regions": regions}
+        how = {
+            "precision": config.precision,
+            "micro_batch": micro,
+            "compiled": compiled,
+            "regions": regions,
+            "group": group,
+        }
         executor = Executor(model, task, **how)
         return cls(
             executor,
@@ -109,7 +118,10 @@ class Update:
         return next(self.model.parameters()).device
 
     def __call__(self, images: Tensor, labels: Tensor) -> None:
-        """Makes one update with images uint8 [B, C, H, W], or [B, views, C, H, W], and labels int64 [B]."""
+        """Makes one update with images uint8 [B, C, H, W], or [B, views, C, H, W], and labels int64 [B].
+
+        Of several devices each has the images of its `rows`, and all labels.
+        """
         self.set_rates()
         self.apply(images, labels)
 
@@ -127,7 +139,7 @@ class Update:
                 probe.measure(self)
         if getattr(self.optimizer, "needs_closure", False):
             with frozen_statistics(self.model), self._regions.region("optimizer"):
-                self.optimizer.step(lambda: self.gradient(images, labels)["loss"] / len(images))
+                self.optimizer.step(lambda: self.gradient(images, labels)["loss"] / len(labels))
         else:
             with self._regions.region("optimizer"):
                 self.optimizer.step()

@@ -1,0 +1,44 @@
+"""The images that a model is scored on."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lbt.data.augment import normalise
+from lbt.devices.group import ALONE, Group
+
+EVALUATION_BATCH = 2000  # images per forward pass of an evaluation; the scores do not depend on it
+
+
+@dataclass(frozen=True)
+class Sets:
+    """The images a task is scored on, on the device, and how they reach the model.
+
+    Attributes:
+        train_images: uint8 [N, C, H, W], without augmentation.
+        train_labels: int64 [N].
+        test_images: uint8 [M, C, H, W]; the validation set where one is held out.
+        test_labels: int64 [M].
+        classes: number of classes.
+        input: uint8 images to the model's input, normalised and in the run's precision.
+        group: the devices that score together.
+    """
+
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    classes: int
+    input: Callable[[Tensor], Tensor] = normalise
+    group: Group = ALONE
+
+    def own(self, images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields batches as `batches` does, of this device's share of the images; `group` adds up what it finds."""
+        share = self.group.share(len(labels))
+        return self.batches(images[share], labels[share])
+
+    def batches(self, images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields normalised images and what belongs to them, some thousand at a time."""
+        for part, wanted in zip(images.split(EVALUATION_BATCH), labels.split(EVALUATION_BATCH), strict=True):
+            yield self.input(part), wanted
