@@ -1,4 +1,4 @@
-"""A sweep's runs side by side on one device: `sweep.parallel=N` processes, each of which takes the next run."""
+"""A sweep's runs side by side on one machine: `sweep.parallel=N` processes, each of which takes the next run."""
 
 import multiprocessing
 import os
@@ -14,6 +14,7 @@ from lbt.errors import UserError
 from lbt.session.console import ConsoleReporter, Reporter, Screen
 from lbt.session.interrupt import Interrupt
 from lbt.session.outcome import Outcome
+from lbt.sweep import gpus as gpus_of
 
 Execute = Callable[[Config, Interrupt, Reporter], Outcome]
 POLL_SECONDS = 0.2  # how soon a signal is handed on
@@ -44,11 +45,12 @@ class RunReporter(ConsoleReporter):
 class _Worker:
     """A process that executes one run after the other."""
 
-    def __init__(self, execute: Execute, count: int):
+    def __init__(self, execute: Execute, count: int, gpus: str | None):
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["lbt.run"])  # imported once for all of them, before any use of CUDA
+        self.gpus = gpus
         self._connection, other = context.Pipe()
-        self._process = context.Process(target=_work, args=(other, execute, count))
+        self._process = context.Process(target=_work, args=(other, execute, count, gpus))
         self._process.start()
         other.close()
 
@@ -86,8 +88,10 @@ class _Worker:
         self._process.join()
 
 
-def _work(connection: Connection, execute: Execute, count: int) -> None:
+def _work(connection: Connection, execute: Execute, count: int, gpus: str | None) -> None:
     """The body of a worker; ends when the sweep's process closes the connection or is gone."""
+    if gpus is not None:
+        os.environ[gpus_of.VISIBLE] = gpus  # before CUDA is used: it sees no others then
     import torch
 
     if "OMP_NUM_THREADS" not in os.environ:
@@ -114,7 +118,7 @@ def launch(execute: Execute, configs: Sequence[Config], count: int) -> list[Outc
     Args:
         execute: a module's function; gives a run's outcome or raises a `UserError`.
         configs: resolved configurations.
-        count: processes at once.
+        count: processes at once; on a machine with GPUs each has some of its own (`lbt.sweep.gpus`).
 
     Raises:
         SystemExit: Ctrl-C or SIGTERM, once every process has ended; what was running can be resumed.
@@ -124,8 +128,8 @@ def launch(execute: Execute, configs: Sequence[Config], count: int) -> list[Outc
     code = None
     with Interrupt() as interrupt:
         workers = []
-        for _ in range(min(count, len(configs))):
-            workers.append(_Worker(execute, count))
+        for gpus in gpus_of.shares(configs, min(count, len(configs))):
+            workers.append(_Worker(execute, count, gpus))
             workers[-1].give(*waiting.pop())
         while workers:
             for worker in wait(workers, timeout=POLL_SECONDS):
@@ -136,7 +140,7 @@ def launch(execute: Execute, configs: Sequence[Config], count: int) -> list[Outc
                 if waiting and code is None and not interrupt.requested():
                     if not worker.alive():
                         worker.close()
-                        workers[workers.index(worker)] = worker = _Worker(execute, count)
+                        workers[workers.index(worker)] = worker = _Worker(execute, count, worker.gpus)
                     worker.give(*waiting.pop())
                 else:
                     workers.remove(worker)
