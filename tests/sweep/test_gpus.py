@@ -32,11 +32,11 @@ def seen(config, interrupt, reporter):
 def test_each_process_of_a_sweep_sees_its_own_gpus(monkeypatch, tmp_path):
     monkeypatch.setenv(gpus.VISIBLE, "GPU-a,GPU-b,GPU-c")
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
-    configs = [tiny_config(tmp_path, device="cuda", seed=seed) for seed in range(3)]
+    configs = [tiny_config(tmp_path, "device=cuda", f"seed={seed}") for seed in range(3)]
     assert {outcome.id for outcome in launch(seen, configs, 3)} <= {"GPU-a", "GPU-b", "GPU-c"}
     assert gpus.shares(configs, 3) == ["GPU-a", "GPU-b", "GPU-c"]
 
 
 def test_runs_on_the_cpu_leave_the_gpus_alone(monkeypatch, tmp_path):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
-    assert gpus.shares([tiny_config(tmp_path, device="cpu")] * 2, 2) == [None, None]
+    assert gpus.shares([tiny_config(tmp_path, "device=cpu")] * 2, 2) == [None, None]
