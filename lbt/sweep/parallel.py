@@ -1,4 +1,4 @@
-"""A sweep's runs side by side on one device: `sweep.parallel=N` processes, each of which takes the next run."""
+"""A sweep's runs side by side on one machine: `sweep.parallel=N` processes, each of which takes the next run."""
 
 import multiprocessing
 import os
@@ -15,6 +15,7 @@ from lbt.errors import UserError
 from lbt.session.console import ConsoleReporter, Reporter, Screen
 from lbt.session.interrupt import Interrupt
 from lbt.session.outcome import Outcome
+from lbt.sweep import gpus as gpus_of
 from lbt.sweep.tally import Tally
 
 Execute = Callable[[Config, Interrupt, Reporter], Outcome]
@@ -46,11 +47,13 @@ class RunReporter(ConsoleReporter):
 class _Worker:
     """A process that executes one run after the other."""
 
-    def __init__(self, execute: Execute, count: int):
+    def __init__(self, execute: Execute, count: int, gpus: str | None):
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["lbt.run"])  # imported once for all of them, before any use of CUDA
+        self.gpus = gpus
         self._connection, other = context.Pipe()
-        self._process = context.Process(target=_work, args=(other, execute, count, groups.own_folder()))
+        arguments = (other, execute, count, groups.own_folder(), gpus)
+        self._process = context.Process(target=_work, args=arguments)
         self._process.start()
         other.close()
 
@@ -88,8 +91,10 @@ class _Worker:
         self._process.join()
 
 
-def _work(connection: Connection, execute: Execute, count: int, own: Path | None) -> None:
+def _work(connection: Connection, execute: Execute, count: int, own: Path | None, gpus: str | None) -> None:
     """The body of a worker; ends when the sweep's process closes the connection or is gone."""
+    if gpus is not None:
+        os.environ[gpus_of.VISIBLE] = gpus  # before CUDA is used: it sees no others then
     import torch
 
     os.environ[groups.OWN] = str(own or "")  # the server that made this process may be older than the command
@@ -119,7 +124,7 @@ def launch(execute: Execute, configs: Sequence[Config], count: int, tally: Tally
     Args:
         execute: a module's function; gives a run's outcome or raises a `UserError`.
         configs: resolved configurations.
-        count: processes at once.
+        count: processes at once; on a machine with GPUs each has some of its own (`lbt.sweep.gpus`).
         tally: of the sweep, in which these runs are left; its line is printed as each comes to an end.
 
     Raises:
@@ -130,8 +135,8 @@ def launch(execute: Execute, configs: Sequence[Config], count: int, tally: Tally
     code = None
     with Interrupt() as interrupt:
         workers = []
-        for _ in range(min(count, len(configs))):
-            workers.append(_Worker(execute, count))
+        for gpus in gpus_of.shares(configs, min(count, len(configs))):
+            workers.append(_Worker(execute, count, gpus))
             workers[-1].give(*waiting.pop())
         while workers:
             for worker in wait(workers, timeout=POLL_SECONDS):
@@ -143,7 +148,7 @@ def launch(execute: Execute, configs: Sequence[Config], count: int, tally: Tally
                 if waiting and code is None and not interrupt.requested():
                     if not worker.alive():
                         worker.close()
-                        workers[workers.index(worker)] = worker = _Worker(execute, count)
+                        workers[workers.index(worker)] = worker = _Worker(execute, count, worker.gpus)
                     worker.give(*waiting.pop())
                 else:
                     workers.remove(worker)

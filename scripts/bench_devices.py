@@ -1,0 +1,177 @@
+"""What several devices cost: measured with two processes on this machine, and computed for many GPUs.
+
+    python scripts/bench_devices.py                 # measures: two processes of one thread against one of two
+    python scripts/bench_devices.py --expect        # computes: the exchange beyond one machine; draws docs/exchange.png
+
+Measured: images/s of whole trainings, `devices=2` with a thread each against `devices=1` with two threads; and of
+an update of two processes the share that it takes longer for its exchange, overlapped with the backward pass and
+after it. Computed: the seconds of a gradient exchange by the alpha-beta model of a ring all-reduce, from the bytes and
+messages that DistributedDataParallel hands over, which are counted. A computed figure is no measurement: real
+networks have hierarchies, other traffic and libraries with other algorithms.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+import torchvision
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from lbt.report.kit import style
+from lbt.report.kit.exchange import LATENCY, all_reduce_seconds
+
+MODELS = ("resnet18", "resnet34", "resnet50")
+GPUS = (8, 64, 512)
+GIGABITS = (25, 100, 400)
+FIGURE = Path(__file__).resolve().parents[1] / "docs" / "exchange.png"
+
+
+# --- computed
+
+
+def sent(name: str) -> tuple[int, int]:
+    """Returns the bytes and the messages (buckets) of one update's gradient exchange, counted in DDP's own hook."""
+    model = DistributedDataParallel(getattr(torchvision.models, name)(num_classes=10))
+    sizes: list[int] = []
+
+    def hook(_: object, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+        sizes.append(bucket.buffer().nbytes)
+        done = torch.futures.Future()
+        done.set_result(bucket.buffer())
+        return done
+
+    model.register_comm_hook(None, hook)
+    for _ in range(2):  # DDP orders its buckets anew after the first pass
+        sizes.clear()
+        model(torch.zeros(2, 3, 32, 32)).sum().backward()
+    return sum(sizes), len(sizes)
+
+
+def expect() -> None:
+    """Prints the computed seconds of an exchange and draws them."""
+    with tempfile.TemporaryDirectory() as folder:
+        dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)
+        counted = {name: sent(name) for name in MODELS}
+        dist.destroy_process_group()
+    print(f"Computed, not measured: ring all-reduce, fp32, {LATENCY * 1e6:.0f} us a message; no overlap, no hierarchy.")
+    print("| network | bytes | messages | " + " | ".join(f"{n} GPUs, {g} Gb/s" for g in GIGABITS for n in GPUS) + " |")
+    print("|---" * (3 + len(GPUS) * len(GIGABITS)) + "|")
+    for name, (size, messages) in counted.items():
+        times = [all_reduce_seconds(size, n, g, messages=messages) for g in GIGABITS for n in GPUS]
+        print(f"| {name} | {size:,} | {messages} | " + " | ".join(f"{1e3 * t:.1f} ms" for t in times) + " |")
+    draw(counted)
+    print(f"wrote {FIGURE}")
+
+
+def draw(counted: dict[str, tuple[int, int]]) -> None:
+    """Draws the computed seconds of an exchange by the number of GPUs."""
+    with style.context():
+        figure, [panels] = style.panels(1, len(GIGABITS), width=2.6, height=2.2)
+        numbers = [2**k for k in range(1, 11)]
+        for axes, gigabits in zip(panels, GIGABITS, strict=True):
+            for index, (name, (size, messages)) in enumerate(counted.items()):
+                times = [1e3 * all_reduce_seconds(size, n, gigabits, messages=messages) for n in numbers]
+                axes.plot(numbers, times, label=name, **style.line_style(index))
+            axes.set(xscale="log", yscale="log", xlabel="GPUs", title=f"{gigabits} Gb/s a link")
+            axes.set_xticks([2, 8, 64, 512], ["2", "8", "64", "512"], minor=False)
+            axes.minorticks_off()
+        panels[0].set_ylabel("one exchange, ms")
+        notes = [f"Computed by the alpha-beta model, not measured: fp32 gradients, {LATENCY * 1e6:.0f} us a message."]
+        handles = panels[0].get_lines()
+        style.finish(figure, "Gradient exchange of one update", notes, handles)
+        FIGURE.write_bytes(style.encode(figure, "exchange", notes[0], "scripts/bench_devices.py --expect")["png"])
+
+
+# --- measured
+
+
+def images_per_second(devices: int, threads: int, batch: int, images: int, precision: str) -> float:
+    """Returns the images/s of the last epoch of a training in processes of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = [
+            f"devices={devices}", f"batch={batch}", "data=cifar10", f"data.subset={images}", "epochs=2",
+            f"precision={precision}", "device=cpu", f"results_dir={folder}", "optimizer=nesterov",
+        ]  # fmt: skip
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        subprocess.run([sys.executable, "-m", "lbt", "train", *words], env=environment, check=True, capture_output=True)
+        [record] = Path(folder).glob("runs/*/*.jsonl")
+        epochs = [line for line in map(json.loads, record.read_text().splitlines()) if line["kind"] == "epoch"]
+    return epochs[-1]["wall_images_per_second"]
+
+
+def throughput(batches: list[int], images: int, rounds: int, precision: str) -> None:
+    """Prints the ratio of the images/s of two processes to those of one, in turn."""
+    for batch in batches:
+        ratios, speeds = [], []
+        for _ in range(rounds):
+            one = images_per_second(1, 2, batch, max(images, batch), precision)
+            two = images_per_second(2, 1, batch, max(images, batch), precision)
+            ratios.append(two / one)
+            speeds.append(one)
+        ratio, speed = statistics.median(ratios), statistics.median(speeds)
+        print(f"batch {batch}: devices=2 of one thread at {ratio:.3f} of devices=1 of two ({speed:,.0f} images/s)")
+
+
+def waiting(rank: int, path: str, batch: int, rounds: int) -> None:
+    """Prints the share of an update that its exchange takes, overlapped or not; the body of one of two processes."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
+    plain = torchvision.models.resnet18(num_classes=10).to(memory_format=torch.channels_last)
+    overlapped = DistributedDataParallel(plain)
+    images, labels = torch.randn(batch // 2, 3, 32, 32), torch.randint(10, (batch // 2,))
+    parameters = list(plain.parameters())
+
+    def update(kind: str) -> float:
+        dist.barrier()
+        started = time.perf_counter()
+        for parameter in parameters:
+            parameter.grad = None
+        if kind == "overlapped":
+            nn.functional.cross_entropy(overlapped(images), labels).backward()
+        else:
+            nn.functional.cross_entropy(plain(images), labels).backward()
+        if kind == "after":
+            flat = torch.cat([parameter.grad.flatten() for parameter in parameters])
+            dist.all_reduce(flat)
+        return time.perf_counter() - started
+
+    kinds = ("alone", "overlapped", "after")
+    times = [{kind: update(kind) for kind in (kinds if turn % 2 else kinds[::-1])} for turn in range(rounds + 1)][1:]
+    if rank == 0:
+        median = {kind: statistics.median(one[kind] for one in times) for kind in kinds}
+        for kind in ("overlapped", "after"):
+            share = 1 - median["alone"] / median[kind]
+            print(f"batch {batch}, exchange {kind}: {share:.1%} of {1e3 * median[kind]:,.0f} ms go into it")
+    dist.destroy_process_group()
+
+
+def main() -> None:
+    """Runs what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--expect", action="store_true", help="compute instead of measuring")
+    parser.add_argument("--batches", type=int, nargs="+", default=[512, 4096])
+    parser.add_argument("--images", type=int, default=4096, help="of CIFAR-10, an epoch")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--precision", default="auto")
+    options = parser.parse_args()
+    if options.expect:
+        return expect()
+    for batch in options.batches:
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = (f"{folder}/store", batch, max(options.rounds, 3))
+            torch.multiprocessing.spawn(waiting, arguments, nprocs=2)
+    return throughput(options.batches, options.images, options.rounds, options.precision)
+
+
+if __name__ == "__main__":
+    main()
