@@ -34,11 +34,8 @@ def test_each_process_of_a_sweep_sees_its_own_gpus(monkeypatch, tmp_path):
     monkeypatch.setenv(gpus.VISIBLE, "GPU-a,GPU-b,GPU-c")
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
     configs = [tiny_config(tmp_path, "device=cuda", f"seed={seed}") for seed in range(3)]
-    assert {outcome.id for outcome in launch(seen, configs, 3, Tally(configs, [None] * 3, 3))} <= {
-        "GPU-a",
-        "GPU-b",
-        "GPU-c",
-    }
+    outcomes = launch(seen, configs, 3, Tally(configs, [None] * 3, 3))
+    assert {outcome.id for outcome in outcomes} <= {"GPU-a", "GPU-b", "GPU-c"}
     assert gpus.shares(configs, 3) == ["GPU-a", "GPU-b", "GPU-c"]
 
 
