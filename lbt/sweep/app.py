@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from lbt import sweep
 from lbt.config import CONFIG_DIR, groups, register_resolvers, resolve
-from lbt.devices import speaks
+from lbt.devices import slurm, speaks
 from lbt.devices import started as one_of_several
 from lbt.errors import UserError
 from lbt.session.console import ConsoleReporter, Reporter, Screen, sweep_table
@@ -95,9 +95,12 @@ class Task:
             SystemExit: it was interrupted, and the launcher takes care of that; a sweep stops, too.
         """
         register_resolvers()
-        interrupt = Interrupt(patient=one_of_several())  # torchrun hands on what the processes have heard themselves
+        interrupt = Interrupt()
         try:
-            config, tells = resolve(composed), speaks()
+            config = resolve(composed)
+            slurm.take_part(config.devices)
+            interrupt.patient = one_of_several()  # torchrun hands on what the processes have heard themselves
+            tells = speaks()
             if tells and (said := one_cell.told(composed)):
                 Screen().print(said, highlight=False, markup=False, soft_wrap=True)
             reporter = ConsoleReporter(heading=self.tally and self.tally.begins) if tells else Reporter()
