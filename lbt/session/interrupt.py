@@ -24,7 +24,7 @@ class Interrupt:
     def __init__(self, *, patient: bool = False) -> None:
         self.signal: int | None = None
         self.listener: Callable[[bool], None] | None = None
-        self._patient = patient
+        self.patient = patient
         self._before: dict[int, object] = {}
 
     def requested(self) -> bool:
@@ -52,7 +52,7 @@ class Interrupt:
             handler(self.signal, None)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        again = self.signal is not None and number == signal.SIGINT and not self._patient
+        again = self.signal is not None and number == signal.SIGINT and not self.patient
         if self.listener is not None:
             self.listener(again)
         if again:
