@@ -147,6 +147,6 @@ def _member(work: Callable[..., Any], arguments: Sequence[Any], stop: Event, thr
             while interrupt.signal is None and time.monotonic() < until:
                 time.sleep(0.05)
             raise SystemExit(LOST) from error
-    if not multiprocessing.parent_process().is_alive():  # torch would wait for it for ever
+    if os.getppid() != multiprocessing.parent_process().pid:  # it is gone, and torch would wait for it for ever
         raise SystemExit(LOST)
     return result, interrupt.signal
