@@ -46,8 +46,8 @@ def launch(work: Callable[..., Any], arguments: Sequence[Any], *, count: int, in
     """Calls a function in several processes that know of each other, and returns what it returns in the first.
 
     They share the threads of this process, unless `OMP_NUM_THREADS` says how many each has. One that dies has the
-    others end within half a minute. A signal is handed on to all of them; they end when
-    they are ready to, or at once at a second Ctrl-C.
+    others end within half a minute. A signal is handed on to all of them; they end when they are ready to, or at once
+    at a second Ctrl-C. If this process dies, that is a signal to them.
 
     Args:
         work: a module's function, of an `Interrupt` and `arguments`.
@@ -137,7 +137,7 @@ def _member(work: Callable[..., Any], arguments: Sequence[Any], stop: Event, thr
         if stop.is_set():
             interrupt.signal = signal.SIGTERM
         try:
-            return work(interrupt, *arguments), interrupt.signal
+            result = work(interrupt, *arguments)
         except Exception as error:
             if not is_lost(error):
                 if os.environ.get("LBT_DEBUG") == "1":
@@ -147,3 +147,6 @@ def _member(work: Callable[..., Any], arguments: Sequence[Any], stop: Event, thr
             while interrupt.signal is None and time.monotonic() < until:
                 time.sleep(0.05)
             raise SystemExit(LOST) from error
+    if os.getppid() != multiprocessing.parent_process().pid:  # it is gone, and torch would wait for it for ever
+        raise SystemExit(LOST)
+    return result, interrupt.signal
