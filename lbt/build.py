@@ -80,6 +80,16 @@ def network(model: dict[str, Any], task: dict[str, Any], classes: int, image_siz
     return prepared(_construct("task", kind, **options), made)
 
 
+def outline(model: dict[str, Any], task: dict[str, Any], classes: int, image_size: Sequence[int]) -> nn.Module:
+    """Returns what `network` returns, without memory for its weights (torch's meta device)."""
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                return network(model, task, classes, image_size)
+        except (UserError, RuntimeError):  # a constructor may look at values, which there are none of, and be right
+            return network(model, task, classes, image_size).to("meta")
+
+
 def model(config: Config, classes: int, image_size: Sequence[int] | None = None) -> nn.Module:
     """Returns the freshly initialised model; its weights depend on torch's seed alone.
 

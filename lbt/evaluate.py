@@ -1,6 +1,5 @@
 """`lbt evaluate`: scores the weights that a run has kept, on its own data or on another set; records nothing."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -132,15 +131,14 @@ def _config(weights: Weights, overrides: Sequence[str]) -> Config:
 
 @contextmanager
 def _threads(config: Config, record: records.RunRecord | None) -> Iterator[None]:
-    """Has a CPU compute with as many threads as the run did: sums are rounded by their number."""
-    recorded = record.run["provenance"].get("threads") if record else None
-    before = torch.get_num_threads()
-    if config.device == "cpu" and isinstance(recorded, int) and 1 <= recorded <= (os.cpu_count() or 1):
-        torch.set_num_threads(recorded)
-    try:
+    """Has a CPU compute with as many threads as the run did at its end: sums are rounded by their number."""
+    with runtime.own_threads():
+        if config.device == "cpu" and record is not None:
+            changes = record.end["summary"].get("threads", [])
+            recorded = changes[-1][1] if changes else record.run["provenance"].get("threads")
+            if isinstance(recorded, int) and 1 <= recorded <= runtime.cores():
+                runtime.use_threads(recorded)
         yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _table(config: Config, found: Mapping[str, Any], recorded: Mapping[str, Any]) -> Table:

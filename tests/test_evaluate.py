@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 from lbt import build, records, runtime, weights
 from lbt.cli import main
 from lbt.data import load, normalise
-from lbt.evaluate import score
+from lbt.evaluate import _threads, score
 from lbt.records import places
 
 TWINS = ["task=barlow_twins", "data.augment=barlow_twins", "task.projector=[6,4]", "task.probe.epochs=2"]
@@ -118,3 +118,16 @@ def test_a_mistake_is_one_line(kept, capfd, words, message):
     assert main(["evaluate", outcomes["plain"].id, *words, "--results-dir", str(folder)]) == 2
     out, err = capfd.readouterr()
     assert message in err and err.count("\n") == 1 and out == "" and "LBT_DEBUG" not in err
+
+
+@pytest.mark.skipif(runtime.cores() < 2, reason="one core")
+@pytest.mark.parametrize(("changes", "number"), [([], 2), ([[0, 2], [3, 1]], 1)])
+def test_it_computes_with_the_threads_that_the_run_ended_with(kept, changes, number):
+    _, outcomes = kept
+    record = records.read(outcomes["plain"].path)
+    record.run["provenance"]["threads"] = 2
+    record.end["summary"]["threads"] = changes
+    before = torch.get_num_threads()
+    with _threads(outcomes["plain"].config, record):
+        assert torch.get_num_threads() == number
+    assert torch.get_num_threads() == before

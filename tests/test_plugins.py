@@ -12,7 +12,7 @@ import pytest
 import torch
 from support import REPOSITORY, TINY, StopAfter, figures, run_tiny
 
-from lbt import data, models, optim, plugins, records, schedules, sweep, tasks
+from lbt import data, models, optim, plugins, records, schedules, suite, sweep, tasks
 from lbt.cli import main
 from lbt.config import groups, resolve
 from lbt.errors import UserError
@@ -396,3 +396,9 @@ def test_the_suite_of_optimizers_runs_on_a_plugins(tmp_path):
     assert all("forgetful" in case for case in cases["FAILED"])
     for test in ("state_dict_in_lock_step[", "groups_equal_one_group[", "copies_go_on_alike[deepcopy-"):
         assert cases["PASSED"].count(f"test_{test}signum") == 2  # once for each entry of its table SUITE
+
+
+def test_a_folder_that_is_none_is_one_line(monkeypatch, capsys):
+    monkeypatch.setenv(suite.TESTED, "")  # what it sets is undone
+    assert suite.main(["--config-dir", "nowhere"]) == 2
+    assert capsys.readouterr().err.startswith("lbt: --config-dir nowhere: no such folder; ")

@@ -62,8 +62,8 @@ def typed(raw: dict[str, Any]) -> Config:
     raw["data"] = _data_config(raw["data"])
     raw["wandb"] = WandbConfig(**bind(WandbConfig, raw["wandb"], "wandb"))
     raw["sweep"] = SweepConfig(**bind(SweepConfig, raw["sweep"], "sweep"))
-    if not isinstance(raw["mirror"], list):  # mirror=tensorboard is mirror=[tensorboard]
-        raw["mirror"] = [] if raw["mirror"] is None else [raw["mirror"]]
+    mirror = raw.get("mirror")  # a record without one does not have it
+    raw["mirror"] = mirror if isinstance(mirror, list) else [] if mirror is None else [mirror]  # =wandb is =[wandb]
     config = _with_mirrors(_with_probes(Config(**bind(Config, raw, ""))))
     check(config, [table for key, table in raw["protocol"].items() if key.endswith("lr_table")])
     return config

@@ -13,7 +13,7 @@ from lbt.errors import UserError, did_you_mean
 from lbt.files import read_regular
 from lbt.records import places
 from lbt.records.seeds import identity_as_recorded
-from lbt.records.variation import flatten
+from lbt.records.variation import by_name, flatten
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,6 @@ def _known(path: Path, results_dir: str | Path) -> Known:
         epochs,
         config["epochs"],
         run["provenance"].get("started", ""),
-        dict(flatten(config)),
+        by_name(config),
         dict(flatten(identity_as_recorded(config))),
     )

@@ -1,4 +1,4 @@
-"""Where the files of a run lie besides its record, its checkpoint, lock and weights, and how the first two go."""
+"""Where the files of a run besides its record lie: checkpoint, lock and weights; and how the first two go."""
 
 import errno
 import fcntl

@@ -16,6 +16,17 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str
             yield f"{prefix}{key}", tuple(value) if isinstance(value, list) else value
 
 
+def by_name(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a record's configuration under dotted names, `init_from` by ten digits of what it means as well.
+
+    In an identity it is one setting, and in a configuration two: these weights, and whose they are.
+    """
+    found = dict(flatten(config))
+    if "init_from.sha256" in found:
+        found["init_from"] = found["init_from.sha256"][:10]
+    return found
+
+
 def telling(runs: Sequence[Mapping[str, Any]], first: Sequence[str] = ()) -> list[str]:
     """Returns the settings, seeds aside, that tell the runs apart once those of `first` are known.
 

@@ -31,8 +31,8 @@ def runs(
     `experiments`, `status` (of the record; `unfinished` without an end) and `epochs_done`; every setting under its
     dotted name (`optimizer.name`, `batch`, `peak_lr`); the record's last line (`test_accuracy`, `wall_seconds`);
     whether the run is `suspect`; the provenance (`commit`, `dirty`, `torch`, `device`, `data_fingerprint`); and the
-    record's `path`. What the last line holds under a setting's name is `end_<name>`; what a run ran on is said by the
-    provenance.
+    record's `path`. What the last line holds under a setting's name is `end_<name>`; what a run ran on, with how many
+    `threads` it began and with which `plugins` (their names and hashes, one text) is said by the provenance.
 
     Records that reports leave out (damaged, edited, of one id with different figures) are left out here, and suspect
     ones kept; a warning names both, and `attrs["left_out"]` has a line for each record left out.
@@ -109,7 +109,9 @@ def _table(found: pd.DataFrame) -> pd.DataFrame:
     settings = found[[name for name in found.columns if name.split(".")[0] in _SETTINGS]]
     # The last line repeats the number of epochs, and only of a run that has an end.
     ends = pd.DataFrame([_apart(summary, "end") for summary in found["summary"]], index=found.index)
-    made_by = pd.DataFrame([dict(frame.flatten(one)) for one in found["provenance"]], index=found.index)
+    # Plug-ins are one text, as in a frame: names and hashes.
+    provenance = [{key: value for key, value in one.items() if key != "plugins"} for one in found["provenance"]]
+    made_by = pd.DataFrame([dict(frame.flatten(one)) for one in provenance], index=found.index)
     parts = [first, settings, ends.drop(columns="end_epochs", errors="ignore"), found[["suspect"]], made_by]
     table = pd.concat([*parts, found[["path"]]], axis="columns")
     return table.loc[:, ~table.columns.duplicated(keep="last")]

@@ -22,7 +22,7 @@ from lbt.identity import identity_of
 from lbt.records import manifest, seeds
 from lbt.records.consistency import contradiction
 from lbt.records.named import refuse_missing
-from lbt.records.variation import flatten
+from lbt.records.variation import by_name, flatten
 
 ROUNDING = 1e-5  # of a figure; one image in 10,000 is ten times as much
 SMALL = 16  # pixels: an image of which a ResNet makes maps smaller than a stride
@@ -176,7 +176,7 @@ def _flattened_once(settings: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _flattened(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    return dict(flatten(config)), dict(flatten(identity_of(config)))
+    return by_name(config), dict(flatten(identity_of(config)))
 
 
 def _agree(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from hydra import version
@@ -39,20 +38,17 @@ def register() -> None:
 
 
 @contextmanager
-def loader(config_dir: str | Path | None = None) -> Iterator[Any]:
+def loader() -> Iterator[Any]:
     """Yields Hydra's configuration loader; another Hydra of this process is as before afterwards.
 
-    Args:
-        config_dir: a folder of one's own, as `groups.using` takes it.
-
     Raises:
-        UserError: it cannot be used.
+        UserError: the folder of one's own (`groups.using`) cannot be used.
     """
     register()
     version.setbase("1.3")
     path = create_config_search_path(str(CONFIG_DIR))
     instance = GlobalHydra.instance()
-    with groups.using(config_dir) as own:
+    with groups.using(None) as own:
         if own is not None:  # as Hydra's own --config-dir
             query = SearchPathQuery(provider="schema")
             path.prepend(provider="command-line", path=f"file://{own}", anchor=query)
@@ -67,18 +63,18 @@ def loader(config_dir: str | Path | None = None) -> Iterator[Any]:
                 instance.initialize(before)
 
 
-def compose(overrides: Sequence[str], config_dir: str | Path | None = None) -> DictConfig:
+def compose(overrides: Sequence[str]) -> DictConfig:
     """Returns the composed configuration of one run, without the node `hydra`."""
-    with loader(config_dir) as found:
+    with loader() as found:
         composed = found.load_configuration("train", overrides=list(overrides), run_mode=RunMode.RUN, from_shell=False)
     with open_dict(composed):
         del composed["hydra"]
     return composed
 
 
-def grid(overrides: Sequence[str], config_dir: str | Path | None = None) -> list[Job]:
+def grid(overrides: Sequence[str]) -> list[Job]:
     """Returns a sweep's jobs, without launching anything."""
-    with loader(config_dir) as found:
+    with loader() as found:
         master = found.load_configuration("train", overrides=list(overrides), run_mode=RunMode.MULTIRUN)
         settings = OmegaConf.to_container(master.hydra.sweeper, resolve=True)
         kinds = {known._target_: kind for known, kind in SWEEPERS.values()}

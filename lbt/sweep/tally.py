@@ -10,9 +10,8 @@ from lbt.session.outcome import Outcome
 
 ORDER = ("done", "diverged", "oom", "failed", "interrupted", "running", "refused", "not started")
 
-_Kind = tuple[
-    str, str
-]  # what runs that take as long have in common: all that matters, and model, data and epochs alone
+# What runs that take as long have in common: all that matters, and model, data and epochs alone.
+_Kind = tuple[str, str]
 
 
 class Tally:

@@ -3,7 +3,8 @@
 `keep=weights` writes `<results>/weights/<id>.safetensors` when a run is done: the weights that were scored last, under
 the names of the network its task trains (`docs/weights.md`), with what made them as metadata, all of it texts:
 
-- `id`, `config` and `data_fingerprint` as in the record, `classes`: their names in label order, JSON, `lbt`: version;
+- `id`, `config` and `data_fingerprint` as in the record, `classes`: their names in label order, JSON, `image_size`:
+  height and width in pixels, JSON, `lbt`: version;
 - `sha256`: of the tensors (`lbt.weights.file.digest`), by which damage shows, and which is what `init_from` means.
 """
 

@@ -137,3 +137,16 @@ def test_a_folder_without_records_gives_empty_tables(tmp_path):
 def test_a_mistake_is_one_line(results, table, options, said):
     with pytest.raises(lbt.UserError, match=said):
         table(**{"results_dir": results, **options})
+
+
+def test_plug_ins_are_one_text(tmp_path):
+    path = make(tmp_path, 40.0, "optimizer=tvlars")
+    lines = path.read_text().splitlines()
+    first = json.loads(lines[0])
+    first["provenance"]["plugins"] = [{"name": "mine", "version": None, "sha256": "1" * 64}]
+    path.unlink()
+    writer = records.RecordWriter(path, [records.to_line(first), *lines[1:-1]])
+    writer.end("done", json.loads(lines[-1])["summary"])
+    table = lbt.runs(tmp_path)
+    assert list(table["plugins"]) == ["mine 1111111111"]
+    assert len(lbt.runs(tmp_path, where={"plugins": "mine*"})) == 1

@@ -1,5 +1,6 @@
 """`init_from`: which tensors a run begins from, and that it is told by what they are."""
 
+import functools
 import json
 from dataclasses import replace
 
@@ -7,13 +8,14 @@ import pytest
 import torch
 import torchvision
 from safetensors.torch import load_file, save_file
-from support import TINY, run_tiny, tiny_config, training
+from support import TINY, run_tiny, tiny, tiny_config, training
 
 from lbt import build, records, runtime, weights
 from lbt.cli import main
 from lbt.config import resolve
 from lbt.errors import UserError
 from lbt.identity import from_json, identity, to_json
+from lbt.models import MODELS
 from lbt.records import places
 from lbt.sweep import compose
 from lbt.weights import transfer
@@ -268,3 +270,15 @@ def test_others_weights_of_the_same_architecture_are_taken(tmp_path, task):
 def test_the_classifier_is_found_by_its_size(name):
     model = resolve(compose([f"model={name}"])).model
     assert weights.classifier(model) == {"fc.weight", "fc.bias"}
+
+
+def test_a_network_that_looks_at_values_as_it_is_made_is_begun_from(tmp_path, monkeypatch):
+    @functools.wraps(tiny)
+    def looking(classes, **settings):
+        torch.linspace(0, 1, 2).tolist()  # as rates of layers are often made; fails without memory
+        return tiny(classes, **settings)
+
+    monkeypatch.setitem(MODELS, "looking", looking)
+    words = ["model.name=looking", "epochs=1"]
+    first = run_tiny(tmp_path, "keep=weights", *words)
+    assert run_tiny(tmp_path, f"init_from={first.id}", "seed=1", *words).status == "done"

@@ -9,7 +9,7 @@ from typing import Any
 
 from lbt.config.binding import pick
 from lbt.records import replace_file
-from lbt.report import named, overview
+from lbt.report import automatic, overview
 from lbt.report.frame import Frame, load_or_refuse
 from lbt.report.kit import specs
 from lbt.report.kit.backend import import_matplotlib
@@ -36,7 +36,7 @@ def write_figures(wanted: Sequence[str], results_dir: str | Path, layout: Wanted
     Raises:
         UserError: there is no such figure or sweep, or nothing at `results_dir`.
     """
-    named.refuse_unknown(GROUP, wanted, results_dir, layout)
+    automatic.refuse_unknown(GROUP, wanted, results_dir, layout)
     import_matplotlib()  # only here, so that nothing else waits for it
     from lbt.report.figures.kinds import KINDS
     from lbt.report.figures.spec import Spec
@@ -67,5 +67,5 @@ def _described(wanted: Sequence[str], frame: Frame, layout: Wanted) -> Iterator[
         if name in names():
             yield name, specs.bound(Spec, GROUP, name), f"lbt plots {name}"
         else:
-            for figure, described in named.figures(name, frame, layout).items():
+            for figure, described in automatic.figures(name, frame, layout).items():
                 yield figure, described, f"lbt plots {name}{layout.command()}"

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lbt.records import replace_file
-from lbt.report import named, overview
+from lbt.report import automatic, overview
 from lbt.report.claims.table import Claims, ClaimsTable
 from lbt.report.frame import Frame, load_or_refuse
 from lbt.report.kit import render, specs
 from lbt.report.layout import AUTOMATIC, Wanted
-from lbt.report.tables.grid import Layout, Table
+from lbt.report.tables.grid import Spec, Table
 
 GROUP = "table"
 
@@ -25,9 +25,9 @@ def names() -> list[str]:
 def make(name: str, frame: Frame, wanted: Wanted = AUTOMATIC) -> Table | ClaimsTable:
     """Returns the table of this name over these records; `wanted` is for a sweep that no file describes."""
     if name not in names():
-        return Table(name, named.table(name, frame, wanted), frame)
-    kind, layout = (ClaimsTable, Claims) if "claims" in specs.read(GROUP, name) else (Table, Layout)
-    return kind(name, specs.bound(layout, GROUP, name), frame)
+        return Table(name, automatic.table(name, frame, wanted), frame)
+    kind, spec = (ClaimsTable, Claims) if "claims" in specs.read(GROUP, name) else (Table, Spec)
+    return kind(name, specs.bound(spec, GROUP, name), frame)
 
 
 def write_tables(wanted: Sequence[str], results_dir: str | Path, layout: Wanted = AUTOMATIC) -> int:
@@ -41,7 +41,7 @@ def write_tables(wanted: Sequence[str], results_dir: str | Path, layout: Wanted 
     Raises:
         UserError: there is no such table or sweep, or nothing at `results_dir`.
     """
-    named.refuse_unknown(GROUP, wanted, results_dir, layout)
+    automatic.refuse_unknown(GROUP, wanted, results_dir, layout)
     frame = load_or_refuse(results_dir)
     folder = Path(results_dir) / "tables"
     folder.mkdir(exist_ok=True)
@@ -58,6 +58,6 @@ def write_tables(wanted: Sequence[str], results_dir: str | Path, layout: Wanted 
         if wanted:
             print(text)
     overview.write(results_dir)
-    if not wanted and (others := named.others(results_dir)):
+    if not wanted and (others := automatic.others(results_dir)):
         print(f"of sweeps without a file of their own: lbt tables {' '.join(others)}")
     return 0

@@ -19,7 +19,7 @@ PUBLISHED = "published"
 
 
 @dataclass(frozen=True)
-class Layout:
+class Spec:
     """What a file of `configs/table` says.
 
     Attributes:
