@@ -14,7 +14,7 @@ from lbt.models import MODELS
 @pytest.mark.parametrize(
     ("name", "options", "expected"),
     [
-        ("cifar100", {}, 'did you mean "cifar10"?'),
+        ("cifar1O", {}, 'did you mean "cifar10"?'),
         ("synthetic", {"sise": 3}, 'data.sise: no such setting; did you mean "size"?'),
         ("synthetic", {"size": 0}, "data.size=0: expected a whole number of at least 1"),
         ("image_folder", {"resolution": "32"}, "data.resolution=32: expected a whole number"),
@@ -47,7 +47,8 @@ def test_root_defaults_to_lbt_data_then_home(monkeypatch, tmp_path, home):
 
 
 def test_every_reader_is_registered():
-    assert set(SOURCES) == {"digits", "synthetic", "cifar10", "tiny_imagenet", "image_folder", "image_stream"}
+    own = {"digits", "synthetic", "cifar10", "cifar100", "torchvision", "tiny_imagenet", "image_folder", "image_stream"}
+    assert set(SOURCES) == own
 
 
 # --- a data set of one's own: a reader and a YAML ---
