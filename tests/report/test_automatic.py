@@ -201,7 +201,7 @@ def test_without_names_only_what_a_file_describes_is_written(results, capsys):
     assert capsys.readouterr().out == "of sweeps without a file of their own: lbt tables mine\n"
 
 
-def test_runs_that_begin_from_different_weights_have_columns_of_their_own(tmp_path, base, capsys):
+def test_runs_that_begin_from_different_weights_have_columns_of_their_own(tmp_path, base, capsys, monkeypatch):
     for value, run, sha256 in ((50.0, "a" * 16, "1" * 64), (70.0, "b" * 16, "2" * 64)):
         for batch in (8, 16):
             begins = {"sha256": sha256, "run": run}
@@ -209,5 +209,6 @@ def test_runs_that_begin_from_different_weights_have_columns_of_their_own(tmp_pa
     header, *rows = cells(written(tmp_path, capsys))
     assert header == ["batch", "init_from 1111111111", "init_from 2222222222"]
     assert rows == [[batch, "50.00 (n=1)", "70.00 (n=1)"] for batch in ("8", "16")]
+    monkeypatch.setenv("COLUMNS", "200")
     assert main(["status", "mine", "--results-dir", str(tmp_path)]) == 0
     assert capsys.readouterr().out.count("2" * 10) == 2

@@ -182,7 +182,7 @@ def test_weights_that_change_while_a_run_is_made_are_not_begun_from(tmp_path, so
     config = runtime.settle(tiny_config(tmp_path, f"init_from={path}"))
     save_file({name: tensor + 1 for name, tensor in load_file(path).items()}, path)
     with pytest.raises(UserError, match="has been written anew meanwhile"):
-        transfer.take(config, build.network(config.model, config.task, 10))
+        transfer.take(config, build.network(config.model, config.task, 10, (8, 8)))
 
 
 MISTAKES = [
@@ -241,7 +241,7 @@ def offered(tmp_path, theirs, *overrides):
     save_file({name: torch.zeros(one.shape, dtype=one.dtype) for name, one in state.items()}, path)
     config = resolve(compose([f"init_from={path}", "device=cpu", "precision=fp32", *overrides]))
     with torch.device("meta"):
-        network = build.network(config.model, config.task, 10)
+        network = build.network(config.model, config.task, 10, (8, 8))
     return weights.told(runtime.settle(config), network)
 
 
