@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _command(arguments: Sequence[str]) -> int:
     if not speaks():
         _discard_output()
-    if started():
+    if started() or "SLURM_PROCID" in os.environ:
         os.environ.setdefault(*QUIET)
     if arguments[:1] == ["train"] or arguments[:1] in (["-sc"], ["--shell-completion"]):
         from lbt.sweep.app import train
