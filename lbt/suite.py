@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lbt import optim, plugins
+from lbt.config import groups
 from lbt.errors import UserError
 
 TESTED = "LBT_SUITE"  # modules whose optimizers the suite tests in place of the package's; empty: of all plug-ins
@@ -59,23 +60,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--all", action="store_true", help="also torch's conventions, on which no training relies")
     given, others = parser.parse_known_args(arguments)
     os.environ[TESTED] = ",".join(given.modules)
-    if given.config_dir is not None:
-        os.environ["LBT_CONFIG_DIR"] = os.path.abspath(given.config_dir)
     try:
-        tested = names()
+        with groups.using(given.config_dir):
+            return _run(names(), [*([] if given.all else ["-m", "not convention"]), *others])
     except UserError as error:
         print(f"lbt: {error}", file=sys.stderr)
         return 2
+
+
+def _run(tested: Sequence[str], words: Sequence[str]) -> int:
+    """Runs the suite's file in pytest."""
     try:
         import pytest
     except ImportError:
-        print("lbt: the suite runs in pytest, which is not here: pip install pytest", file=sys.stderr)
-        return 2
+        raise UserError("the suite runs in pytest, which is not here: pip install pytest") from None
     print(f"optimizers: {', '.join(tested)}", flush=True)
     file = _SHIPPED if _SHIPPED.exists() else _SOURCE
-    chosen = [] if given.all else ["-m", "not convention"]
     plain = ["-q", "--tb=short", "-p", "no:cacheprovider", "-o", "addopts=", "-o", f"markers={_MARKERS}"]
-    return int(pytest.main([str(file), f"--rootdir={file.parent}", *plain, *chosen, *others]))
+    return int(pytest.main([str(file), f"--rootdir={file.parent}", *plain, *words]))
 
 
 if __name__ == "__main__":

@@ -62,8 +62,10 @@ def typed(raw: dict[str, Any]) -> Config:
     raw["data"] = _data_config(raw["data"])
     raw["wandb"] = WandbConfig(**bind(WandbConfig, raw["wandb"], "wandb"))
     raw["sweep"] = SweepConfig(**bind(SweepConfig, raw["sweep"], "sweep"))
-    if not isinstance(raw["mirror"], list):  # mirror=tensorboard is mirror=[tensorboard]
-        raw["mirror"] = [] if raw["mirror"] is None else [raw["mirror"]]
+    if not isinstance(
+        mirror := raw.get("mirror"), list
+    ):  # mirror=tensorboard is mirror=[tensorboard]; a record has none
+        raw["mirror"] = [] if mirror is None else [mirror]
     config = _with_mirrors(_with_probes(Config(**bind(Config, raw, ""))))
     check(config, [table for key, table in raw["protocol"].items() if key.endswith("lr_table")])
     return config
