@@ -18,7 +18,7 @@ from lbt.records import places
 from lbt.session.console import Page
 from lbt.train.executor import Executor, Sets
 from lbt.train.precision import compute_in_float32
-from lbt.weights import Weights, classifier, find, network_of, read
+from lbt.weights import Weights, classifier, find, its_plugins, network_of, read
 
 SETTINGS = ("data", "device", "precision")  # that may be others than the run's
 
@@ -38,7 +38,8 @@ def show(run: str, overrides: Sequence[str], results_dir: str | Path) -> int:
     if weights.path.parent.name == places.weights_folder("").name:
         results_dir = weights.path.parent.parent  # of a file elsewhere, its record lies there
     config = runtime.settle(_config(weights, overrides))
-    build.validate(config)
+    with its_plugins(weights):
+        build.validate(config)
     images = build.images(config)
     record = records.read_final(results_dir, str(weights.run))
     with _threads(config, record):

@@ -62,14 +62,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ[TESTED] = ",".join(given.modules)
     try:
         with groups.using(given.config_dir):
-            return _run([] if given.all else ["-m", "not convention"], others)
+            return _run(names(), [*([] if given.all else ["-m", "not convention"]), *others])
     except UserError as error:
         print(f"lbt: {error}", file=sys.stderr)
         return 2
 
 
-def _run(chosen: Sequence[str], others: Sequence[str]) -> int:
-    tested = names()
+def _run(tested: Sequence[str], words: Sequence[str]) -> int:
+    """Runs the suite's file in pytest."""
     try:
         import pytest
     except ImportError:
@@ -77,7 +77,7 @@ def _run(chosen: Sequence[str], others: Sequence[str]) -> int:
     print(f"optimizers: {', '.join(tested)}", flush=True)
     file = _SHIPPED if _SHIPPED.exists() else _SOURCE
     plain = ["-q", "--tb=short", "-p", "no:cacheprovider", "-o", "addopts=", "-o", f"markers={_MARKERS}"]
-    return int(pytest.main([str(file), f"--rootdir={file.parent}", *plain, *chosen, *others]))
+    return int(pytest.main([str(file), f"--rootdir={file.parent}", *plain, *words]))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 import torch
 from support import REPOSITORY, TINY, StopAfter, figures, run_tiny
 
-from lbt import data, models, optim, plugins, records, schedules, suite, sweep, tasks
+from lbt import data, models, optim, plugins, records, schedules, suite, sweep, tasks, weights
 from lbt.cli import main
 from lbt.config import groups, resolve
 from lbt.errors import UserError
@@ -342,6 +342,28 @@ def test_a_record_is_verified_with_its_plugin_and_told_without(tmp_path, own, si
     assert "made with plug-ins: signum; --config-dir finds those of a folder" in line
 
 
+def test_kept_weights_of_a_plugins_network_need_its_folder_and_say_so(tmp_path, choices, begin_anew, capsys):
+    folder, results = tmp_path / "mine", tmp_path / "results"
+    shutil.copytree(choices[0], folder)
+    (folder / "one_of_each.py").write_text(ONE_OF_EACH)
+    (folder / "lbt.yaml").write_text("plugins: [one_of_each]\n")
+    with groups.using(folder):
+        outcome = run(replace(choices[1], results_dir=str(results), plugins=[], keep="weights"))
+    assert outcome.status == "done"
+    evaluate = ["evaluate", outcome.id, "--results-dir", str(results)]
+    remedy = "(made with plug-ins: one_of_each; --config-dir, in Python config_dir=, finds those of a folder)"
+    begin_anew()
+    with pytest.raises(UserError, match=re.escape(remedy)):
+        weights.load_model(outcome.id, results)
+    assert main(evaluate) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "there is no" in line and line.endswith(remedy)
+    (layer,) = [one for one in weights.load_model(outcome.id, results, folder) if isinstance(one, torch.nn.Linear)]
+    assert layer.weight.shape == (10, 3 * 8 * 8)
+    begin_anew()
+    assert main([*evaluate, "--config-dir", str(folder)]) == 0
+
+
 def test_reports_read_a_record_without_its_plugin(tmp_path, own, signum, begin_anew):
     (own / "signum.py").write_text(SIGNUM)
     accuracy = signum(tmp_path, "signum").summary["test_accuracy"]
@@ -398,7 +420,8 @@ def test_the_suite_of_optimizers_runs_on_a_plugins(tmp_path):
         assert cases["PASSED"].count(f"test_{test}signum") == 2  # once for each entry of its table SUITE
 
 
-def test_a_folder_that_is_none_is_one_line(monkeypatch, capsys):
-    monkeypatch.setenv(suite.TESTED, "")  # what it sets is undone
+def test_the_suite_refuses_a_folder_that_is_none_and_leaves_the_environment(monkeypatch, capsys):
+    monkeypatch.setenv(suite.TESTED, "")  # it is put back afterwards
     assert suite.main(["--config-dir", "nowhere"]) == 2
-    assert capsys.readouterr().err.startswith("lbt: --config-dir nowhere: no such folder; ")
+    assert capsys.readouterr().err.startswith("lbt: --config-dir nowhere: no such folder; lbt init DIR")
+    assert groups.own_folder() is None

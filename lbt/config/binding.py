@@ -112,7 +112,8 @@ def _convert_union(value: Any, options: tuple, key: str) -> Any:
 def _convert_sequence(value: Any, annotation: Any, key: str) -> Any:
     origin, inner = get_origin(annotation), get_args(annotation)
     if not isinstance(value, list | tuple):
-        raise UserError(f"{key}={value}: expected {_describe(annotation)}")
+        remedy = f", {key}=[{value}]" if isinstance(value, str) else ""
+        raise UserError(f"{key}={value}: expected {_describe(annotation)}{remedy}")
     if origin is tuple and Ellipsis not in inner and len(value) != len(inner):
         raise UserError(f"{key}={value}: expected {len(inner)} values")
     kinds = inner if origin is tuple and Ellipsis not in inner else (inner[0],) * len(value)

@@ -136,7 +136,7 @@ def profile(config: Config, *, images: int | None = None, epochs: int = 1) -> Pr
     """
     schedule = {key: value for key, value in config.schedule.items() if key != "batch"}
     length = max(config.epochs, epochs + 1)
-    off = {"cuda_graph": False, "mirror": [], "wandb": WandbConfig()}
+    off = {"cuda_graph": False, "devices": 1, "mirror": [], "wandb": WandbConfig()}
     config = replace(runtime.settle(config), epochs=length, schedule=schedule, **off)
     build.validate(config)
     data = _shortened(config, build.images(config), images)
@@ -145,6 +145,8 @@ def profile(config: Config, *, images: int | None = None, epochs: int = 1) -> Pr
         config = replace(config, results_dir=folder)
         training = Training(config, data, "profile", clock)
         training.begin()
+        for text in training.threads.said:
+            Page().print(text, highlight=False, markup=False, soft_wrap=True)
         pixels, labels = next(training.data.batches())
         spent = cost.count(lambda: training._update(pixels, labels))
         training.update.readings()  # a probe has room for those of an epoch

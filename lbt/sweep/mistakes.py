@@ -43,10 +43,16 @@ def one_line(error: Exception) -> str:
             )
         if key.startswith("optimizer.base."):
             return f"{key}: not an argument of what is inside, which optimizer@optimizer.base=<optimizer> chooses"
-        return f"{key}: no such setting{did_you_mean(key, _known_keys())}"
+        if key in (known := _known_keys()):
+            return f"{key}: not a setting of the {key.split('.')[0]} that is chosen"
+        return f"{key}: no such setting{did_you_mean(key, known)}"
     if missing := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
         group, choice = missing[1], missing[2]
         return f'{group}={choice}: there is no {group} "{choice}"{did_you_mean(choice, choices(group))}'
+    if twice := re.search(r"Multiple values for ([^.]+)\. To override a value use 'override [^:]+: (\S+)'", text):
+        return f"+{twice[1]}={twice[2]}: one is chosen already; {twice[1]}={twice[2]} takes its place"
+    if again := re.search(r"^(\S+) appears more than once in the final defaults list", text):
+        return f"+{again[1]}: one is chosen already; {again[1]}=<name>, without the plus sign, takes its place"
     if ambiguous := re.search(r"Ambiguous value for argument '([^']+)'", text):
         return f"{ambiguous[1]}: several values are a sweep, lbt train -m ...; one value with a comma needs quotes"
     return flat(text.split("\n")[0])

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from lbt.config import Config
 from lbt.errors import UserError, flat
+from lbt.session import mirrors
 from lbt.session.console import Screen
 from lbt.session.outcome import Outcome
 from lbt.sweep.composer import Composer
@@ -86,6 +87,9 @@ class GridSweeper(Sweeper):
 
         elsewhere = type(self.launcher).__name__ != HERE
         fit.check_all(configs, elsewhere=elsewhere)
+        if not elsewhere:
+            for config in configs:
+                mirrors.require(config)
         if elsewhere or any(config.sweep.parallel > 1 for config in configs):
             build.forget_images()  # other processes read them anew
 

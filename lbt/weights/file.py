@@ -61,6 +61,11 @@ class Weights:
         return tuple(self._json("classes", list))
 
     @property
+    def plugins(self) -> tuple[str, ...]:
+        """The names of the plug-ins that run had loaded; none where the file does not say."""
+        return tuple(self._json("plugins", list)) if "plugins" in self.metadata else ()
+
+    @property
     def image_size(self) -> tuple[int, ...]:
         """Height and width, in pixels, of that run's images.
 
@@ -107,6 +112,7 @@ def keep(
         "data_fingerprint": run["provenance"]["data_fingerprint"],
         "classes": json.dumps(list(classes)),
         "image_size": json.dumps(list(image_size)),
+        "plugins": json.dumps([plugin["name"] for plugin in run["provenance"].get("plugins", [])]),
         "sha256": digest(tensors),
     }
     path.parent.mkdir(parents=True, exist_ok=True)

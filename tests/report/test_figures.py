@@ -98,7 +98,8 @@ def test_a_figure_without_a_record_is_not_drawn_and_says_so(tmp_path, capsys):
 
 def test_a_misspelt_figure_is_one_line_with_the_right_name(tmp_path, capsys):
     assert main(["plots", "fig6_lamda", "--results-dir", str(tmp_path)]) == 2
-    assert capsys.readouterr().err == 'lbt: there is no figure, study or sweep "fig6_lamda"; did you mean "fig6_lambda"?\n'
+    expected = 'lbt: there is no figure, study or sweep "fig6_lamda"; did you mean "fig6_lambda"?\n'
+    assert capsys.readouterr().err == expected
 
 
 def lines_of(figure, panel=0):
