@@ -147,6 +147,13 @@ def _member(work: Callable[..., Any], arguments: Sequence[Any], stop: Event, thr
             while interrupt.signal is None and time.monotonic() < until:
                 time.sleep(0.05)
             raise SystemExit(LOST) from error
-    if os.getppid() != multiprocessing.parent_process().pid:  # it is gone, and torch would wait for it for ever
-        raise SystemExit(LOST)
+    threading.Thread(target=_end_with_the_launcher, daemon=True).start()
     return result, interrupt.signal
+
+
+def _end_with_the_launcher() -> None:
+    """Ends this process, whose work is done, if the launcher is gone: torch would wait for it for ever."""
+    launcher = multiprocessing.parent_process().pid
+    while os.getppid() == launcher:
+        time.sleep(0.5)
+    os._exit(LOST)
