@@ -1,9 +1,9 @@
-"""Kills a random process of a run on two devices again and again; the same command goes on each time, and ends bit-equal.
+"""Kills a random process of a run on two devices again and again; the same command goes on, and ends bit-equal.
 
     python scripts/try_kills.py --kills 20
 
-Of the launcher and the two processes one is killed (SIGKILL) at a random moment of the training. Printed is what the command
-said, and after how many seconds the others had ended. The finished record is compared with that of a run nobody killed.
+Of the launcher and the two processes one is killed (SIGKILL) at a random moment of the training. Printed is what the
+command said, and after how many seconds the others had ended. The finished record is compared with that of a run nobody killed.
 """
 
 import argparse
@@ -87,7 +87,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--longest", type=float, default=10.0, help="seconds after the run's beginning")
+    parser.add_argument("--longest", type=float, default=30.0, help="seconds after the run's beginning")
     options = parser.parse_args()
     random.seed(options.seed)
     with tempfile.TemporaryDirectory() as folder:
