@@ -3,7 +3,8 @@
     python scripts/try_kills.py --kills 20
 
 Of the launcher and the two processes one is killed (SIGKILL) at a random moment of the training. Printed is what the
-command said, and after how many seconds the others had ended. The finished record is compared with that of a run nobody killed.
+command said, and after how many seconds the others had ended. The finished record is compared with that of a run
+nobody killed.
 """
 
 import argparse
