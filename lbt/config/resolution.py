@@ -61,7 +61,7 @@ def typed(raw: dict[str, Any]) -> Config:
     _take_name(raw)
     raw["data"] = _data_config(raw["data"])
     raw["wandb"] = WandbConfig(**bind(WandbConfig, raw["wandb"], "wandb"))
-    raw["probe"] = ProbeConfig(**bind(ProbeConfig, raw["probe"], "probe"))
+    raw["probe"] = ProbeConfig(**bind(ProbeConfig, raw.get("probe", {}), "probe"))
     raw["sweep"] = SweepConfig(**bind(SweepConfig, raw["sweep"], "sweep"))
     if not isinstance(raw["mirror"], list):  # mirror=tensorboard is mirror=[tensorboard]
         raw["mirror"] = [] if raw["mirror"] is None else [raw["mirror"]]
