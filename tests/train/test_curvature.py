@@ -81,7 +81,10 @@ def test_eigenvalues_of_a_quadratic_are_its_spectrum(largest):
 
 def test_few_weights_and_a_loss_without_curvature():
     weight = nn.Parameter(torch.tensor([1.0, 2.0]).double())
-    assert Curvature([(1.0, lambda: (weight**2 * torch.tensor([3.0, 1.0])).sum())], [weight]).largest(2).values == [6, 2]
+    assert Curvature([(1.0, lambda: (weight**2 * torch.tensor([3.0, 1.0])).sum())], [weight]).largest(2).values == [
+        6,
+        2,
+    ]
     assert Curvature([(1.0, lambda: 3 * weight.sum())], [weight]).largest().values == [0]
 
 

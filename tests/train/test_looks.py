@@ -1,12 +1,12 @@
 """Probes that look at the weights between two updates: when they do, what they record, and that nothing notices."""
 
 from contextlib import contextmanager
+from functools import wraps
 
 import pytest
 import torch
 from support import StopAfter, configure, figures, run_tiny, tiny_config
 from torch import nn
-from torch.func import functional_call, grad, vmap
 
 from lbt import build, records
 from lbt.errors import UserError
@@ -24,7 +24,8 @@ PROBED = ["probes=[sharpness,noise_scale]", "probe_every=2", *SMALL]
 OFTEN = ["probe.updates=1", "probe.first_epochs=4"]
 
 
-def dropping(num_classes: int, *, stem: str = "", norm: str = "", init: str | None = None) -> nn.Module:
+@wraps(MODELS["tiny"])  # whose settings it takes
+def dropping(num_classes: int, **_) -> nn.Module:
     """Batch norm, which has running statistics, and dropout, which draws random numbers."""
     layers = (nn.Conv2d(3, 4, 3, stride=4, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.4), nn.Flatten())
     model = nn.Sequential(*layers)
@@ -147,7 +148,7 @@ def test_the_figures_are_those_of_the_recorded_images(tmp_path, whole):
     assert counts.max() - counts.min() <= 1
     both = torch.stack([gradient(part) for part in torch.tensor(sharp["subset"]).split(6)]).mean(0)
     assert sharp["gradient_norm"] == pytest.approx(both.norm().item(), rel=1e-4)
-    assert 0 < sharp["sam"] and "edge" not in {key for key, one in sharp.items() if one is not None}
+    assert sharp["sam"] > 0 and "edge" not in {key for key, one in sharp.items() if one is not None}
 
 
 def test_a_layers_scale_before_a_norm_layer_does_not_count(tmp_path):
