@@ -81,10 +81,8 @@ def test_eigenvalues_of_a_quadratic_are_its_spectrum(largest):
 
 def test_few_weights_and_a_loss_without_curvature():
     weight = nn.Parameter(torch.tensor([1.0, 2.0]).double())
-    assert Curvature([(1.0, lambda: (weight**2 * torch.tensor([3.0, 1.0])).sum())], [weight]).largest(2).values == [
-        6,
-        2,
-    ]
+    bowl = Curvature([(1.0, lambda: (weight**2 * torch.tensor([3.0, 1.0])).sum())], [weight])
+    assert bowl.largest(2).values == [6, 2]
     assert Curvature([(1.0, lambda: 3 * weight.sum())], [weight]).largest().values == [0]
 
 
@@ -109,7 +107,7 @@ def update_of(optimizer, model=None, batch=1):
 @pytest.mark.parametrize("rule", ["sgd", "nesterov"])
 @pytest.mark.parametrize("layerwise", [False, True])
 def test_beyond_the_edge_a_training_diverges_at_the_predicted_rate(rule, layerwise):
-    weights, matrix, loss = quadratic([4.0, *np.linspace(0.1, 2, 39)])
+    weights, _, loss = quadratic([4.0, *np.linspace(0.1, 2, 39)])
     model, mu = nn.ParameterList(weights), 0.8
     growth = []
     for wanted in (0.97, 1.03):

@@ -25,11 +25,11 @@ class Sharpness(Looks):
     """Measures the curvature of the training loss on a stratified subset.
 
     Figures: `loss` and `gradient_norm` on the subset; `lambda_max`, the Hessian's largest eigenvalue (`eigenvalues`:
-    the largest `probe.eigenvalues`), and `products`, the Hessian-vector products of the whole look; `sam`, L(w + rho g / ||g||) - L(w) of
-    Foret et al. 2020 (arXiv 2010.01412); `lambda_max_normalised`, where each layer whose scale means nothing is
-    measured in units of its own norm and all others are held fast. After the first update also `lambda_max_optimizer`,
-    in the geometry of layer-wise rates (the largest of D^(1/2) H D^(1/2), D the trust ratios), and `edge`: the rate as
-    a share of the largest that is stable on a quadratic of this curvature.
+    the largest `probe.eigenvalues`), and `products`, the Hessian-vector products of the whole look; `sam`,
+    L(w + rho g / ||g||) - L(w) of Foret et al. 2020 (arXiv 2010.01412); `lambda_max_normalised`, where each layer
+    whose scale means nothing is measured in units of its own norm and all others are held fast. After the first update
+    also `lambda_max_optimizer`, in the geometry of layer-wise rates (the largest of D^(1/2) H D^(1/2), D the trust
+    ratios), and `edge`: the rate as a share of the largest that is stable on a quadratic of this curvature.
     """
 
     @classmethod
