@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
-from lbt.config import Config, DataConfig, WandbConfig
+from lbt.config import Config, DataConfig, ProbeConfig, WandbConfig
 from lbt.config.binding import bind
 from lbt.config.schema import ZERO_IS_A_VALUE
 
 # Settings that say where or how a run is executed or shown, or that reach it through another setting.
 NOT_IDENTITY = {
     "device", "deterministic", "results_dir", "experiment", "study", "time_budget", "wandb", "warmup", "lr_rank",
-    "sweep", "cuda_graph", "compile", "probes", "mirror", "keep", "plugins", "threads", "devices",
+    "sweep", "cuda_graph", "compile", "probes", "mirror", "keep", "plugins", "threads", "devices", "probe_every", "probe",
 }  # fmt: skip
 
 # Of the optimizer's settings, those that say how it computes and not what.
@@ -85,6 +85,9 @@ def to_json(config: Config) -> dict[str, Any]:
     settings["data"].pop("root")
     settings["protocol"] = {"name": config.protocol["name"]}
     settings["peak_lr"] = config.peak_lr
+    if not config.probes:
+        settings.pop("probe_every")
+        settings.pop("probe")
     for names in ("probes", "mirror", "plugins"):
         if not settings[names]:  # a record without them is that of a version that did not know them
             settings.pop(names)
@@ -100,4 +103,6 @@ def from_json(settings: Mapping[str, Any]) -> Config:
     settings = {key: value for key, value in settings.items() if key != "peak_lr"}
     settings["data"] = DataConfig(**settings["data"])
     settings["wandb"] = WandbConfig(**settings["wandb"])
+    if "probe" in settings:
+        settings["probe"] = ProbeConfig(**settings["probe"])
     return Config(**bind(Config, settings, ""))

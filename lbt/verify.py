@@ -241,7 +241,7 @@ def _figures(line: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def _near(key: str, one: Any, other: Any, rounding: float) -> bool:
     if not isinstance(one, int | float) or not isinstance(other, int | float):
-        return key == "layer_norms"  # many norms, of which the losses tell the same
+        return key in ("layer_norms", "sharpness", "noise_scale")  # of the weights, of which the losses tell the same
     return math.isclose(one, other, rel_tol=rounding, abs_tol=POINTS if key.endswith("_accuracy") else 0.0)
 
 

@@ -3,13 +3,23 @@
 from lbt.config.derived import register_resolvers, seconds, table_lr
 from lbt.config.groups import CONFIG_DIR
 from lbt.config.resolution import resolve, typed
-from lbt.config.schema import BASE_BATCH, Config, DataConfig, SweepConfig, WandbConfig, network_of, scaling_factor
+from lbt.config.schema import (
+    BASE_BATCH,
+    Config,
+    DataConfig,
+    ProbeConfig,
+    SweepConfig,
+    WandbConfig,
+    network_of,
+    scaling_factor,
+)
 
 __all__ = [
     "BASE_BATCH",
     "CONFIG_DIR",
     "Config",
     "DataConfig",
+    "ProbeConfig",
     "SweepConfig",
     "WandbConfig",
     "network_of",

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from lbt.config.binding import leaves
 from lbt.config.derived import seconds, table_lr
-from lbt.config.schema import Config, DataConfig
+from lbt.config.schema import Config, DataConfig, ProbeConfig
 from lbt.errors import UserError
 
 LARGEST_SEED = 2**32 - 1  # of NumPy's generators, which draw subsets and held-out images
@@ -27,6 +27,8 @@ def check(config: Config, tables: Sequence[Mapping]) -> None:
     """
     _check_training(config, tables)
     _check_data(config.data)
+    _require(config.probe_every >= 1, f"probe_every={config.probe_every}: expected a whole number of epochs, 1 or more")
+    _check_probe(config.probe)
     for key, seed in leaves(config.task, "task"):
         if key.endswith(".seed") and isinstance(seed, int):
             _require(0 <= seed <= LARGEST_TORCH_SEED, f"{key}={seed}: expected 0 or more, below 2^63")
@@ -64,6 +66,15 @@ def _check_data(data: DataConfig) -> None:
     for key in ("val_seed", "subset_seed"):
         seed = getattr(data, key)
         _require(0 <= seed <= LARGEST_SEED, f"data.{key}={seed}: expected 0 or more, below 2^32")
+
+
+def _check_probe(probe: ProbeConfig) -> None:
+    for key in ("images", "noise_images", "micro_batch", "eigenvalues", "first_epochs", "updates"):
+        value = getattr(probe, key)
+        _require(value is None or value >= 1, f"probe.{key}={value}: expected a whole number, 1 or more")
+    _require(0 <= probe.seed <= LARGEST_SEED, f"probe.seed={probe.seed}: expected 0 or more, below 2^32")
+    _require(0 <= probe.tolerance < 1, f"probe.tolerance={probe.tolerance:g}: expected at least 0 and less than 1")
+    _require(probe.rho > 0, f"probe.rho={probe.rho:g}: expected a positive number")
 
 
 def _check_training(config: Config, tables: Sequence[Mapping]) -> None:

@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lbt.config.binding import bind, leaves
 from lbt.config.checks import check, check_folder
 from lbt.config.derived import register_resolvers
-from lbt.config.schema import Config, DataConfig, SweepConfig, WandbConfig
+from lbt.config.schema import Config, DataConfig, ProbeConfig, SweepConfig, WandbConfig
 from lbt.errors import UserError
 
 LAYER_NORMS = 10  # updates between two measurements of probes=[layer_norms]
@@ -61,6 +61,7 @@ def typed(raw: dict[str, Any]) -> Config:
     _take_name(raw)
     raw["data"] = _data_config(raw["data"])
     raw["wandb"] = WandbConfig(**bind(WandbConfig, raw["wandb"], "wandb"))
+    raw["probe"] = ProbeConfig(**bind(ProbeConfig, raw.get("probe", {}), "probe"))
     raw["sweep"] = SweepConfig(**bind(SweepConfig, raw["sweep"], "sweep"))
     mirror = raw.get("mirror")  # a record without one does not have it
     raw["mirror"] = mirror if isinstance(mirror, list) else [] if mirror is None else [mirror]  # =wandb is =[wandb]

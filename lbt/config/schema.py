@@ -39,6 +39,21 @@ class WandbConfig:
 
 
 @dataclass(frozen=True)
+class ProbeConfig:
+    """How the probes `sharpness` and `noise_scale` measure; none of it changes the training."""
+
+    images: int = 256  # of the stratified subset whose curvature is measured
+    noise_images: int = 1024  # drawn for the noise scale
+    micro_batch: int = 64  # images per pass: bounds the memory; batch norm normalises so many together
+    seed: int = 0  # decides which images these are, how they are augmented, and where Lanczos begins
+    eigenvalues: int = 1  # how many of the largest are sought
+    tolerance: float = 0.02  # residual of an eigenvector as a share of its eigenvalue; 0: the machine's precision
+    rho: float = 0.05  # SAM's radius
+    updates: int | None = None  # measure also after every so many updates of the first epochs; null: do not
+    first_epochs: int = 1  # how many epochs these are
+
+
+@dataclass(frozen=True)
 class SweepConfig:
     """How a sweep is executed."""
 
@@ -70,6 +85,8 @@ class Config:
     ema: float | None = None  # decay, a step, of the moving average of the weights that is evaluated; null: none
     layer_norms: int | None = None  # updates between two measurements of the probe layer_norms; null: it is off
     probes: list[str] = field(default_factory=list)  # what is measured besides, names of lbt.train.probes
+    probe_every: int = 5  # epochs between two looks of sharpness and noise_scale, besides the first and the last
+    probe: ProbeConfig = field(default_factory=lambda: ProbeConfig())
     init_from: str | dict | None = None  # weights to begin from: a run's id or a file; as settled, their sha256 and run
     plugins: list[str] = field(default_factory=list)  # modules of one's own that bring optimizers, models, data sets
     seed: int = 0

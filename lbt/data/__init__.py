@@ -2,7 +2,7 @@
 
 from lbt.data.augment import AUGMENTATIONS, IMAGENET_MEAN, IMAGENET_STD, crop_flip_rotate, normalise, views_of, warp
 from lbt.data.cache import Known, cached
-from lbt.data.imageset import ImageSet, fingerprint, image_set, scored_part, split_validation, take_subset
+from lbt.data.imageset import ImageSet, fingerprint, held_out, image_set, scored_part, split_validation, take_subset
 from lbt.data.sources import SOURCES, load, source
 from lbt.data.streaming import feed
 from lbt.data.views import resized_crop_flip, two_views
@@ -20,6 +20,7 @@ __all__ = [
     "crop_flip_rotate",
     "feed",
     "fingerprint",
+    "held_out",
     "image_set",
     "load",
     "normalise",

@@ -99,6 +99,12 @@ class ResidentData:
         chosen = torch.randperm(len(self.images), generator=generator, device=self.images.device)[:count]
         return self._augment(self.images[chosen], generator)
 
+    def chosen(self, indices: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """Returns the images of `indices` (int64 [B]) and their labels, augmented in the same way each time."""
+        indices = indices.to(self.labels.device)
+        generator = torch.Generator(self.labels.device).manual_seed(seed)
+        return self._augment(self.images[indices], generator), self.labels[indices]
+
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the images of `indices` (int64 [B]), augmented, and their labels; of the images those of `rows`."""
         return self._augmented(self.images[self._read(indices)], len(indices)), self.labels[indices]

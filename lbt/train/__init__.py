@@ -166,14 +166,16 @@ class Training:
         """Trains, once begun, until so many epochs are complete; returns the status that the run then has."""
         progress, regions = self.progress, self.regions
         while progress.epoch < epochs:
-            started, seen_before = time.monotonic(), progress.seen
+            started, seen_before, looked = time.monotonic(), progress.seen, 0.0
             self.data.batch = self.update.executor.batch = self.batch_of[progress.epoch]
+            if progress.step == 0:
+                looked = self._look()
             self.threads.mark()
             for images, labels in regions.each("data", self.data.batches()):
                 self._update(images, labels)
-                reporter.step(
-                    progress.epoch + 1, progress.step, progress.seen - seen_before, time.monotonic() - started
-                )
+                looked += self._look()
+                trained = time.monotonic() - started - looked
+                reporter.step(progress.epoch + 1, progress.step, progress.seen - seen_before, trained)
                 if self.group.asked(interrupt):
                     self._save()
                     return "interrupted"
@@ -183,7 +185,7 @@ class Training:
                 if changed or time.monotonic() - self._saved > LONGEST_SECONDS:
                     self._save()
             with regions.region("evaluation"):
-                line = self._evaluate(started, progress.seen - seen_before)
+                line = self._evaluate(started, progress.seen - seen_before, looked)
             progress.next_epoch()
             with regions.region("recording"):
                 self.record.append(line)
@@ -201,14 +203,23 @@ class Training:
         (self.graph or self.update)(images, labels)
         self.progress.count(len(labels))
 
+    def _look(self) -> float:
+        """Has probes look at the weights between two updates; returns the seconds, which are none of the training."""
+        ended = self.progress.step == sum(self.steps_of[: self.progress.epoch + 1])
+        with self.regions.region("evaluation"):
+            spent = self.update.look(ended=ended)
+        self.threads.leave_out(spent)
+        return spent
+
     def _gradient(self, images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """Puts the batch's gradient where the optimizer finds it, and returns the summed figures."""
         return self.update.gradient(images, labels)
 
-    def _evaluate(self, started: float, images: int) -> dict[str, Any]:
-        """Returns the epoch's line of the record, `images` of it having been seen since `started`."""
+    def _evaluate(self, started: float, images: int, looked: float) -> dict[str, Any]:
+        """Returns the epoch's line, `images` of it having been seen since `started`, in `looked` seconds of it none."""
         means = self.progress.means()  # waits for the device
         trained = time.monotonic()
+        training = trained - started - looked
         epoch = self.progress.epoch + 1
         scores = self.update.scores(self.sets, self.data, epoch=epoch, epochs=self.config.epochs)
         split = "val" if self.config.data.val else "test"
@@ -223,9 +234,10 @@ class Training:
             **{f"train_{name}": mean for name, mean in means.items()},
             **{f"{split}_{name}": value for name, value in scores.items()},
             **self.update.readings(),
-            "wall_train_seconds": round(trained - started, 4),
+            "wall_train_seconds": round(training, 4),
             "wall_eval_seconds": round(time.monotonic() - trained, 4),
-            "wall_images_per_second": round(images / max(trained - started, 1e-9), 1),
+            "wall_images_per_second": round(images / max(training, 1e-9), 1),
+            **({"wall_probe_seconds": round(looked, 4)} if looked else {}),
             **self.threads.now(),
         }
 

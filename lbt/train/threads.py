@@ -130,6 +130,10 @@ class Pace:
         """Leaves out what has been since the last update: it was not training."""
         self._last = self._clock()
 
+    def leave_out(self, seconds: float) -> None:
+        """Leaves out seconds since the last update."""
+        self._last += seconds
+
     def collapsed(self, images: int) -> bool:
         """Counts an update with so many images and says whether the speed has collapsed; rarely so again."""
         now = self._clock()
@@ -195,6 +199,11 @@ class Threads:
         """Is called before the first update after something else."""
         if self._pace is not None:
             self._pace.mark()
+
+    def leave_out(self, seconds: float) -> None:
+        """Is told of seconds between the last call of `after` or `mark` and the next that were no training."""
+        if self._pace is not None:
+            self._pace.leave_out(seconds)
 
     def after(self, images: int) -> str | None:
         """Is called after an update with so many images; returns what is to be said if it has changed the number."""

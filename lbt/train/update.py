@@ -1,5 +1,6 @@
 """One update of a training: gradient, clipping, probes, step and average, at the schedule's rates."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -33,6 +34,7 @@ class Update:
         grad_clip: upper bound of the gradient's global 2-norm; None: none.
         average: the moving average of the weights, which is scored in their place; None: none is kept.
         probes: by name.
+        data: the training set, for probes that look at it.
         regions: is told of the parts.
     """
 
@@ -46,11 +48,12 @@ class Update:
         grad_clip: float | None = None,
         average: AveragedModel | None = None,
         probes: Mapping[str, Probe] | None = None,
+        data: ResidentData | None = None,
         regions: Regions | None = None,
     ):
         self.executor, self.optimizer, self.schedule, self.progress = executor, optimizer, schedule, progress
         self.grad_clip, self.average, self.probes = grad_clip, average, probes or {}
-        self._regions = regions or Regions()
+        self.data, self._regions = data, regions or Regions()
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
 
@@ -104,6 +107,7 @@ class Update:
             grad_clip=config.grad_clip,
             average=average,
             probes=chosen(config, model, max(steps)),
+            data=data,
             regions=regions,
         )
 
@@ -189,9 +193,28 @@ class Update:
         finally:
             self.optimizer.train()
 
+    def look(self, *, ended: bool) -> float:
+        """Has the probes look at the weights that do so between two updates, where it is time to.
+
+        Args:
+            ended: the update before was its epoch's last.
+
+        Returns:
+            The seconds that it took; 0: nobody looked, and nothing waited for the device.
+        """
+        probes = [one for one in self.probes.values() if hasattr(one, "look") and one.wanted(self, ended=ended)]
+        if not probes:
+            return 0.0
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        begun = time.monotonic()
+        for probe in probes:
+            probe.look(self, ended=ended)
+        return time.monotonic() - begun
+
     def readings(self) -> dict[str, dict[str, Any]]:
-        """Returns what each probe has measured since the last call; waits for the device."""
-        return {name: probe.read() for name, probe in self.probes.items()}
+        """Returns what the probes have measured since the last call, if they have; waits for the device."""
+        return {name: found for name, probe in self.probes.items() if (found := probe.read())}
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the state of the weights, the optimizer, the average and the probes."""

@@ -1,4 +1,4 @@
-"""What is measured of a training besides its task's figures, between an update's gradient and its step.
+"""What is measured of a training besides its task's figures: within an update or between two.
 
 A module of this package with a `Probe`, entered in `PROBES`, adds one: `probes=[<name>]` switches it on, its readings
 are in each epoch's line of the record under its name. What a probe measures depends on the run and changes nothing of
@@ -13,6 +13,8 @@ from torch import nn
 from lbt.config import Config
 from lbt.config.binding import pick
 from lbt.train.probes.layer_norms import LayerNorms
+from lbt.train.probes.noise_scale import NoiseScale
+from lbt.train.probes.sharpness import Sharpness
 
 if TYPE_CHECKING:
     from lbt.train.update import Update
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
 
 class Probe(Protocol):
     """Measures something at some updates; nothing of it but `read` waits for the device.
+
+    One that looks at the weights between two updates, as `lbt.train.probes.looks.Looks`, has besides
+    `wanted(update, ended=...)`, whether to look after this update (or before the first one; `ended`: it was its epoch's
+    last one), and `look(update, ended=...)`, which may wait for the device.
 
     Attributes:
         obstacle: why no CUDA graph may hold the measurement. None: it is device work alone, the same at every update.
@@ -44,7 +50,11 @@ class Probe(Protocol):
 
 
 # Name -> what makes the probe of a configuration, its model (on its device) and the most updates between two `read`s.
-PROBES: dict[str, Callable[[Config, nn.Module, int], Probe]] = {"layer_norms": LayerNorms.of}
+PROBES: dict[str, Callable[[Config, nn.Module, int], Probe]] = {
+    "layer_norms": LayerNorms.of,
+    "sharpness": Sharpness.of,
+    "noise_scale": NoiseScale.of,
+}
 
 
 def chosen(config: Config, model: nn.Module, most: int) -> dict[str, Probe]:
