@@ -13,7 +13,8 @@ from lbt.config.schema import ZERO_IS_A_VALUE
 # Settings that say where or how a run is executed or shown, or that reach it through another setting.
 NOT_IDENTITY = {
     "device", "deterministic", "results_dir", "experiment", "study", "time_budget", "wandb", "warmup", "lr_rank",
-    "sweep", "cuda_graph", "compile", "probes", "mirror", "keep", "plugins", "threads", "devices", "probe_every", "probe",
+    "sweep", "cuda_graph", "compile", "probes", "mirror", "keep", "plugins", "threads", "devices",
+    "probe_every", "probe",
 }  # fmt: skip
 
 # Of the optimizer's settings, those that say how it computes and not what.
