@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from lbt.devices.group import ALONE
 from lbt.metrics import percentage
 from lbt.tasks.classification import Classification
 
@@ -15,9 +16,10 @@ class Scored:
 
     def __init__(self, right, images):
         self.test_images = torch.eye(2)[torch.zeros(images, dtype=torch.int64)]
+        self.group = ALONE
         self.test_labels = (torch.arange(images) >= right).long()
 
-    def batches(self, images, labels):
+    def own(self, images, labels):
         yield from zip(images.split(128), labels.split(128), strict=True)
 
 
