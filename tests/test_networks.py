@@ -126,7 +126,7 @@ def test_what_does_not_fit_is_one_line(overrides, line):
 def test_norm_and_stem_are_the_resnets_alone():
     from lbt.sweep.mistakes import in_one_line
 
-    with pytest.raises(UserError, match=r"^model\.norm: no such setting"), in_one_line():
+    with pytest.raises(UserError, match=r"^model\.norm: not a setting of the model"), in_one_line():
         configure("model=torchvision", "model.arch=resnet18", "model.norm=ghost")
 
 

@@ -83,11 +83,12 @@ def test_completion_knows_the_folder_of_the_line(own, monkeypatch, capfd, line, 
         (["train", *TINY, "optimizer=mien"], 'optimizer=mien: there is no optimizer "mien"; did you mean "mine"?'),
         (["status", "+experiment=mien"], 'there is no experiment "mien"; did you mean "mine"?'),
         (["profile", "optimizer=mien"], 'there is no optimizer "mien"; did you mean "mine"?'),
-        (["tables", "mien"], 'there is no table "mien"; did you mean "mine"?'),
-        (["plots", "mien"], 'there is no figure "mien"; did you mean "mine"?'),
+        (["tables", "mien"], 'there is no table, study or sweep "mien"; did you mean "mine"?'),
+        (["plots", "mien"], 'there is no figure, study or sweep "mien"; did you mean "mine"?'),
     ],
 )
-def test_a_misspelt_name_is_told_by_ones_own(own, capfd, words, message):
+def test_a_misspelt_name_is_told_by_ones_own(own, tmp_path, capfd, words, message):
+    (tmp_path / "results").mkdir()  # in which, too, there is none of that name
     assert main([*words, "--config-dir", "own"]) == 2
     err = capfd.readouterr().err
     assert message in err and err.count("\n") == 1

@@ -119,7 +119,8 @@ def choices(tmp_path_factory):
         (folder / f"{choice}.yaml").write_text(f"{content}\n")
     tiny = [word for word in TINY if word.partition("=")[0] not in ("batch", "epochs", "precision", "device")]
     commands = [*CHOSEN, "plugins=[one_of_each]"], [*tiny, "optimizer=signum"]
-    return folder, *(resolve(sweep.compose([*SMALL, *words], folder)) for words in commands)
+    with groups.using(folder):
+        return folder, *(resolve(sweep.compose([*SMALL, *words])) for words in commands)
 
 
 @pytest.fixture
@@ -204,7 +205,7 @@ MISTAKES = [
     ("mine", "OPTIMIZERS = [print]", "^plugins=mine: OPTIMIZERS: expected names and what makes them"),
     ("mine", "OPTIMIZERS = {'free': 'print'}", "^plugins=mine: OPTIMIZERS: expected names and what makes them"),
     ("mine", TABLE, '^plugins=mine: its optimizer "lars" is one of lbt.optim.lars, too; give it another name'),
-    ("mine", "MODELS = {'resnet18': print}", '^plugins=mine: its model "resnet18" is one of lbt.models, too'),
+    ("mine", "MODELS = {'resnet18': print}", '^plugins=mine: its model "resnet18" is one of lbt.models.resnets, too'),
     ("mine.py", "", "^plugins=mine.py: there is no module mine.py in"),
     ("own/mine", "", "^plugins=own/mine: expected the name of a module, as import has it, without .py"),
     ("json", "OPTIMIZERS = {}", r"^plugins=json: .*json\.py cannot have this name, .*__init__\.py has it"),
