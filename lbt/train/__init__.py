@@ -215,7 +215,7 @@ class Training:
         """Puts the batch's gradient where the optimizer finds it, and returns the summed figures."""
         return self.update.gradient(images, labels)
 
-    def _evaluate(self, started: float, images: int, looked: float) -> dict[str, Any]:
+    def _evaluate(self, started: float, images: int, looked: float = 0.0) -> dict[str, Any]:
         """Returns the epoch's line, `images` of it having been seen since `started`, in `looked` seconds of it none."""
         means = self.progress.means()  # waits for the device
         trained = time.monotonic()
