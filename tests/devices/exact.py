@@ -157,5 +157,5 @@ def work(rank, ports, cases, controls, whole, folder):
 
 
 def numbers(path):
-    """A record's numbers, line by line, without times."""
-    return [{key: value for key, value in line.items() if key != "kind"} for line in figures(path)]
+    """A record's numbers, line by line, without times and the host's threads, of which several devices have fewer."""
+    return [{key: value for key, value in line.items() if key not in ("kind", "threads")} for line in figures(path)]
