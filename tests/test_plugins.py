@@ -85,7 +85,6 @@ CHOSEN = [
 SMALL = ["batch=16", "epochs=4", "precision=fp32", "device=cpu"]
 TABLES = [
     schedules.SCHEDULES, models.MODELS, data.SOURCES, tasks.TASKS, data.AUGMENTATIONS, PROBES, plugins._loaded,
-    optim._registry(),
 ]  # fmt: skip
 
 
@@ -96,10 +95,11 @@ def environment(**more):
 @pytest.fixture
 def begin_anew(tmp_path):
     """Forgets plug-ins and imports from the test's folder, when called and at the test's end: as a new process."""
-    before = [dict(table) for table in TABLES]
+    tables = [*TABLES, optim._registry()]  # which other tests have made anew
+    before = [dict(table) for table in tables]
 
     def forget():
-        for table, content in zip(TABLES, before, strict=True):
+        for table, content in zip(tables, before, strict=True):
             table.clear()
             table.update(content)
         for name, module in list(sys.modules.items()):
