@@ -205,6 +205,8 @@ class Training:
 
     def _look(self) -> float:
         """Has probes look at the weights between two updates; returns the seconds, which are none of the training."""
+        if not self.update.looks:
+            return 0.0
         ended = self.progress.step == sum(self.steps_of[: self.progress.epoch + 1])
         with self.regions.region("evaluation"):
             spent = self.update.look(ended=ended)
@@ -260,8 +262,7 @@ class Training:
         try:
             with self.update.scored(self.data) as model:  # what is scored, all devices make together
                 if self.group.rank == 0:
-                    size = self.data.images.shape[-2:]
-                    weights.keep(path, model, json.loads(self.record.lines[0]), self.images.classes, size)
+                    weights.keep(path, model, json.loads(self.record.lines[0]), self.images.classes)
             reporter.say(f"weights {path}")
         except Exception as error:  # a full disk, no memory
             reporter.say(f"keep=weights: the weights were not kept: {path}: {said(error)}")

@@ -193,6 +193,11 @@ class Update:
         finally:
             self.optimizer.train()
 
+    @property
+    def looks(self) -> bool:
+        """Whether a probe looks at the weights between two updates."""
+        return any(hasattr(one, "look") for one in self.probes.values())
+
     def look(self, *, ended: bool) -> float:
         """Has the probes look at the weights that do so between two updates, where it is time to.
 

@@ -84,9 +84,7 @@ class Weights:
         return found
 
 
-def keep(
-    path: Path, network: nn.Module, run: Mapping[str, Any], classes: Sequence[str], image_size: Sequence[int]
-) -> None:
+def keep(path: Path, network: nn.Module, run: Mapping[str, Any], classes: Sequence[str]) -> None:
     """Writes a network's weights as a whole or not at all.
 
     Args:
@@ -94,7 +92,6 @@ def keep(
         network: with the weights and statistics that are scored.
         run: the first line of the record.
         classes: their names.
-        image_size: height and width in pixels.
 
     Raises:
         OSError: it cannot be written.
@@ -111,7 +108,7 @@ def keep(
         "config": json.dumps(run["config"]),
         "data_fingerprint": run["provenance"]["data_fingerprint"],
         "classes": json.dumps(list(classes)),
-        "image_size": json.dumps(list(image_size)),
+        "image_size": json.dumps(run["provenance"]["image_size"]),
         "plugins": json.dumps([plugin["name"] for plugin in run["provenance"].get("plugins", [])]),
         "sha256": digest(tensors),
     }

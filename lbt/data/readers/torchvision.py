@@ -18,9 +18,9 @@ from lbt.data.download import download_by
 from lbt.data.files import reading, said
 from lbt.data.folders import decode, folder_reader, opened
 from lbt.data.imageset import ImageSet, image_set
-from lbt.data.library import NO_TEST_PART, PARTS, Parts
 from lbt.data.listing import listing
 from lbt.data.sources import at_least_one, source
+from lbt.data.torchvision_parts import NO_TEST_PART, PARTS, Parts
 from lbt.errors import UserError, did_you_mean
 from lbt.files import read_regular
 

@@ -13,7 +13,7 @@ from torchvision import datasets
 
 from lbt.data import load
 from lbt.data.download import no_downloads
-from lbt.data.library import NO_TEST_PART, PARTS
+from lbt.data.torchvision_parts import NO_TEST_PART, PARTS
 
 TEN = tuple("0123456789")
 
