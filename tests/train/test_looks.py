@@ -2,6 +2,7 @@
 
 from contextlib import contextmanager
 from functools import wraps
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -90,7 +91,8 @@ def draws(monkeypatch):
 
 
 def climbs(monkeypatch):
-    monkeypatch.setattr("copy.deepcopy", lambda model: model)  # SAM's step is then taken by the training's weights
+    shared = SimpleNamespace(deepcopy=lambda model: model)
+    monkeypatch.setattr(looks, "copy", shared)  # SAM's step is then taken by the training's weights
 
 
 @pytest.mark.parametrize("spoil", [moves_statistics, draws, climbs])
