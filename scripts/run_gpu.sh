@@ -48,7 +48,7 @@ part() { # part NAME SECONDS COMMAND...: at most so long, its output kept
   case $name in tests_*) if [ "$code" -ne 0 ] && [ "$code" -ne 5 ]; then worst=1; fi ;; esac # 5: nothing to test
 }
 
-tests=("${python[@]}" -m pytest -q -m cuda -p no:cacheprovider)
+tests=("${python[@]}" -m pytest -q -m cuda -p no:cacheprovider -o addopts=) # one process, with and without xdist
 part tests_optimizers 150 "${tests[@]}" "$here/tests/optim"
 part tests_training 60 "${tests[@]}" "$here/tests/train" "$here/tests/data"
 if [ -n "$smoke" ]; then
