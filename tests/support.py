@@ -2,13 +2,14 @@
 
 import os
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from lbt import build, records, sweep
-from lbt.config import Config, resolve
+from lbt.config import CONFIG_DIR, Config, groups, resolve
 from lbt.models import MODELS
 from lbt.run import run
 from lbt.session.interrupt import Interrupt
@@ -52,9 +53,20 @@ def tiny(
 MODELS["tiny"] = tiny
 
 
+@lru_cache(maxsize=64)
+def composed(overrides: tuple[str, ...]):
+    """What Hydra composes of lbt's own files, once in a process: it takes longer than a small run."""
+    return sweep.compose(overrides)
+
+
 def configure(*overrides: str) -> Config:
     """Returns the resolved configuration."""
-    return resolve(sweep.compose(overrides))
+    folders = [word.removeprefix("results_dir=") for word in overrides if word.startswith("results_dir=")]
+    if groups.folders() != (CONFIG_DIR,) or not folders:
+        return resolve(sweep.compose(overrides))
+    found = composed((*(word for word in overrides if not word.startswith("results_dir=")), "results_dir=elsewhere"))
+    found.results_dir = folders[-1]  # all that differs from test to test
+    return resolve(found)
 
 
 def tiny_config(results_dir, *overrides: str) -> Config:
