@@ -118,9 +118,12 @@ def _add_reports(verbs: Any) -> None:
     reality = verbs.add_parser("reality", help=about)
     about = "a study of configs/reality, default: all with runs; choose: write its chosen trials, <results>/reality/"
     reality.add_argument("words", nargs="*", metavar="[choose] STUDY", help=about)
+    answer = verbs.add_parser("answer", help="say which optimizer the evidence favours, by workload and batch")
+    about = "settings of the runs to look at, e.g. batch=4096 data=cifar10, or names of sweeps; default: all"
+    answer.add_argument("words", nargs="*", metavar="SETTING=VALUE", help=about)
     _add_layout(tables)
     _add_layout(plots)
-    for verb, run in ((tables, _tables), (plots, _plots), (audit, _audit), (reality, _reality)):
+    for verb, run in ((tables, _tables), (plots, _plots), (audit, _audit), (reality, _reality), (answer, _answer)):
         _add_results_dir(verb)
         _add_config_dir(verb)
         verb.set_defaults(run=run)
@@ -234,6 +237,12 @@ def _audit(options: argparse.Namespace) -> int:
     from lbt.report.audit import write
 
     return write(options.results_dir)
+
+
+def _answer(options: argparse.Namespace) -> int:
+    from lbt.report.answer.screen import show
+
+    return show(options.words, options.results_dir)
 
 
 def _status(options: argparse.Namespace) -> int:
