@@ -15,6 +15,8 @@ from lbt.records import places
 from lbt.records.index import key_of
 from lbt.records.index_cache import state_of
 
+NEEDED = {"optimizer", "batch", "lr", "seed", "epochs", "model", "data", "task"}  # settings that are looked at
+COUNTS = ("batch", "epochs")
 QUIET_SECONDS = 60.0  # an unfinished record that has grown more recently is being written, whoever holds its lock
 QUIET_EPOCHS = 3.0  # or one whose last epoch came less than so many epochs' time ago
 
@@ -86,6 +88,8 @@ class Watched:
         content = read_regular(path)
         run, epochs, end = records.outline(path, content)
         config = run["config"]
+        if not config.keys() >= NEEDED or not all(type(config[key]) is int and config[key] > 0 for key in COUNTS):
+            raise records.RecordError(f"{path}: not the settings of a run")
         if end is None:
             lines = records.parse(path, content).epochs
             seconds = sum(line.get(key, 0.0) for line in lines for key in ("wall_train_seconds", "wall_eval_seconds"))

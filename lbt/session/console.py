@@ -78,14 +78,15 @@ class ConsoleReporter(Reporter):
     Args:
         console: where to; a terminal gets a progress bar, anything else plain lines.
         heading: gives the line that stands before a run's own, empty for none; None: there is never one.
-        grid: how far the sweep is that the run is of, for a bar of its own on a terminal; None: it is of none.
+        grid: how far the sweep is that the run is of, by the share of the run that is made (0 to 1), for a bar of its
+            own on a terminal; None: it is of none.
     """
 
     def __init__(
         self,
         console: Console | None = None,
         heading: Callable[[], str] | None = None,
-        grid: Callable[[], Grid] | None = None,
+        grid: Callable[[float], Grid] | None = None,
     ):
         self.console, self._heading = console or Screen(), heading
         self._progress: Progress | None = None

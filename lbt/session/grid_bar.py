@@ -56,21 +56,21 @@ class GridLine:
     """A grid as one line of a terminal, made anew whenever that is drawn.
 
     Args:
-        now: gives how far it is.
+        now: gives how far it is, of the share of the run that is executed here.
 
     Attributes:
-        share: of the run that is executed here, from 0 to 1: the bar grows with it.
+        share: that, from 0 to 1: the bar grows with it.
     """
 
-    def __init__(self, now: Callable[[], Grid]):
+    def __init__(self, now: Callable[[float], Grid]):
         self._now, self.share = now, 0.0
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yields the line."""
-        grid = self._now()
+        grid = self._now(self.share)
         said = "  ".join(filter(None, (grid.counted(), grid.time_left())))
         line = Table.grid(padding=(0, 1))
-        cells = [Text(f"{grid.ended}/{grid.total} runs"), Text(said, no_wrap=True, overflow="ellipsis")]
+        cells = [Text(f"{grid.ended}/{grid.total} runs", no_wrap=True), Text(said, no_wrap=True, overflow="ellipsis")]
         if options.max_width >= NARROW:
             cells.insert(0, ProgressBar(total=grid.total, completed=grid.ended + self.share, width=WIDTH))
         line.add_row(*cells)

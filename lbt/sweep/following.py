@@ -23,13 +23,18 @@ class View:
         grids: by their names.
         running: what is being executed.
         ended: the latest first.
-        over: whether no look will show anything else.
+        over: whether it is at its end.
     """
 
     grids: dict[str, Grid] = field(default_factory=dict)
     running: list[Seen] = field(default_factory=list)
     ended: list[Seen] = field(default_factory=list)
     over: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether every run is done or has diverged."""
+        return all(one.total == sum(one.counts.get(status, 0) for status in FINAL) for one in self.grids.values())
 
     def lines(self) -> list[str]:
         """Returns a line a grid, for a log."""
@@ -58,7 +63,7 @@ class Names:
         grids = {}
         for name, found in of_name.items():
             broken = sum(path.parent.name == name for path in damaged)
-            grids[name] = _grid([(SimpleNamespace(**one.config), one) for one in found], {"damaged": broken})
+            grids[name] = _grid([(_config(one), one) for one in found], {"damaged": broken})
         return _view(grids, [one for found in of_name.values() for one in found])
 
 
@@ -76,7 +81,7 @@ class Runs:
         self._watched = [Watched(folder) for folder in dict.fromkeys(folder for folder, _, _ in self._places)]
 
     def look(self) -> View:
-        """Returns what there is now; it is over once every run is done or has diverged."""
+        """Returns what there is now; it is over once every run has come to an end."""
         known: dict[tuple[str, str | None], Seen] = {}
         for watched in self._watched:
             for one in watched.look()[0]:
@@ -85,8 +90,12 @@ class Runs:
         found = [(config, known.get((folder, key))) for folder, key, config in self._places]
         missing = sum(one is None for _, one in found)
         view = _view({self._name: _grid(found, {"missing": missing})}, [one for _, one in found if one is not None])
-        view.over = all(one is not None and one.status in FINAL for _, one in found)
+        view.over = all(one is not None and one.status in ENDED for _, one in found)
         return view
+
+
+def _config(seen: Seen) -> SimpleNamespace:
+    return SimpleNamespace(**{"micro_batch": None, **seen.config})
 
 
 def _furthest(seen: Seen) -> tuple:
@@ -109,7 +118,10 @@ def _grid(found: Sequence[tuple[Any, Seen | None]], others: dict[str, int]) -> G
     left = [one for (_, one), outcome in zip(found, outcomes, strict=True) if outcome is None]
     for place, one in enumerate(left):
         if one is not None and one.status == "running":
-            tally.begin(place, ago=one.seconds + time.monotonic() - one.grew)
+            since = time.monotonic() - one.grew
+            pace = one.epochs / one.seconds if one.seconds else 0.0  # epochs a second
+            share = min(1.0, pace * (one.seconds + since) / one.config["epochs"])
+            tally.begin(place, ago=one.seconds + since, share=share)
     now = tally.now()
     states = Counter(one.status for one in left if one is not None and one.status != "running")
     known = {status: count for status, count in {**now.counts, **states, **others}.items() if count}

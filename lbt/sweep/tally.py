@@ -10,6 +10,8 @@ from lbt.errors import UserError
 from lbt.session.grid_bar import Grid
 from lbt.session.outcome import Outcome
 
+LITTLE = 0.02  # of a run: what comes before its first updates would count too much
+
 # What runs that take as long have in common: all that matters, and model, data and epochs alone.
 _Kind = tuple[str, str]
 
@@ -27,6 +29,7 @@ class Tally:
         self.total, self._at_once = len(configs), at_once
         waiting = [config for config, result in zip(configs, results, strict=True) if result is None]
         self._running: dict[int, float] = {}  # places of runs, and when they began
+        self._whole: dict[int, float] = {}  # and how long they will have taken, by what is made of them
         self._left: dict[int, _Kind] = {place: _kind(config) for place, config in enumerate(waiting)}
         self._counts: Counter[str] = Counter()
         self._seconds: dict[tuple[bool, str], list[float]] = {}
@@ -34,9 +37,17 @@ class Tally:
             if result is not None:
                 self._count(_kind(config), result, now=False)
 
-    def begin(self, place: int | None = None, ago: float = 0.0) -> None:
-        """Has a run begin, or one that began some seconds ago; `place` as of `end`."""
-        self._running[next(iter(self._left)) if place is None else place] = time.monotonic() - ago
+    def begin(self, place: int | None = None, ago: float = 0.0, share: float = 0.0) -> None:
+        """Has a run begin.
+
+        Args:
+            place: as of `end`.
+            ago: seconds since it did.
+            share: of it that was made in so many seconds, from 0 to 1.
+        """
+        place = next(iter(self._left)) if place is None else place
+        self._running[place] = time.monotonic() - ago
+        self._measure(place, share)
 
     def end(self, result: Outcome | UserError, place: int | None = None) -> None:
         """Counts a run.
@@ -47,6 +58,7 @@ class Tally:
         """
         place = next(iter(self._left)) if place is None else place
         self._running.pop(place, None)
+        self._whole.pop(place, None)
         self._count(self._left.pop(place), result, now=True)
 
     def begins(self) -> str:
@@ -68,12 +80,18 @@ class Tally:
             for key in kind:
                 self._seconds.setdefault((fresh, key), []).append(took)
 
-    def shown(self) -> Callable[[], Grid] | None:
+    def shown(self) -> Callable[[float], Grid] | None:
         """Returns what a bar is made of, `now`; None in a sweep of one run, which has none."""
         return self.now if self.total > 1 else None
 
-    def now(self) -> Grid:
-        """Returns how far the sweep is, with the runs that are being executed."""
+    def now(self, share: float = 0.0) -> Grid:
+        """Returns how far the sweep is, with the runs that are being executed.
+
+        Args:
+            share: of the only one that is, from 0 to 1; 0: not known.
+        """
+        for place in list(self._running) if share else ():
+            self._measure(place, share)
         return Grid(self.total, {**self._counts, "running": len(self._running)}, self._seconds_left())
 
     def _told(self) -> str:
@@ -88,16 +106,24 @@ class Tally:
         """
         left = list(self._left.items())  # a bar is drawn by a thread of its own
         each = {kind: self._takes(kind) for _, kind in left}
-        if not each or None in each.values():
+        whole = [self._whole.get(place, each[kind]) for place, kind in left]
+        if not left or None in whole:
             return None
         began, now = self._running, time.monotonic()
-        seconds = [max(0.0, each[kind] - (now - began.get(place, now))) for place, kind in left]
+        seconds = [max(0.0, one - (now - began.get(place, now))) for (place, _), one in zip(left, whole, strict=True)]
         return max(max(seconds), sum(seconds) / self._at_once)
 
+    def _measure(self, place: int, share: float) -> None:
+        if share > LITTLE:
+            self._whole[place] = (time.monotonic() - self._running[place]) / share
+
     def _takes(self, kind: _Kind) -> float | None:
-        """Returns the median time of like runs in seconds, None where none has been timed."""
+        """Returns the median time of like runs in seconds; where none has been timed, of what one is made of by now."""
         found = (self._seconds.get((fresh, key)) for fresh in (True, False) for key in kind)
-        return next((statistics.median(times) for times in found if times), None)
+        timed = next((statistics.median(times) for times in found if times), None)
+        whole = ((self._left.get(place), seconds) for place, seconds in list(self._whole.items()))
+        alike = [seconds for other, seconds in whole if other and other[1] == kind[1]]
+        return timed if timed is not None or not alike else statistics.median(alike)
 
 
 def _kind(config: Config) -> _Kind:

@@ -36,28 +36,26 @@ class Screenful:
         names = list(self.view.grids)[: max(1, height - AROUND)]
         lines = Table.grid(padding=(0, 2))
         for name in names:
-            lines.add_row(Text(name, no_wrap=True), GridLine(lambda grid=self.view.grids[name]: grid))
+            lines.add_row(Text(name, no_wrap=True), GridLine(lambda _, grid=self.view.grids[name]: grid))
         yield lines
-        room = height - AROUND - len(names)
-        shown = self.view.running[: max(0, room - 1)]
-        if shown:
+        room = max(0, height - AROUND - len(names))
+        running, last = self.view.running[:room], self.view.ended[: max(0, min(LAST, room - len(self.view.running)))]
+        if running or last:
             yield Text()
-            yield _table(shown)
-        if more := len(self.view.running) - len(shown):
+            yield _table(running, last)
+        if more := len(self.view.running) - len(running):
             yield Text(f"and {more} more running")
-        if last := self.view.ended[: max(0, min(LAST, room - len(shown) - 2))]:
-            yield Text()
-            yield _table(last)
         yield Text(f"{time.strftime('%H:%M:%S')}, every {self._every:g} s; Ctrl-C ends it", style="dim")
 
 
-def _table(seen: Sequence[Seen]) -> Table:
-    table = Table.grid(padding=(0, 2))
-    now = time.monotonic()
-    for one in seen:
+def _table(running: Sequence[Seen], ended: Sequence[Seen]) -> Table:
+    table, now = Table.grid(padding=(0, 2)), time.monotonic()
+    for one in (*running, *ended):
+        if ended and one is ended[0]:
+            table.add_row()
         config = one.config
         said = (
-            f"{config['optimizer']['name']}, batch {config['batch']}, lr {config['lr']:g}, seed {config['seed']}",
+            f"{config['optimizer']['name']}, batch {config['batch']}, lr {config['lr']}, seed {config['seed']}",
             one.status,
             f"epoch {one.epochs}/{config['epochs']}",
             f"{in_words(now - one.grew)} ago",
@@ -85,7 +83,7 @@ def names(wanted: Sequence[str], results_dir: str, every: float) -> int:
 
 
 def grid(overrides: Sequence[str], every: float) -> int:
-    """Follows a grid until every run is done or has diverged, or until Ctrl-C; returns the exit code.
+    """Follows a grid until every run has come to an end, or until Ctrl-C; returns the exit code.
 
     Args:
         overrides: as for `lbt train -m`.
@@ -103,7 +101,7 @@ def follow(what: Names | Runs, every: float) -> int:
     """Shows what there is, again and again; a terminal's screen is drawn anew, elsewhere a change is one line.
 
     Returns:
-        0 where it is over, the signal's exit code where one ended it.
+        0 where every run is done or has diverged, 1 where one has failed, the signal's exit code where one ended it.
     """
     page, screenful, before = Page(), Screenful(every), []
     terminal = page.is_terminal
@@ -115,7 +113,7 @@ def follow(what: Names | Runs, every: float) -> int:
             else:
                 before = _log(page, view, before)
             if view.over:
-                return 0
+                return 0 if view.complete else 1
             until = time.monotonic() + every
             while time.monotonic() < until and not interrupt.requested():
                 time.sleep(min(POLL_SECONDS, every))
