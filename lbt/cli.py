@@ -118,9 +118,12 @@ def _add_reports(verbs: Any) -> None:
     reality = verbs.add_parser("reality", help=about)
     about = "a study of configs/reality, default: all with runs; choose: write its chosen trials, <results>/reality/"
     reality.add_argument("words", nargs="*", metavar="[choose] STUDY", help=about)
+    answer = verbs.add_parser("answer", help="say which optimizer the evidence favours, by workload and batch")
+    about = "settings of the runs to look at, e.g. batch=4096 data=cifar10, or names of sweeps; default: all"
+    answer.add_argument("words", nargs="*", metavar="SETTING=VALUE", help=about)
     _add_layout(tables)
     _add_layout(plots)
-    for verb, run in ((tables, _tables), (plots, _plots), (audit, _audit), (reality, _reality)):
+    for verb, run in ((tables, _tables), (plots, _plots), (audit, _audit), (reality, _reality), (answer, _answer)):
         _add_results_dir(verb)
         _add_config_dir(verb)
         verb.set_defaults(run=run)
@@ -131,6 +134,8 @@ def _add_runs(verbs: Any) -> None:
     status = verbs.add_parser("status", help="show which runs are done, running, diverged, failed or missing")
     about = "names of sweeps, or a grid as for lbt train, e.g. +experiment=quickstart; default: list what is recorded"
     status.add_argument("words", nargs="*", metavar="NAME|OVERRIDE", help=about)
+    about = "follow it, looking every so many seconds (default: 5), until Ctrl-C or a grid's end"
+    status.add_argument("--watch", nargs="?", const="", metavar="SECONDS", help=about)
     _add_results_dir(status)
     profile = verbs.add_parser("profile", help="show where a run's time goes and what limits it; records nothing")
     profile.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for lbt train, e.g. batch=4096")
@@ -236,8 +241,19 @@ def _audit(options: argparse.Namespace) -> int:
     return write(options.results_dir)
 
 
+def _answer(options: argparse.Namespace) -> int:
+    from lbt.report.answer.screen import show
+
+    return show(options.words, options.results_dir)
+
+
 def _status(options: argparse.Namespace) -> int:
+    every = None if options.watch is None else _every(options)
     settings = [word for word in options.words if "=" in word]
+    if not settings and every is not None:
+        from lbt.sweep import watch
+
+        return watch.names(options.words, options.results_dir, every)
     if not settings:
         from lbt.sweep import recorded
 
@@ -249,7 +265,22 @@ def _status(options: argparse.Namespace) -> int:
     from lbt.sweep.status import show
 
     with in_one_line():
-        return show(options.words)
+        if every is None:
+            return show(options.words)
+        from lbt.sweep import watch
+
+        return watch.grid(options.words, every)
+
+
+def _every(options: argparse.Namespace) -> float:
+    """Returns how often to look; another word than a number after `--watch` is one of the command's."""
+    from lbt.sweep import watch
+
+    every = watch.seconds(options.watch) if options.watch else watch.EVERY
+    if every is None:
+        options.words.insert(0, options.watch)
+        return watch.EVERY
+    return every
 
 
 def _evaluate(options: argparse.Namespace) -> int:

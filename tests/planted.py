@@ -41,7 +41,8 @@ def plant(
         more = lines[number - 1] if lines else {}
         writer.append({"kind": "epoch", "epoch": number, "step": number, "test_accuracy": value, **more})
     if status:
-        losses = {key: value for key, value in (lines[-1] if lines else {}).items() if key.endswith("_loss")}
-        summary = {"epochs": len(curve), "steps": len(curve), **losses, "test_accuracy": curve[-1], "wall_seconds": 1.0}
+        last = lines[-1] if lines else {}
+        more = {key: value for key, value in last.items() if key.endswith("_loss") or key.startswith("val_")}
+        summary = {"epochs": len(curve), "steps": len(curve), **more, "test_accuracy": curve[-1], "wall_seconds": 1.0}
         writer.end(status, summary)
     return writer.path

@@ -50,10 +50,19 @@ def by_key(results_dir: str | Path) -> dict[str, list[Entry]]:
     return groups
 
 
+def key_of(config: Mapping[str, Any]) -> str:
+    """Returns the `key` of a record's settings, as this version understands them.
+
+    Raises:
+        UserError: settings that this version does not know.
+    """
+    return _digest(identity_as_understood(config))
+
+
 def _entry(path: Path, state: Sequence[int]) -> Entry:
     run, epochs, end = records.outline(path, read_regular(path))
     status, summary = (end["status"], end["summary"]) if end else ("unfinished", {})
-    key_of_run = _digest(identity_as_understood(run["config"]))
+    key_of_run = key_of(run["config"])
     probes = list(run["config"].get("probes") or [])
     plugins = run.get("provenance", {}).get("plugins", [])
     return Entry(path, tuple(state), run["id"], key_of_run, status, epochs, summary, probes, plugins)

@@ -76,7 +76,7 @@ def choose(runs: pd.DataFrame, wanted: Wanted) -> Layout:
         UserError: a setting or a metric that none of the runs has.
     """
     settings = runs["settings"].tolist()
-    rows, columns, best = ([_named(runs, word, f"--{name}") for word in getattr(wanted, name)] for name in _ROLES)
+    rows, columns, best = ([named(runs, word, f"--{name} ") for word in getattr(wanted, name)] for name in _ROLES)
     sections = _sections(runs)
     asked = {_STANDING: _standings(runs), **{key: runs[key].tolist() for key in (*rows, *columns, *best)}}
     known = [{**one, **{key: of[place] for key, of in asked.items()}} for place, one in enumerate(settings)]
@@ -94,7 +94,7 @@ def choose(runs: pd.DataFrame, wanted: Wanted) -> Layout:
             rows = ["batch"]
         elif not rest:
             rows, best = (best, []) if best and not wanted.best else (["batch"], best)
-    metric, curve = _metric(runs, wanted.metric)
+    metric, curve = figure(runs, wanted.metric)
     return Layout([*rows, *rest], columns, best, sections, metric, curve, telling(settings))
 
 
@@ -123,8 +123,17 @@ def _sections(runs: pd.DataFrame) -> list[str]:
     return telling([{key: one.get(key) for key in alike} for one in settings])
 
 
-def _named(runs: pd.DataFrame, word: str, option: str) -> str:
-    """Returns the full name of a setting: `optimizer` is `optimizer.name`, `eta` is `optimizer.eta`."""
+def named(runs: pd.DataFrame, word: str, option: str) -> str:
+    """Returns the full name of a setting: `optimizer` is `optimizer.name`, `eta` is `optimizer.eta`.
+
+    Args:
+        runs: of a frame.
+        word: the name or a part of it.
+        option: what a mistake is told of, with a blank after it.
+
+    Raises:
+        UserError: none of the runs has it, or several settings end so.
+    """
     known = [key for key in runs if key not in _NO_SETTING and runs[key].notna().any()]
     ends = [key for key in known if key.endswith(f".{word}")]
     for found in (word, f"{word}.name", *(ends if len(ends) == 1 else [])):
@@ -132,11 +141,15 @@ def _named(runs: pd.DataFrame, word: str, option: str) -> str:
             return found
     near = get_close_matches(word, known, n=1)
     nearest = did_you_mean(word, near or telling(runs["settings"].tolist()))
-    raise UserError(f"{option} {word}: none of the runs has such a setting{nearest}")
+    raise UserError(f"{option}{word}: none of the runs has such a setting{nearest}")
 
 
-def _metric(runs: pd.DataFrame, wanted: str | None) -> tuple[str, str]:
-    """Returns the figure to show, and the one that curves are of."""
+def figure(runs: pd.DataFrame, wanted: str | None = None) -> tuple[str, str]:
+    """Returns the figure to show, the leading one of the runs' task if none is wanted, and the one that curves are of.
+
+    Raises:
+        UserError: none of the runs has the one wanted.
+    """
     held_out = (runs["data.val"].fillna(0) > 0).tolist() if "data.val" in runs else [False] * len(runs)
     pairs = zip(held_out, (metrics.leading(declared) for declared in runs["metrics"]), strict=True)
     curve = Counter(f"{'val' if held else 'test'}_{leading}" for held, leading in pairs).most_common(1)[0][0]

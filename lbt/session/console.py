@@ -14,6 +14,7 @@ from rich.text import Text
 
 from lbt import metrics
 from lbt.config import Config, network_of
+from lbt.session.grid_bar import Grid, GridLine, live
 
 PLAIN_SECONDS = 10.0  # without a terminal, at most one line in this time
 
@@ -77,11 +78,19 @@ class ConsoleReporter(Reporter):
     Args:
         console: where to; a terminal gets a progress bar, anything else plain lines.
         heading: gives the line that stands before a run's own, empty for none; None: there is never one.
+        grid: how far the sweep is that the run is of, by the share of the run that is made (0 to 1), for a bar of its
+            own on a terminal; None: it is of none.
     """
 
-    def __init__(self, console: Console | None = None, heading: Callable[[], str] | None = None):
+    def __init__(
+        self,
+        console: Console | None = None,
+        heading: Callable[[], str] | None = None,
+        grid: Callable[[float], Grid] | None = None,
+    ):
         self.console, self._heading = console or Screen(), heading
         self._progress: Progress | None = None
+        self._grid = None if grid is None else GridLine(grid)
         self._shown = 0.0
         self._epochs = 0
 
@@ -101,10 +110,11 @@ class ConsoleReporter(Reporter):
                 _Rate(),
                 TimeRemainingColumn(),
             )
-            self._progress = Progress(*columns, console=self.console, transient=True)
+            self._progress, self._updates = Progress(*columns, console=self.console), sum(updates)
             fields = {"epoch": 1, "epochs": config.epochs, "scores": "", "rate": 0.0}
             self._bar = self._progress.add_task("", total=sum(updates), completed=step, **fields)
-            self._progress.start()
+            self._live = live(self.console, self._progress, *([self._grid] if self._grid else []))
+            self._live.start()
 
     def say(self, text: str) -> None:
         """Shows a line."""
@@ -114,6 +124,8 @@ class ConsoleReporter(Reporter):
         """Moves the bar."""
         if self._progress is not None:
             self._progress.update(self._bar, completed=step, epoch=epoch, rate=images / seconds)
+            if self._grid is not None:
+                self._grid.share = step / self._updates
 
     def epoch(self, line: Mapping[str, Any]) -> None:
         """Shows the epoch's loss and accuracy."""
@@ -145,9 +157,9 @@ class ConsoleReporter(Reporter):
             self._print(f"since then {text}; another results_dir trains with what it is now")
 
     def close(self) -> None:
-        """Ends the bar."""
+        """Ends the bars."""
         if self._progress is not None:
-            self._progress.stop()
+            self._live.stop()
             self._progress = None
 
     def _print(self, text: str) -> None:

@@ -103,7 +103,8 @@ class Task:
             tells = speaks()
             if tells and (said := one_cell.told(composed)):
                 Screen().print(said, highlight=False, markup=False, soft_wrap=True)
-            reporter = ConsoleReporter(heading=self.tally and self.tally.begins) if tells else Reporter()
+            grid = {"heading": self.tally.begins, "grid": self.tally.shown()} if self.tally is not None else {}
+            reporter = ConsoleReporter(**grid) if tells else Reporter()
             result = execute(config, interrupt, reporter, began=self.began)
         except UserError as error:
             result = error

@@ -1,20 +1,26 @@
+import io
 import os
 import signal
 import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import support
 import torch
 from hydra.types import RunMode
+from rich.console import Console
 from support import TINY, run_tiny
 
 from lbt import records, sweep
 from lbt.cli import main
 from lbt.errors import UserError
+from lbt.session.outcome import Outcome
+from lbt.sweep import parallel
 from lbt.sweep.hydra_session import loader
+from lbt.sweep.tally import Tally
 
 # A file, not a text: the processes of the sweep import the main module, which brings the tests' small model with it.
 PROGRAM = """
@@ -175,3 +181,22 @@ def test_a_launcher_that_loses_a_job_is_one_line():
     sweeper.launcher = Launcher()
     with pytest.raises(UserError, match=r"^Launcher: Job 7 was lost; the same command goes on$"):
         sweeper._launch([["seed=0"]])
+
+
+def told(config, interrupt, reporter):
+    """Stands for a run: says a line, as a run does, and is done."""
+    reporter._run = f"{config.seed}23456"
+    reporter.say("made here")
+    return Outcome(str(config.seed), "done", config, summary={"wall_seconds": 1.0})
+
+
+def test_a_terminal_has_one_bar_below_the_lines_of_all_runs(monkeypatch, capfd):
+    screen = Console(file=io.StringIO(), force_terminal=True, width=100)
+    monkeypatch.setattr(parallel, "Screen", lambda: screen)
+    configs = [replace(support.configure(*TINY), seed=seed) for seed in range(3)]
+    results = parallel.launch(told, configs, 1, Tally(configs, [None] * 3))
+    assert [result.id for result in results] == ["0", "1", "2"]
+    said = screen.file.getvalue()
+    assert all(f"[{seed}23456]   made here\n" in said for seed in range(3))
+    assert capfd.readouterr().out == ""  # of the processes, which would go across the bar
+    assert "3/3 runs" in said and "3 of 3 runs" not in said

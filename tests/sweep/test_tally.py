@@ -53,8 +53,30 @@ def test_runs_side_by_side_end_in_any_order_and_share_the_time(config):
     assert tally.ended() == "5 of 5 runs (2 done, 3 failed)"
 
 
+def test_the_bar_counts_what_is_running_and_the_time_that_has_passed(config):
+    grid = [replace(config, seed=seed) for seed in range(4)]
+    tally = Tally(grid, [outcome(config, before=True), *[None] * 3], at_once=2)
+    tally.begin(0, ago=50.0)
+    tally.begin(1, ago=600.0)  # longer than like runs take
+    assert tally.now().counts == {"done": 1, "running": 2} and tally.now().ended == 1
+    assert tally.now().left == pytest.approx(60.0, abs=1)  # that of the run that has not begun
+    tally.end(outcome(config), 1)
+    tally.end(outcome(config, "failed"), 2)
+    assert tally.now().left == pytest.approx(10.0, abs=1)
+
+
+def test_what_is_made_of_a_run_tells_how_long_it_and_like_ones_take(config):
+    tally = Tally([replace(config, seed=seed) for seed in range(3)], [None] * 3)
+    tally.begin(ago=30.0)
+    assert tally.now().left is tally.now(0.01).left is None
+    assert tally.now(0.25).left == pytest.approx(90 + 2 * 120, rel=0.01)
+    tally.end(outcome(config, seconds=50.0))
+    tally.begin()
+    assert tally.now().left == pytest.approx(100.0, rel=0.01)
+
+
 def test_a_sweep_of_one_run_says_nothing(config):
     tally = Tally([config], [None])
-    assert tally.begins() == ""
+    assert tally.begins() == "" and tally.shown() is None
     tally.end(outcome(config))
     assert tally.ended() == ""

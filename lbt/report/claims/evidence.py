@@ -65,20 +65,39 @@ def of_runs(runs: pd.DataFrame, metric: str) -> tuple[list[Sample], list[str]]:
     return [sample for sample in samples if sample.values], mixed
 
 
-def _sample(cell: Cell) -> Sample:
-    task, data, _, batch, optimizer, lr, lam, init = cell.key.values()
+@dataclass(frozen=True)
+class Measured:
+    """What the runs of a cell measured: those of them that have a figure, and as `Sample` says `values` and the rest.
+
+    Attributes:
+        runs: their rows of the frame.
+    """
+
+    runs: list[dict[str, Any]]
+    values: tuple[float, ...]
+    untrained: int
+    validation: float | None
+
+
+def measured(cell: Cell) -> Measured:
+    """Returns the figures of a cell's runs."""
     known = [(run, value_of(run, cell.name)) for run in cell.runs.to_dict("records")]
     found = [(run, value) for run, value in known if value is not None]
     untrained = sum(
         run["status"] == "diverged" or at_chance(value, chance(run, cell.name), scored_images(run, cell.name))
         for run, value in found
     )
-    values, curves = tuple(value for _, value in found), tuple(run["curve"] for run, _ in found)
     validated = [value_of(run, cell.name.replace("test_", "val_")) for run, _ in found]
     mean = None if not validated or None in validated else statistics.fmean(validated)
     validation = mean if (cell.runs.get("data.val", pd.Series([0.0])) > 0).all() else None
-    where = (task, data, cell.standing)
-    return Sample(where, batch, optimizer, lr, values, lam, init, curves, untrained, validation)
+    return Measured([run for run, _ in found], tuple(value for _, value in found), untrained, validation)
+
+
+def _sample(cell: Cell) -> Sample:
+    task, data, _, batch, optimizer, lr, lam, init = cell.key.values()
+    found, where = measured(cell), (task, data, cell.standing)
+    curves = tuple(run["curve"] for run in found.runs)
+    return Sample(where, batch, optimizer, lr, found.values, lam, init, curves, found.untrained, found.validation)
 
 
 def _printed(published: Published, known: Mapping[str, Any]) -> Sample:

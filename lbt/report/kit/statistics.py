@@ -18,6 +18,9 @@ CERTAIN = 3.0  # binomial standard errors: a run that ends no higher above chanc
 LAST = 5  # epochs whose mean stands beside the last one's figure
 SHORT = 4 * LAST  # epochs; the last ones of fewer are a large part of the training
 APART = 1.0  # points between the two from which on a report says so
+POWER = 0.8  # of a test, for which a report says how many seeds it needs
+FAR = 30.0  # standard errors beyond what a test asks for, where it is sure to show a difference
+MOST_SEEDS = 1000  # a side; a difference that needs more is none that seeds would show
 
 
 def classes(run: Mapping[str, Any]) -> int | None:
@@ -181,6 +184,54 @@ def dunnett(base: Sequence[float], others: Sequence[Sequence[float]]) -> list[tu
     interval = found.confidence_interval(LEVEL)
     bounds = iter(zip(interval.low.tolist(), interval.high.tolist(), strict=True))
     return [next(bounds) if len(values) > 1 else None for values in others]
+
+
+def pooled_spread(samples: Sequence[Sequence[float]]) -> float | None:
+    """Returns the standard deviation within samples, pooled over them; None where none has two values.
+
+    Args:
+        samples: taken to have one variance, as of `dunnett`; one of a single value has no part in it.
+    """
+    several = [values for values in samples if len(values) > 1]
+    if not several:
+        return None
+    squares = sum((len(values) - 1) * statistics.variance(values) for values in several)
+    return math.sqrt(squares / sum(len(values) - 1 for values in several))
+
+
+def seeds_for(difference: float, spread: float, tests: int = 1) -> int | None:
+    """Returns how many seeds a side a two-sided t-test needs to show a difference, with a power of `POWER`.
+
+    From the noncentral t distribution, of equally many values of one variance a side (Cohen 1988, section 2.3).
+
+    Args:
+        difference: of the two means, taken to be the true one.
+        spread: standard deviation of either side's values, taken to be the true one.
+        tests: by which Holm's method divides the level of this one.
+
+    Returns:
+        Two or more; None where `MOST_SEEDS` do not suffice.
+    """
+    if difference == 0:
+        return None
+    effect, level = abs(difference) / spread if spread else math.inf, (1 - LEVEL) / tests
+
+    def shows(count: int) -> bool:
+        free, shift = 2 * count - 2, effect * math.sqrt(count / 2)
+        critical = stats.t.ppf(1 - level / 2, free)
+        if shift > critical + FAR:
+            return True
+        return stats.nct.sf(critical, free, shift) + stats.nct.cdf(-critical, free, shift) >= POWER
+
+    few, enough = 1, 2
+    while not shows(enough):  # upwards, as the distribution far beyond what is asked for is not computed well
+        few, enough = enough, 2 * enough
+        if few >= MOST_SEEDS:
+            return None
+    while enough - few > 1:  # the power grows with the number of values
+        middle = (few + enough) // 2
+        few, enough = (few, middle) if shows(middle) else (middle, enough)
+    return enough if enough <= MOST_SEEDS else None
 
 
 def _known(value: Any) -> bool:
