@@ -1,0 +1,61 @@
+// What the address keeps after its #: the view, its filters and the selection. Whoever is sent it sees the same.
+
+const views = [...document.querySelectorAll("section.view")].map((section) => section.id);
+const state = { view: "overview", params: new URLSearchParams() };
+const watchers = [];
+
+function read() {
+  const [view, query = ""] = decodeHash().split("?");
+  const known = document.getElementById(view);
+  state.view = views.includes(view) ? view : known?.closest("section.view")?.id ?? "overview";
+  state.params = new URLSearchParams(query);
+}
+
+function decodeHash() {
+  return location.hash.slice(1);
+}
+
+/** Changes some of the view's settings; null removes one. A change of the address goes through `read` alone. */
+function set(changes) {
+  const params = new URLSearchParams(state.params);
+  for (const [name, value] of Object.entries(changes)) {
+    if (value === null || value === "") params.delete(name);
+    else params.set(name, value);
+  }
+  const query = params.toString().replaceAll("%2C", ",");
+  const wanted = `#${state.view}${query ? `?${query}` : ""}`;
+  if (wanted !== location.hash) location.replace(wanted);
+}
+
+function get(name, otherwise = "") {
+  return state.params.get(name) ?? otherwise;
+}
+
+function show() {
+  for (const id of views) document.getElementById(id).hidden = id !== state.view;
+  for (const link of document.querySelectorAll("nav a")) {
+    if (link.getAttribute("href") === `#${state.view}`) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  for (const watcher of watchers) watcher(state.view);
+}
+
+/** Asks to be told after each change of the address, while a view is shown. */
+function watch(view, tell) {
+  watchers.push((shown) => shown === view && tell());
+}
+
+function start() {
+  let before = "";
+  const changed = () => {
+    read();
+    show();
+    const moved = state.view !== before && before !== "";
+    before = state.view;
+    if (!moved) return;
+    scrollTo(0, 0);
+    document.getElementById("main").focus({ preventScroll: true });
+  };
+  addEventListener("hashchange", changed);
+  changed();
+}
