@@ -118,9 +118,12 @@ def _add_reports(verbs: Any) -> None:
     reality = verbs.add_parser("reality", help=about)
     about = "a study of configs/reality, default: all with runs; choose: write its chosen trials, <results>/reality/"
     reality.add_argument("words", nargs="*", metavar="[choose] STUDY", help=about)
+    about = "write <results>/index.html: everything in one file that a browser opens, without server or network"
+    report = verbs.add_parser("report", help=about)
+    report.add_argument("folder", nargs="?", metavar="DIR", help="the results, as --results-dir")
     _add_layout(tables)
     _add_layout(plots)
-    for verb, run in ((tables, _tables), (plots, _plots), (audit, _audit), (reality, _reality)):
+    for verb, run in ((tables, _tables), (plots, _plots), (audit, _audit), (reality, _reality), (report, _report)):
         _add_results_dir(verb)
         _add_config_dir(verb)
         verb.set_defaults(run=run)
@@ -234,6 +237,12 @@ def _audit(options: argparse.Namespace) -> int:
     from lbt.report.audit import write
 
     return write(options.results_dir)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from lbt.report.page import report
+
+    return report(options.folder or options.results_dir)
 
 
 def _status(options: argparse.Namespace) -> int:

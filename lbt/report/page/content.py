@@ -111,7 +111,7 @@ def _audit(frame: Frame, results_dir: Path) -> dict[str, Any]:
     rows = []
     if path.is_file():
         with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+            rows = [{key: _read(text) for key, text in row.items()} for row in csv.DictReader(file)]
     used = {run for row in rows for run in f"{row['runs_without']} {row['runs_with']}".split()}
     folders = frame.runs["folders"] if len(frame.runs) else ()
     recorded = sum(any(name.startswith("tvlars_audit") for name in names) for names in folders)
@@ -121,6 +121,11 @@ def _audit(frame: Frame, results_dir: Path) -> dict[str, Any]:
         "newer": recorded if not rows else max(0, recorded - len(used)),
         "switches": len(audit.rows()),
     }
+
+
+def _read(text: str) -> str:
+    """Returns a CSV field's text without the apostrophe that keeps spreadsheets from taking it for a formula."""
+    return text[1:] if text[:1] == "'" and text[1:2] in tuple("=+-@") else text
 
 
 def _markdown(path: Path) -> str:

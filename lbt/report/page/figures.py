@@ -80,7 +80,8 @@ def _chart(name: str, spec: Spec, frame: Frame) -> dict[str, Any] | None:
         "panels": [{"title": _panel(spec, panel), "points": []} for panel in panels],
     }
     number = found[0].cell.metric.number
-    for one in sorted(found, key=lambda one: (series.index(one.series), str(one.x))):
+    ticks = spec.sorted(spec.x, [one.x for one in found])
+    for one in sorted(found, key=lambda one: (series.index(one.series), ticks.index(one.x))):
         place = panels.index(one.panel)
         chart["panels"][place]["points"].append(_point(spec, one, series.index(one.series), number))
     for place, panel in enumerate(panels):

@@ -13,6 +13,7 @@ from lbt.report.page import command
 
 Column = dict[str, Any]
 FIRST = ("optimizer.name", "batch", "lr")  # settings that are shown whatever varies
+SHOWN = 5  # further settings that are shown at first, of those that tell runs apart
 MADE_BY = ("commit", "torch", "device", "origin", "fingerprint", "started", "threads", "plugins")
 _LACKING = object()  # a setting that a record does not have
 
@@ -35,7 +36,7 @@ def island(runs: pd.DataFrame) -> dict[str, Any]:
     return {
         "ids": rows["id"].tolist() if len(runs) else [],
         "groups": _groups(runs),
-        "columns": [*_run(runs), *(one for one in settings if "codes" in one), *_results(runs), *_made_by(runs)],
+        "columns": [*_run(runs), *_arranged(settings, list(_results(runs))), *_made_by(runs)],
         "same": [one for one in settings if "codes" not in one],
         "words": _others(configs),
     }
@@ -78,13 +79,16 @@ def _run(runs: pd.DataFrame) -> Iterator[Column]:
 
 def _settings(configs: Sequence[Mapping[str, Any]], identities: Sequence[Mapping[str, Any]]) -> Iterator[Column]:
     """Yields a column for each setting that varies, and the value of each that does not."""
-    shown = {*telling(identities), *FIRST, "seed"}
-    for key in dict.fromkeys(key for config in configs for key in config):
+    known = dict.fromkeys(key for config in configs for key in config)
+    first = [key for key in FIRST if key in known]
+    others = [key for key in telling(identities, first) if key in known]
+    shown = {*first, *others[:SHOWN], "seed"}
+    for key in dict.fromkeys([*first, *others, *known]):
         values = [config.get(key, _LACKING) for config in configs]
         if all(value is values[0] for value in values) or len({repr(value) for value in values}) == 1:
             yield {"key": key, "text": _text(values[0]), "word": command.word(key, values[0])}
             continue
-        made = column(key, "setting", values, shown=key in shown)
+        made = column(key, "setting", values, label=_label(key, known), shown=key in shown)
         by_text = {repr(value): value for value in values if value is not None and value is not _LACKING}
         words = [command.word(key, value) for value in sorted(by_text.values(), key=order)]
         nothing = command.word(key, None) if any(value is None for value in values) else ""
@@ -93,6 +97,22 @@ def _settings(configs: Sequence[Mapping[str, Any]], identities: Sequence[Mapping
         if nothing and any(value is _LACKING for value in values):
             made["lacking"] = [place for place, value in enumerate(values) if value is _LACKING]
         yield made
+
+
+def _label(key: str, known: Iterable[str]) -> str:
+    """Returns what a setting is called: `optimizer` for `optimizer.name`, `alpha` where no other one ends so."""
+    if key.endswith(".name"):
+        return key.removesuffix(".name")
+    last = key.rpartition(".")[2]
+    return last if sum(one.rpartition(".")[2] == last for one in known) == 1 else key
+
+
+def _arranged(settings: Sequence[Column], results: Sequence[Column]) -> list[Column]:
+    """Returns the columns in the order of the table: the first settings, the leading results, all others."""
+    varying = [one for one in settings if "codes" in one]
+    first = [one for one in varying if one["key"] in FIRST]
+    leading = [one for one in results if one["shown"]]
+    return [*first, *leading, *(one for one in [*varying, *results] if one not in first and one not in leading)]
 
 
 def _others(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:

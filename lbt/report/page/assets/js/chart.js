@@ -56,10 +56,12 @@ function shown(value) {
 
 /** Draws overlaid lines. */
 function lineChart(host, caption, lines, { x, y, logX = false, logY = false, width = 900, height = 340 }) {
+  const [low, high] = d3.extent(lines.flatMap((line) => line.points), (point) => point.x);
+  const whole = !logX && x !== AXES.seconds ? d3.ticks(low ?? 0, high ?? 1, 8).filter(Number.isInteger) : undefined; // no half epochs
   const n = lines.filter((line) => !line.thin).length;
   return plot(host, caption, `${n} lines over ${x}; the table below has their figures`, {
     width, height,
-    x: { label: x, type: logX ? "log" : "linear", labelAnchor: "center", labelArrow: "none", tickFormat: compact },
+    x: { label: x, type: logX ? "log" : "linear", labelAnchor: "center", labelArrow: "none", tickFormat: compact, ticks: whole },
     y: { label: y, type: logY ? "log" : "linear", labelArrow: "none", tickFormat: logY ? shownTick : undefined },
     marks: lineMarks(lines, logY),
   });

@@ -34,11 +34,11 @@ function drawSettings(host, figure, panel) {
     if (printed.length) marks.push(
       Plot.lineY(printed, { x, y: "mean", stroke: style.colour, strokeDasharray: "2 3", strokeWidth: 1, dx: dx + 2 }),
       Plot.dot(printed, { x, y: "mean", stroke: style.colour, symbol: style.symbol, fill: "var(--back)", r: 3, dx: dx + 2 }));
-    const own = values.filter((point) => point.series === series);
+    const all = panel.points.filter((point) => point.series === series), own = all.filter((point) => point.mean !== null);
     const each = own.flatMap((point) => (point.values.length > 1 ? point.values.map((value) => ({ ...point, value })) : []));
     const wide = own.filter((point) => point.sd !== null && !point.values.length);
     marks.push(
-      Plot.lineY(own, { x, y: "mean", stroke: style.colour, strokeWidth: 1.8, strokeDasharray: style.dash || undefined, dx }),
+      Plot.lineY(all, { x, y: "mean", stroke: style.colour, strokeWidth: 1.8, strokeDasharray: style.dash || undefined, dx }),
       Plot.ruleX(wide, { x, y1: (d) => d.mean - d.sd, y2: (d) => d.mean + d.sd, stroke: style.colour, dx }),
       Plot.text(each, { x, y: "value", text: () => "–", fill: style.colour, dx, fontSize: 13 }),
       Plot.dot(own, { x, y: "mean", fill: style.colour, stroke: style.colour, symbol: style.symbol, r: 4, dx }));
@@ -112,8 +112,8 @@ function drawBestOf(host, chart, title, holder) {
 
 function drawIntervals(host, chart, title) {
   const rows = chart.rows.map((row) => ({ ...row, title: `${row.label}\n${shown(row.mean)} [${row.range.map(shown).join(", ")}]` }));
-  plot(host, title, "the table below has the figures", { width: 520, height: 60 + 24 * rows.length, marginLeft: 165, marginBottom: 40,
-    x: { label: chart.unit ?? "difference (% points)", labelAnchor: "center", labelArrow: "none" }, y: { type: "band", domain: rows.map((row) => row.label), label: null },
+  plot(host, title, "the table below has the figures", { width: chart.width ?? 520, height: 60 + 24 * rows.length, marginLeft: chart.margin ?? 165, marginBottom: 40,
+    x: { label: chart.unit ?? "difference (% points)", labelAnchor: "center", labelArrow: "none", ticks: 5, nice: true }, y: { type: "band", domain: rows.map((row) => row.label), label: null },
     marks: [Plot.ruleX([0]), Plot.ruleY(rows, { y: "label", x1: (d) => d.range[0], x2: (d) => d.range[1], strokeWidth: 2, stroke: "var(--c0)" }),
       Plot.dot(rows, { y: "label", x: "mean", fill: "var(--c0)", r: 4 }), Plot.tip(rows, Plot.pointerY({ y: "label", x: "mean", title: "title", fill: "var(--back)" }))] });
 }
@@ -130,6 +130,6 @@ function drawAudit() {
   if (!host || host.firstChild || !charts.audit.length) return;
   const figure = el("figure");
   host.append(el("div", { class: "panels one" }, figure));
-  const rows = charts.audit.map((row) => ({ label: `${row.row}. ${cut(row.title, 34)} (${row.optimizer}, ${row.batch})`, mean: Number(row.difference), range: [Number(row.low), Number(row.high)] }));
-  drawIntervals(figure, { rows, unit: "effect on the test accuracy (% points)" }, "Effects with Dunnett's 95 % intervals, switch minus base");
+  const rows = charts.audit.map((row) => ({ label: `${row.row}. ${cut(row.title, 30)} (${row.optimizer}, ${row.batch})`, mean: Number(row.difference), range: [Number(row.low), Number(row.high)] }));
+  drawIntervals(figure, { rows, margin: 290, width: 760, unit: "effect on the test accuracy (% points)" }, "Effects with Dunnett's 95 % intervals, switch minus base");
 }

@@ -47,15 +47,21 @@ function shownColumns() {
   return runs.columns.filter((column) => (keys ? keys.has(column.key) : column.shown));
 }
 
-/** Returns the filters' controls: of each shown column with few values, and of each that is filtered by. */
-function filterControls(list) {
+/** Returns the filters' controls: of shown columns with few values and those in use, the others folded away. */
+function filterControls(list, open) {
   const wanted = new Map(wantedNow());
-  const offered = runs.columns.filter((column) => column.key !== "id" && column.part !== "result" && (list.includes(column) || wanted.has(column.key)) &&
-    ((column.texts.length > 1 && column.texts.length <= MOST_CHOICES) || wanted.has(column.key)));
-  return offered.map((column) => {
-    const none = column.codes.includes(-1) ? ["-"] : [];
-    const options = [["", "any"], ...column.texts.slice(0, 500), ...none];
-    if (wanted.has(column.key) && !column.texts.includes(wanted.get(column.key))) options.push(wanted.get(column.key));
-    return choice(column.label, options, wanted.get(column.key) ?? "", (text) => set({ [`f.${column.key}`]: text, page: null }));
-  });
+  const offered = runs.columns.filter((column) => column.key !== "id" && column.part !== "result" &&
+    (wanted.has(column.key) || (column.texts.length + column.codes.includes(-1) > 1 && column.texts.length <= MOST_CHOICES)));
+  const first = offered.filter((column) => list.includes(column) || wanted.has(column.key));
+  const others = offered.filter((column) => !first.includes(column));
+  const made = first.map((column) => filterControl(column, wanted));
+  if (others.length) made.push(el("details", { open }, el("summary", {}, `More filters: ${others.length}`), el("div", { class: "controls" }, others.map((column) => filterControl(column, wanted)))));
+  return made;
+}
+
+function filterControl(column, wanted) {
+  const none = column.codes.includes(-1) ? ["-"] : [];
+  const options = [["", "any"], ...column.texts.slice(0, 500), ...none];
+  if (wanted.has(column.key) && !options.includes(wanted.get(column.key))) options.push(wanted.get(column.key));
+  return choice(column.label, options, wanted.get(column.key) ?? "", (text) => set({ [`f.${column.key}`]: text, page: null }));
 }

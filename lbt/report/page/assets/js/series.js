@@ -9,8 +9,20 @@ function groupsOf(places) {
     found.get(group).push(place);
   }
   const groups = [...found.values()];
-  const telling = differing(groups.map((group) => group[0]), "setting").filter((column) => column.key !== "seed");
+  const telling = tellingApart(groups.map((group) => group[0]));
   return groups.map((group) => ({ places: group, label: labelOf(telling, group[0]) }));
+}
+
+/** Returns as few settings, seeds aside, as tell some runs apart. */
+function tellingApart(places) {
+  let known = places.map(() => ""), apart = 1;
+  return differing(places, "setting").filter((column) => {
+    if (column.key === "seed" || apart === places.length) return false;
+    const finer = places.map((place, at) => `${known[at]},${column.codes[place]}`), count = new Set(finer).size;
+    if (count === apart) return false;
+    [known, apart] = [finer, count];
+    return true;
+  });
 }
 
 /** Returns the columns of a part in which some runs differ, those shown at first before the others. */
@@ -20,12 +32,12 @@ function differing(places, part) {
 }
 
 function labelOf(telling, place) {
-  const known = telling.filter((column) => column.shown).length ? telling.filter((column) => column.shown) : telling;
-  const said = known.slice(0, 4).map((column) => {
+  const named = columns.get("optimizer.name");
+  const said = telling.map((column) => {
     const text = cut(textOf(column, place), 40);
     return column.key.endsWith(".name") ? text : `${column.label.split(".").pop()} ${text}`;
   });
-  return said.join(", ") || cut(textOf(columns.get("optimizer.name") ?? { codes: [-1] , texts: [] }, place).replace(/^-$/, runs.ids[place]), 40);
+  return said.join(", ") || (named ? cut(textOf(named, place), 40) : runs.ids[place]);
 }
 
 /** Returns a run's points [{x, y, epoch}] of a curve; a value that is not finite is no point. */

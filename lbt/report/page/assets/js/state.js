@@ -1,18 +1,13 @@
 // What the address keeps after its #: the view, its filters and the selection. Whoever is sent it sees the same.
 
-const views = [...document.querySelectorAll("section.view")].map((section) => section.id);
+const views = [...document.querySelectorAll("section.view")].map((section) => section.id.slice(2));
 const state = { view: "overview", params: new URLSearchParams() };
 const watchers = [];
 
 function read() {
-  const [view, query = ""] = decodeHash().split("?");
-  const known = document.getElementById(view);
-  state.view = views.includes(view) ? view : known?.closest("section.view")?.id ?? "overview";
+  const [view, query = ""] = location.hash.slice(1).split("?");
+  state.view = views.includes(view) ? view : "overview";
   state.params = new URLSearchParams(query);
-}
-
-function decodeHash() {
-  return location.hash.slice(1);
 }
 
 /** Changes some of the view's settings; null removes one. A change of the address goes through `read` alone. */
@@ -32,7 +27,7 @@ function get(name, otherwise = "") {
 }
 
 function show() {
-  for (const id of views) document.getElementById(id).hidden = id !== state.view;
+  for (const id of views) document.getElementById(`v-${id}`).hidden = id !== state.view;
   for (const link of document.querySelectorAll("nav a")) {
     if (link.getAttribute("href") === `#${state.view}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");

@@ -39,7 +39,7 @@ function drawExplorer() {
     const [name, down] = get("sort").startsWith("-") ? [get("sort").slice(1), true] : [get("sort"), false];
     explorer.found = sorted(matching(get("q"), wantedNow()), name, down);
     if (document.activeElement !== explorer.search) explorer.search.value = get("q");
-    keepFocus(explorer.filters, () => explorer.filters.replaceChildren(...filterControls(list)));
+    keepFocus(explorer.filters, () => explorer.filters.replaceChildren(...filterControls(list, Boolean(explorer.filters.querySelector("details[open]")))));
     drawChoice(list);
   }
   explorer.list = list;
