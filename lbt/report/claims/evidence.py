@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lbt.report.kit.cells import Cell, make_cells, rows_of
+from lbt.report.kit.cells import Cell, make_cells
 from lbt.report.kit.published import Published
 from lbt.report.kit.statistics import CLASSES, IMAGES, at_chance, chance, chance_of, scored_images, value_of
 
@@ -67,7 +67,7 @@ def of_runs(runs: pd.DataFrame, metric: str) -> tuple[list[Sample], list[str]]:
 
 def _sample(cell: Cell) -> Sample:
     task, data, _, batch, optimizer, lr, lam, init = cell.key.values()
-    known = [(run, value_of(run, cell.name)) for run in rows_of(cell.runs)]
+    known = [(run, value_of(run, cell.name)) for run in cell.rows]
     found = [(run, value) for run, value in known if value is not None]
     untrained = sum(
         run["status"] == "diverged" or at_chance(value, chance(run, cell.name), scored_images(run, cell.name))

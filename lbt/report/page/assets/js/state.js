@@ -45,11 +45,13 @@ function start() {
   const changed = () => {
     read();
     show();
-    const moved = state.view !== before && before !== "";
+    const moved = state.view !== before, first = before === "";
     before = state.view;
-    if (!moved) return;
-    scrollTo(0, 0);
+    if (!moved || (first && !get("sel"))) return;
     document.getElementById("main").focus({ preventScroll: true });
+    const chosen = state.view === "runs" && get("sel") ? document.getElementById("chosen") : null;
+    if (chosen) chosen.scrollIntoView();
+    else scrollTo(0, 0);
   };
   addEventListener("hashchange", changed);
   changed();
