@@ -9,7 +9,7 @@ from lbt.identity import NOT_IDENTITY
 GROUPS = ("protocol", "data", "model", "task", "schedule", "optimizer")  # of configs, in the order they are said in
 _SAID = {"warmup", "plugins"}  # no part of an identity, and yet what it comes of
 _SILENT = (NOT_IDENTITY - _SAID) | {"peak_lr"}
-# A setting that is younger than some records, whose value then was another one than a choice has now.
+# Settings that are younger than some records, in which they had this value whatever their choices say now.
 _YOUNGER = {"schedule.lag": "0"}
 
 
@@ -33,9 +33,9 @@ def word(name: str, value: Any) -> str:
 
 
 def missing(config: Mapping[str, Any]) -> list[str]:
-    """Returns the words for settings that a record does not have, being older."""
-    warmed_up = str(config.get("schedule.name", "")).startswith("warmup")
-    return [f"{name}={value}" for name, value in _YOUNGER.items() if warmed_up and name not in config]
+    """Returns the words for settings that a record does not have, being older than they are."""
+    released = config.get("protocol.name") == "released" and config.get("schedule.name") == "warmup_cosine"
+    return [f"{name}={value}" for name, value in _YOUNGER.items() if released and name not in config]
 
 
 def _text(value: Any) -> str:
