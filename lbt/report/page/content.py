@@ -49,13 +49,16 @@ def charts(content: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _answers(frame: Frame) -> list[Any]:
-    """Returns which optimizer the evidence favours at each workload and batch; none where nothing is compared."""
+def _answers(frame: Frame) -> list[tuple[str, list[Any]]]:
+    """Returns what the evidence favours at each workload and batch, workloads with a decision before the others."""
     try:
         from lbt.report.answer import answers
     except ImportError:
         return []
-    return answers(frame) if len(frame.runs) else []
+    of_workload: dict[str, list[Any]] = {}
+    for one in answers(frame) if len(frame.runs) else []:
+        of_workload.setdefault(one.workload, []).append(one)
+    return sorted(of_workload.items(), key=lambda found: all(one.favoured is None for one in found[1]))
 
 
 def _claims(table: Any) -> dict[str, Any]:
