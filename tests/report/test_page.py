@@ -166,10 +166,12 @@ def test_the_command_of_a_committed_run_is_that_run():
         assert run_id(identity(again), frame.runs["fingerprint"].iloc[place]) == data["ids"][place]
 
 
-def test_groups_hold_runs_that_differ_in_their_seeds_alone(folder):
+def test_columns_have_names_of_their_own_and_groups_hold_runs_that_differ_in_their_seeds_alone(folder):
     data = read(write(folder))[1]["runs"]
     optimizers = next(one for one in data["columns"] if one["key"] == "optimizer.name")
     names = [optimizers["texts"][code] for code in optimizers["codes"]]
+    keys = [one["key"] for one in [*data["columns"], *data["same"]]]
+    assert len(keys) == len(set(keys))  # by which the page finds a column
     assert sorted(map(data["groups"].count, data["groups"])) == [1, 3, 3, 3]
     assert data["groups"].count(data["groups"][names.index("lamb")]) == 1
 

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from lbt import metrics
+from lbt.identity import NOT_IDENTITY
 from lbt.records.variation import flatten, order, telling
 from lbt.report.kit.wording import setting
 from lbt.report.page import command
@@ -15,6 +16,9 @@ Column = dict[str, Any]
 FIRST = ("optimizer.name", "batch", "lr")  # settings that are shown whatever varies
 SHOWN = 5  # further settings that are shown at first, of those that tell runs apart
 MADE_BY = ("commit", "torch", "device", "origin", "fingerprint", "started", "threads", "plugins")
+# Settings that say how a run is executed; its sweep and its machine have columns of their own.
+_HOW = NOT_IDENTITY - {"study", "warmup", "lr_rank", "probes", "probe", "probe_every"}
+_TOLD = {"experiment", "device"}
 _LACKING = object()  # a setting that a record does not have
 
 
@@ -84,11 +88,14 @@ def _settings(configs: Sequence[Mapping[str, Any]], identities: Sequence[Mapping
     others = [key for key in telling(identities, first) if key in known]
     shown = {*first, *others[:SHOWN], "seed"}
     for key in dict.fromkeys([*first, *others, *known]):
+        if key in _TOLD:
+            continue
         values = [config.get(key, _LACKING) for config in configs]
         if all(value is values[0] for value in values) or len({repr(value) for value in values}) == 1:
             yield {"key": key, "text": _text(values[0]), "word": command.word(key, values[0])}
             continue
-        made = column(key, "setting", values, label=_label(key, known), shown=key in shown)
+        part = "made by" if key.partition(".")[0] in _HOW else "setting"
+        made = column(key, part, values, label=_label(key, known), shown=key in shown)
         by_text = {repr(value): value for value in values if value is not None and value is not _LACKING}
         words = [command.word(key, value) for value in sorted(by_text.values(), key=order)]
         nothing = command.word(key, None) if any(value is None for value in values) else ""

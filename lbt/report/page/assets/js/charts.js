@@ -13,7 +13,7 @@ function drawFigures() {
     }
     const published = figure.panels.some((panel) => panel.published?.length);
     const notes = [...figure.notes, ...(published ? ["dashed, hollow: published"] : []), ...(figure.kind === "lines" ? ["small dashes: each run, of more than ten the standard deviation"] : [])];
-    host.append(el("p", { class: "small" }, notes.join("; ")), foldedTable("The figure as a table", "figure", new Set(), () => figureTable(figure)));
+    host.append(el("p", { class: "small" }, notes.join("; ")), folded("The figure as a table", "figure", new Set(), () => figureTable(figure)));
   }
 }
 
@@ -93,7 +93,7 @@ function drawBoxes(host, chart, title, holder) {
   plot(host, title, `dashed line: the target, ${chart.target} %`, { width: 520, marginBottom: 90, height: 330, marks,
     x: { type: "band", domain: rows.map((row) => row.label), label: null, tickRotate: -35 }, y: { label: chart.unit, labelArrow: "none", zero: false } });
   holder.append(el("p", { class: "small" }, `Line: median; box: quartiles; dashed: the target, ${chart.target} %; hollow: ablations; ✕: diverged, at chance.`),
-    foldedTable("As a table", "boxes", new Set(), () => tableOf(title, ["configuration", "n", "median (%)", "quartiles (%)", "values (%)", "runs"],
+    folded("As a table", "boxes", new Set(), () => tableOf(title, ["configuration", "n", "median (%)", "quartiles (%)", "values (%)", "runs"],
       rows.map((row) => [row.label, String(row.values.length), shown(row.median), row.quartiles.map(shown).join(" to "), row.values.map(shown).join(", "), runsLink(row.runs.filter(Boolean))]))));
 }
 

@@ -57,11 +57,11 @@ function drawCurves(box, places, open) {
   if (lines.some((line) => line.lost)) said.push("✕: where a run diverged.");
   if (lost.length) said.push(`Without such a curve: ${lost.slice(0, 8).join(", ")}${lost.length > 8 ? ", ..." : ""}.`);
   if (said.length) box.append(el("p", { class: "small" }, said.join(" ")));
-  box.append(foldedTable("The curves' figures", "figures", open, () => curveTable(lines)));
+  box.append(folded("The curves' figures", "figures", open, () => curveTable(lines)));
 }
 
 /** Returns a folded part whose content is made when it is opened. */
-function foldedTable(title, name, open, make) {
+function folded(title, name, open, make) {
   const inner = el("div");
   const fill = () => { if (!inner.firstChild) inner.append(...[make()].flat()); };
   const made = el("details", { "data-name": name, open: open.has(name), ontoggle: (event) => event.target.open && fill() }, el("summary", {}, title), inner);

@@ -7,8 +7,8 @@ function comparison(places, open) {
   const heading = places.length > few.length ? `, the first ${few.length} of ${places.length}` : "";
   return [
     el("h3", {}, `Configurations${heading}`), settingsTable(few),
-    foldedTable("All settings, those that are the same too", "same", open, () => sameSettings(few)),
-    foldedTable(`Provenance and results${heading}`, "provenance", open, () => provenance(few)),
+    folded("All settings, those that are the same too", "same", open, () => sameSettings(few)),
+    folded(`Provenance and results${heading}`, "provenance", open, () => provenance(few)),
     el("details", { class: "commands", "data-name": "commands", open: open.has("commands") || places.length <= 3 },
       el("summary", {}, "The commands that repeat them"),
       el("p", { class: "small" }, "Every setting in full; results_dir=again has them executed although these records are here. lbt verify with a run's id repeats its beginning and says whether it is the same."),

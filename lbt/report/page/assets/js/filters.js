@@ -55,7 +55,8 @@ function filterControls(list, open) {
   const first = offered.filter((column) => list.includes(column) || wanted.has(column.key));
   const others = offered.filter((column) => !first.includes(column));
   const made = first.map((column) => filterControl(column, wanted));
-  if (others.length) made.push(el("details", { open }, el("summary", {}, `More filters: ${others.length}`), el("div", { class: "controls" }, others.map((column) => filterControl(column, wanted)))));
+  const more = () => el("div", { class: "controls" }, others.map((column) => filterControl(column, wanted)));
+  if (others.length) made.push(folded(`More filters: ${others.length}`, "filters", new Set(open ? ["filters"] : []), more));
   return made;
 }
 

@@ -33,7 +33,7 @@ function differing(places, part) {
 
 function labelOf(telling, place) {
   const named = columns.get("optimizer.name");
-  const said = telling.map((column) => {
+  const said = telling.filter((column) => column.codes[place] >= 0).map((column) => {
     const text = cut(textOf(column, place), 40);
     return column.key.endsWith(".name") ? text : `${column.label.split(".").pop()} ${text}`;
   });

@@ -1,7 +1,7 @@
 // The explorer's table: a page of rows at a time, so that thousands of runs stay fluid.
 
 const PAGE = 100; // rows
-const explorer = { found: [], drawn: "", list: [] };
+const explorer = { found: [], drawn: "", cols: "", list: [] };
 
 function selection() {
   return get("sel").split(",").map((id) => placeOf.get(id)).filter((place) => place !== undefined);
@@ -40,6 +40,9 @@ function drawExplorer() {
     explorer.found = sorted(matching(get("q"), wantedNow()), name, down);
     if (document.activeElement !== explorer.search) explorer.search.value = get("q");
     keepFocus(explorer.filters, () => explorer.filters.replaceChildren(...filterControls(list, Boolean(explorer.filters.querySelector("details[open]")))));
+  }
+  if (get("cols", "first") !== explorer.cols) {
+    explorer.cols = get("cols", "first");
     drawChoice(list);
   }
   explorer.list = list;
