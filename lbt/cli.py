@@ -121,9 +121,13 @@ def _add_reports(verbs: Any) -> None:
     answer = verbs.add_parser("answer", help="say which optimizer the evidence favours, by workload and batch")
     about = "settings of the runs to look at, e.g. batch=4096 data=cifar10, or names of sweeps; default: all"
     answer.add_argument("words", nargs="*", metavar="SETTING=VALUE", help=about)
+    about = "write <results>/index.html: everything in one file that a browser opens, without server or network"
+    report = verbs.add_parser("report", help=about)
+    report.add_argument("folder", nargs="?", metavar="DIR", help="the results, as --results-dir")
     _add_layout(tables)
     _add_layout(plots)
-    for verb, run in ((tables, _tables), (plots, _plots), (audit, _audit), (reality, _reality), (answer, _answer)):
+    runs = (_tables, _plots, _audit, _reality, _answer, _report)
+    for verb, run in zip((tables, plots, audit, reality, answer, report), runs, strict=True):
         _add_results_dir(verb)
         _add_config_dir(verb)
         verb.set_defaults(run=run)
@@ -245,6 +249,12 @@ def _answer(options: argparse.Namespace) -> int:
     from lbt.report.answer.screen import show
 
     return show(options.words, options.results_dir)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from lbt.report.page import report
+
+    return report(options.folder or options.results_dir)
 
 
 def _status(options: argparse.Namespace) -> int:

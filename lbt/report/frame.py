@@ -3,7 +3,7 @@
 import gc
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import lru_cache
@@ -44,7 +44,7 @@ class Frame:
             record, as it says),
             `settings` (the identity that its id is made of, by dotted names), `metrics` (what its task declares),
             `summary` and `curve` (the task's leading metric on the test set, or on what was held out in its place,
-            after each epoch; for images the accuracy in %; NaN where there is none).
+            after each epoch; for images the accuracy in %; NaN where there is none), and what `load` was to keep.
         problems: a line for each record that is left out, and why.
     """
 
@@ -52,7 +52,10 @@ class Frame:
     problems: list[str]
 
 
-def load(results_dir: str | Path) -> Frame:
+Keep = Callable[[records.RunRecord], dict[str, Any]]  # columns of one's own, made of a record's epochs
+
+
+def load(results_dir: str | Path, keep: Keep | None = None) -> Frame:
     """Returns all records below `results_dir`.
 
     Left out and named are damaged records, those that contradict themselves (`lbt.records.consistency`) or are not what
@@ -61,7 +64,7 @@ def load(results_dir: str | Path) -> Frame:
     collecting = gc.isenabled()
     gc.disable()  # nothing here refers to itself, and the collector would walk through all rows again and again
     try:
-        return _load(results_dir)
+        return _load(results_dir, keep)
     finally:
         if collecting:
             gc.enable()
@@ -80,7 +83,7 @@ def load_or_refuse(results_dir: str | Path) -> Frame:
     return frame
 
 
-def _load(results_dir: str | Path) -> Frame:
+def _load(results_dir: str | Path, keep: Keep | None) -> Frame:
     rows: dict[str, dict[str, Any]] = {}
     problems, contradicted = [], set()
     try:
@@ -90,7 +93,7 @@ def _load(results_dir: str | Path) -> Frame:
         problems.append(str(error))
     for path in records.paths(results_dir):
         try:
-            row = _checked_row(path, hashes)
+            row = _checked_row(path, hashes, keep)
         except Exception as error:  # what a record may hold is not known, and one must not stop the others
             problems.append(str(error) if str(path) in str(error) else f"{path}: {error!r}")
             continue
@@ -105,12 +108,12 @@ def _load(results_dir: str | Path) -> Frame:
     return Frame(pd.DataFrame(kept), problems)
 
 
-def _checked_row(path: Path, hashes: Mapping[str, str]) -> dict[str, Any]:
+def _checked_row(path: Path, hashes: Mapping[str, str], keep: Keep | None) -> dict[str, Any]:
     content = read_regular(path)
     record = records.parse(path, content)
     if problem := manifest.difference(path, content, hashes) or contradiction(record):
         raise records.RecordError(f"{path}: {problem}")
-    return _row(record)
+    return _row(record) | (keep(record) if keep else {})
 
 
 def _row(record: records.RunRecord) -> dict[str, Any]:

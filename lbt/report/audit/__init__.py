@@ -10,7 +10,7 @@ from lbt.errors import UserError
 from lbt.records import replace_file
 from lbt.records.variation import flatten
 from lbt.report import overview
-from lbt.report.audit import scored_images
+from lbt.report.audit import effects, scored_images
 from lbt.report.audit.switch_effects import BASE, Comparison, comparisons
 from lbt.report.frame import Frame, load_or_refuse
 from lbt.report.kit import render, specs
@@ -41,23 +41,32 @@ the switch. The audited runs are short: the effect on a training of 100 epochs m
 
 
 def write(results_dir: str | Path) -> int:
-    """Writes `<results_dir>/AUDIT.md` and returns the exit code.
+    """Writes `<results_dir>/AUDIT.md` and `tables/tvlars_audit.csv`, and returns the exit code.
 
     Raises:
         UserError: there is no such folder.
     """
     frame = load_or_refuse(results_dir)
-    path = Path(results_dir) / "AUDIT.md"
-    replace_file(path, markdown(frame).encode())
+    path, folder = Path(results_dir) / "AUDIT.md", Path(results_dir) / "tables"
+    compared = comparisons(frame.runs)
+    replace_file(path, markdown(frame, compared).encode())
+    titles = {name: (about["row"], about["title"]) for name in rows() for about in [_about(name)[0]]}
+    folder.mkdir(exist_ok=True)
+    replace_file(folder / f"{effects.NAME}.csv", effects.csv(titles, compared).encode())
     overview.write(results_dir)
     print(path)
     return 0
 
 
-def markdown(frame: Frame) -> str:
+def rows() -> list[str]:
+    """Returns the names of the switches."""
+    return [name for name in specs.names(GROUP) if name != BASE]
+
+
+def markdown(frame: Frame, compared: dict[str, list[Comparison]] | None = None) -> str:
     """Returns the page: every row of `configs/audit`, what the records say of it, and those that are left out."""
-    compared = comparisons(frame.runs)
-    names = [name for name in specs.names(GROUP) if name != BASE]
+    compared = comparisons(frame.runs) if compared is None else compared
+    names = rows()
     parts = [INTRODUCTION, *_standing(compared), *_overview(names, compared)]
     for name in names:
         parts += [*_row(name, compared.get(name, [])), ""]

@@ -81,7 +81,7 @@ class Measured:
 
 def measured(cell: Cell) -> Measured:
     """Returns the figures of a cell's runs."""
-    known = [(run, value_of(run, cell.name)) for run in cell.runs.to_dict("records")]
+    known = [(run, value_of(run, cell.name)) for run in cell.rows]
     found = [(run, value) for run, value in known if value is not None]
     untrained = sum(
         run["status"] == "diverged" or at_chance(value, chance(run, cell.name), scored_images(run, cell.name))

@@ -9,10 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lbt.report.figures.points import Place, Point, points
+from lbt.report.figures.points import Place, Point, points, printed
 from lbt.report.figures.spec import Spec, axis_label, name_panels
 from lbt.report.frame import Frame
-from lbt.report.kit.published import Published
 from lbt.report.kit.style import at_foot, dodge, empty, finish, foot, hollow, line_style, panels
 
 FEW = 10  # runs that are drawn one by one
@@ -115,13 +114,7 @@ def _printed(
     spec: Spec, axes: Axes, name: Any, at: Mapping[Any, float], panel: Place, style: Mapping[str, Any]
 ) -> None:
     """Draws the published figures of one line, the best of a place's rates."""
-    known: dict[Any, float] = {}
-    fixed = {key: value for key, value in spec.select.items() if not isinstance(value, list)}
-    wanted = {**fixed, spec.series: name, spec.rows: panel[0], spec.columns: panel[1]}
-    published = Published(spec.published)
-    for settings in published:
-        if settings.get(spec.x) in at and all(value == wanted.get(key, value) for key, value in settings.items()):
-            known[settings[spec.x]] = max(published.value(settings), known.get(settings[spec.x], 0.0))
+    known = printed(spec, name, panel, list(at))
     places = sorted(known, key=at.__getitem__)
     look = {**hollow(style), "linestyle": ":", "linewidth": 0.8}
     axes.plot([at[place] for place in places], [known[place] for place in places], **look)

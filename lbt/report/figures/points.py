@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from lbt.report.figures.spec import Spec
 from lbt.report.frame import Frame, select
 from lbt.report.kit.cells import Cell, Standing, make_cells
+from lbt.report.kit.published import Published
 from lbt.report.tables.readings import placed
 
 Place = tuple[Any, Any]  # a panel's row and column
@@ -56,6 +57,25 @@ def points(spec: Spec, frame: Frame) -> tuple[list[Point], list[str]]:
         notes.append(f"not shown: {len(mixed)} places with runs of differing settings")
     found = _at_rate(spec, kept)
     return found, [*notes, *_counted(found)]
+
+
+def printed(spec: Spec, series: Any, panel: Place, ticks: Sequence[Any]) -> dict[Any, float]:
+    """Returns the published figures of one line by their places along the axis, of several rates the best.
+
+    Args:
+        spec: of the figure.
+        series: the line.
+        panel: where it is.
+        ticks: the places there are.
+    """
+    fixed = {key: value for key, value in spec.select.items() if not isinstance(value, list)}
+    wanted = {**fixed, spec.series: series, spec.rows: panel[0], spec.columns: panel[1]}
+    found: dict[Any, float] = {}
+    source = Published(spec.published)
+    for known in source:
+        if known.get(spec.x) in ticks and all(value == wanted.get(key, value) for key, value in known.items()):
+            found[known[spec.x]] = max(source.value(known), found.get(known[spec.x], 0.0))
+    return found
 
 
 def _counted(found: Sequence[Point]) -> list[str]:

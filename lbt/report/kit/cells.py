@@ -8,7 +8,7 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -58,6 +58,7 @@ class Cell:
         runs: their rows of the frame, with the columns a report shows.
         name: of the figure in a run's summary.
         metric: what that figure is.
+        rows: the same runs as dictionaries; None: made here.
     """
 
     key: dict[str, Any]
@@ -65,16 +66,17 @@ class Cell:
     runs: pd.DataFrame
     name: str
     metric: Metric
+    rows: list[dict[str, Any]] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        runs = self.runs.to_dict("records")
+        self.rows = runs = rows_of(self.runs) if self.rows is None else self.rows
         found = [(run["status"], value_of(run, self.name)) for run in runs]
         finished = any(status == "done" and value is not None for status, value in found)
         self.values = [value for _, value in found if value is not None] if finished else []
         self.mean = statistics.fmean(self.values) if self.values else None
-        self.statuses = Counter(self.runs["status"])
+        self.statuses = Counter(run["status"] for run in runs)
         self.chance = chance(runs[0], self.name) if self.values else None
-        self.differing = differing(self.runs["settings"])
+        self.differing = differing([run["settings"] for run in runs])
         self.last_mean = self._last_mean(runs) if self.values and set(self.statuses) == {"done"} else None
 
     def text(self) -> str:
@@ -157,12 +159,19 @@ def make_cells(runs: pd.DataFrame, keys: Sequence[str], name: str) -> list[Cell]
     places = zip(*(values(runs, key) for key in keys), strict=True)
     for position, ((settings, *origin), place) in enumerate(zip(known, places, strict=True)):
         groups.setdefault(((_standing(settings, keys), *origin), place), []).append(position)
-    metric = metric_named(runs, name)
-    cells = [
-        Cell(dict(zip(keys, place, strict=True)), Standing(*standing), kept.iloc[positions], name, metric)
-        for (standing, place), positions in groups.items()
-    ]
+    metric, rows = metric_named(runs, name), rows_of(kept)  # once, as a frame's rows take long to make one by one
+    cells = []
+    for (standing, place), positions in groups.items():
+        own = [rows[position] for position in positions]
+        key = dict(zip(keys, place, strict=True))
+        cells.append(Cell(key, Standing(*standing), kept.iloc[positions], name, metric, own))
     return sorted(cells, key=_order)
+
+
+def rows_of(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """Returns rows as dictionaries, in less time than `to_dict` takes for a few of many columns."""
+    columns = [runs[name].tolist() for name in runs]
+    return [dict(zip(runs.columns, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def metric_named(runs: pd.DataFrame, name: str) -> Metric:

@@ -11,10 +11,23 @@ from lbt.report.kit import escape
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry: its text, and whether it is the best of its block."""
+    """One entry.
+
+    Attributes:
+        text: as shown.
+        best: whether it is the best of its block.
+        kind: what it is of a grid: `label`, `published`, `runs`, `missing`; empty in other tables.
+        runs: ids of the runs it stands on.
+        value: its figure, None where it has none.
+        diverged: how many of its runs diverged.
+    """
 
     text: str
     best: bool = False
+    kind: str = ""
+    runs: Sequence[str] = ()
+    value: float | None = None
+    diverged: int = 0
 
 
 @dataclass
@@ -29,6 +42,7 @@ class Section:
         rows: entries, one a column.
         notes: remarks on single entries.
         widths: of the columns in cm, for running text; empty: as wide as the entries are.
+        place: setting -> value of the part of a grid that it is.
     """
 
     title: str
@@ -38,6 +52,7 @@ class Section:
     rows: list[list[Entry]]
     notes: list[str] = field(default_factory=list)
     widths: Sequence[float] = ()
+    place: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass

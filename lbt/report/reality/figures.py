@@ -9,13 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from lbt.identity import from_json
 from lbt.records import replace_file
 from lbt.report.kit.style import along, context, dodge, encode, finish, hollow, panels
 from lbt.report.reality import parts, seeds
+from lbt.report.reality.rates import has_rate, rate
 from lbt.report.reality.results import Results, curves, reach
-from lbt.report.reality.study import Final
-from lbt.schedules import SCHEDULES
 
 PERFECT = {"color": "#555555", "linestyle": (0, (1, 1.2)), "linewidth": 1}
 
@@ -79,7 +77,7 @@ def boxes(results: Results) -> Figure | None:
 def schedules(results: Results) -> Figure | None:
     """The chosen learning-rate schedules of the study's pair, one over the other and relative to their peaks."""
     pairs = [[results.final(name, batch) for name in results.study.schedules] for batch in results.study.batches]
-    found = [finals for finals in pairs if all(finals) and all(map(_has_rate, finals))]
+    found = [finals for finals in pairs if all(finals) and all(map(has_rate, finals))]
     if not found:
         return None
     figure, grid = panels(len(found), 2, width=3.4, height=2.5, sharey=False)
@@ -96,20 +94,6 @@ def schedules(results: Results) -> Figure | None:
     runs = [final.runs for finals in found for final in finals]
     notes = parts.notes(results, runs, "n=1 chosen configuration a line")
     return finish(figure, CAPTIONS["schedules"], notes, parts.handles(results, results.study.schedules))
-
-
-def _has_rate(final: Final) -> bool:
-    """Says whether a schedule's form is known here; a plug-in's is known where that is loaded."""
-    return final.config["schedule"]["name"] in SCHEDULES
-
-
-def rate(final: Final) -> tuple[list[int], list[float], float]:
-    """Returns the updates (from 1), the schedule's learning rate at each, and the peak rate."""
-    config = from_json(final.config)
-    arguments = {key: value for key, value in config.schedule.items() if key not in ("name", "batch")}
-    total = final.steps_per_epoch * config.epochs
-    factor = SCHEDULES[config.schedule["name"]](total, steps_per_epoch=final.steps_per_epoch, **arguments)
-    return list(range(1, total + 1)), [config.peak_lr * factor(step) for step in range(total)], config.peak_lr
 
 
 def steps_to_target(results: Results) -> Figure | None:

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from lbt.records.variation import order
@@ -107,7 +107,7 @@ class Table:
         rows = []
         for row in sorted(grid, key=lambda row: tuple(map(order, row))):
             settings = {**fixed, **dict(zip(self.rows, row, strict=True))}
-            entries = [Entry(setting(value)) for value in row]
+            entries = [Entry(setting(value), kind="label") for value in row]
             for label, columns in blocks:
                 entries += self._entries(settings, columns, of_place, published=label == PUBLISHED)
             rows.append(entries)
@@ -120,7 +120,8 @@ class Table:
             notes.append(f"{SUSPECT}: {', '.join(suspect)}")
         if "readings" in self.spec:
             notes += readings.distances(cells, self.published, self._label)
-        return Section(", ".join(itertools.starmap(_part, fixed.items())), caption, groups, header, rows, notes)
+        title = ", ".join(itertools.starmap(_part, fixed.items()))
+        return Section(title, caption, groups, header, rows, notes, place=fixed)
 
     def _blocks(self) -> list[tuple[str, list[tuple]]]:
         """Returns (label, columns): the published block first, then one for each value of all but the last key."""
@@ -144,21 +145,31 @@ class Table:
         self, settings: Mapping[str, Any], columns: Sequence[tuple], of_place: Mapping[tuple, Cell], *, published: bool
     ) -> list[Entry]:
         """Returns one block of a row, with the best of at least two decided entries marked."""
-        texts, worth = [], []
+        entries, worth = [], []
         for column in columns:
             placed = {**settings, **dict(zip(self.columns[-len(column) :], column, strict=True))}
             if published:
                 value = self.published.value(placed)
-                texts.append("not at hand" if value is None else self.metric.number(value))
+                entries.append(Entry("not at hand" if value is None else self.metric.number(value), kind=PUBLISHED))
+                entries[-1] = replace(entries[-1], value=value)
                 value = value if value is None or self.metric.higher_is_better else -value
             else:
                 cell = of_place.get(tuple(placed[key] for key in self.keys))
                 value = cell.worth() if cell else None
-                texts.append(cell.text() + self._at(cell) if cell else "-")
+                entries.append(self._entry(cell))
             worth.append(value)
         decided = [value for value in worth if value is not None]
         marked = "best" in self.spec and len(decided) > 1 and max(decided) > -math.inf
-        return [Entry(text, marked and value == max(decided)) for text, value in zip(texts, worth, strict=True)]
+        return [
+            replace(entry, best=marked and value == max(decided)) for entry, value in zip(entries, worth, strict=True)
+        ]
+
+    def _entry(self, cell: Cell | None) -> Entry:
+        if cell is None:
+            return Entry("-", kind="missing")
+        value = None if cell.differing else cell.mean
+        runs = sorted(cell.runs["id"])
+        return Entry(cell.text() + self._at(cell), False, "runs", runs, value, cell.statuses["diverged"])
 
     def _at(self, cell: Cell) -> str:
         """Returns where the cell's best was found: " at lr 0.1"."""
@@ -207,13 +218,23 @@ class Table:
             | {"published": self.published.value(cell.key)}
             for cell in self.cells
         ]
-        shown = {tuple(cell.key[key] for key in self.keys) for cell in self.cells}
-        for place in itertools.product(self._grid([*self.sections, *self.rows]), self._grid(self.columns)):
-            settings = dict(zip(self.keys, itertools.chain(*place), strict=True))
-            value = self.published.value(settings)
-            if (value is not None or not self.published) and tuple(settings.values()) not in shown:
-                lines.append({**settings, "n": 0, "status": "missing", "published": value})
+        lines += [
+            {**settings, "n": 0, "status": "missing", "published": self.published.value(settings)}
+            for settings in self.missing()
+        ]
         return render.csv(lines, [*self.keys, *self.best_of, *figures])
+
+    def missing(self) -> list[dict[str, Any]]:
+        """Returns the settings of each place that is to have a run, or a published figure, and has no run."""
+        shown = {tuple(cell.key[key] for key in self.keys) for cell in self.cells}
+        grid = itertools.product(self._grid([*self.sections, *self.rows]), self._grid(self.columns))
+        places = (dict(zip(self.keys, itertools.chain(*place), strict=True)) for place in grid)
+        return [
+            settings
+            for settings in places
+            if (not self.published or self.published.value(settings) is not None)
+            and tuple(settings.values()) not in shown
+        ]
 
 
 def _part(key: str, value: Any) -> str:

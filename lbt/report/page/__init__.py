@@ -1,0 +1,35 @@
+"""`<results>/index.html`: all results in one file that a browser opens, without a server or a network."""
+
+from pathlib import Path
+
+from lbt.records import replace_file
+from lbt.report.frame import load, refuse_missing
+
+NAME = "index.html"
+
+
+def write(results_dir: str | Path) -> Path:
+    """Writes the page of a results folder and returns its path; the same records give the same bytes.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    from lbt.report.page import bundle, content, curves, runs
+
+    refuse_missing(results_dir)
+    results_dir = Path(results_dir)
+    frame = load(results_dir, keep=curves.keep)
+    packed = curves.island(frame.runs["curves"].tolist() if len(frame.runs) else [])
+    islands = {"runs": runs.island(frame.runs), "curves": packed}
+    shown = content.gather(frame, results_dir)
+    islands["charts"] = content.charts(shown)
+    path = results_dir / NAME
+    replace_file(path, bundle.render({**shown, "packed": packed}, islands).encode())
+    return path
+
+
+def report(results_dir: str | Path) -> int:
+    """Writes the page, says where it is, and returns the exit code; raises as `write` does."""
+    path = write(results_dir)
+    print(f"{path}  {path.stat().st_size / 1e6:.1f} MB, one file; open it in a browser")
+    return 0
