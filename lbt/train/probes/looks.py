@@ -161,6 +161,13 @@ def as_input(images: Tensor) -> Tensor | list[Tensor]:
     return [normalise(view) for view in images.unbind(1)] if images.ndim == 5 else normalise(images)
 
 
+def joined(parts: Sequence[tuple[Any, Tensor]]) -> tuple[Any, Tensor]:
+    """Returns micro-batches as one batch."""
+    images, labels = zip(*parts, strict=True)
+    views = isinstance(images[0], list)
+    return ([torch.cat(view) for view in zip(*images, strict=True)] if views else torch.cat(images)), torch.cat(labels)
+
+
 def loss_of(update: Update, model: nn.Module, images: Any, labels: Tensor) -> Callable[[], Tensor]:
     """Returns what computes the task's loss of a micro-batch."""
     task = update.executor.task
