@@ -114,13 +114,14 @@ def _add_reports(verbs: Any) -> None:
     )
     about = "write <results>/AUDIT.md: paper against released code, and what each difference does alone"
     audit = verbs.add_parser("audit", help=about)
+    why = verbs.add_parser("why", help="write <results>/WHY.md: curvature and gradient noise, claims and verdicts")
     about = "the reality check: write its page, tables and figures; or choose trials"
     reality = verbs.add_parser("reality", help=about)
     about = "a study of configs/reality, default: all with runs; choose: write its chosen trials, <results>/reality/"
     reality.add_argument("words", nargs="*", metavar="[choose] STUDY", help=about)
     _add_layout(tables)
     _add_layout(plots)
-    for verb, run in ((tables, _tables), (plots, _plots), (audit, _audit), (reality, _reality)):
+    for verb, run in ((tables, _tables), (plots, _plots), (audit, _audit), (why, _why), (reality, _reality)):
         _add_results_dir(verb)
         _add_config_dir(verb)
         verb.set_defaults(run=run)
@@ -232,6 +233,12 @@ def _plots(options: argparse.Namespace) -> int:
 
 def _audit(options: argparse.Namespace) -> int:
     from lbt.report.audit import write
+
+    return write(options.results_dir)
+
+
+def _why(options: argparse.Namespace) -> int:
+    from lbt.report.why import write
 
     return write(options.results_dir)
 
