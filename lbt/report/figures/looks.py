@@ -56,7 +56,12 @@ def draw(spec: Spec, frame: Frame) -> Figure | None:
     for axes in grid[-1]:
         axes.set_xlabel("updates made")
     handles = [Line2D([], [], label=spec.label(name), **line_style(style)) for name, style in looks.items()]
-    return finish(figure, spec.title, [*notes, "thin: each run; thick: mean of the runs that got as far"], handles)
+    return finish(
+        figure,
+        spec.title,
+        [*notes, "thin: each run; thick: geometric mean (noise scale: quotient of means) of those that got as far"],
+        handles,
+    )
 
 
 def _looks(point: Point) -> list[Looks]:
@@ -83,14 +88,21 @@ def _line(axes: Axes, runs: Sequence[list[Curve]], figure: str, look: int) -> bo
 
 
 def _quotient(runs: Sequence[list[Curve]]) -> Curve:
-    """Returns the mean over runs, of a quotient that of its parts' means, at each step that a run has; none below 0."""
+    """Returns the mean over runs at each step that a run has, where it is above 0."""
     steps = sorted({step for run in runs for step in run[0]})
     found = {}
     for step in steps:
         parts = [[curve[step] for curve in curves if step in curve] for curves in zip(*runs, strict=True)]
         if all(parts):
-            top, *bottom = map(statistics.fmean, parts)
-            value = top / bottom[0] if bottom and bottom[0] > 0 else float("nan") if bottom else top
+            value = _mean(*parts)
             if value > 0:
                 found[step] = value
     return found
+
+
+def _mean(values: Sequence[float], below: Sequence[float] | None = None) -> float:
+    """Returns the geometric mean of values, as the axis is logarithmic, or the quotient of two means; 0 for none."""
+    if below is None:
+        return statistics.geometric_mean(values) if min(values) > 0 else 0.0
+    under = statistics.fmean(below)
+    return statistics.fmean(values) / under if under > 0 else 0.0
