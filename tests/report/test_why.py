@@ -5,15 +5,20 @@ import math
 import re
 import statistics
 
+import numpy as np
 import pytest
 from planted import looked
 from scipy import stats
+from support import run_tiny
 
+from lbt import records
 from lbt.cli import main
 from lbt.report.claims.explanations import RULES, Arms
+from lbt.report.claims.measures import MEASURES
 from lbt.report.claims.rules import FAILS, HOLDS, OPEN
 from lbt.report.frame import load
 from lbt.report.kit import specs
+from lbt.report.looks import Looks
 from lbt.report.tables import make
 
 FULL, SMALL = specs.read("table", "why_claims")["sources"]
@@ -166,3 +171,20 @@ def test_the_page_tells_every_claim_in_order_and_links_each_run(true, capsys):
         rows = list(csv.DictReader(file))
     of_first = rows[0]["runs"].split()
     assert len(of_first) == 12 and {f"{one}.jsonl" for one in of_first} < {one.rpartition("/")[2] for one in targets}
+
+
+def test_each_measure_is_read_from_what_the_probes_record(tmp_path):
+    words = ["probes=[sharpness,noise_scale,batch_norm,stratified]", "probe_every=1", "layer_norms=1", "epochs=5"]
+    small = ["probe.images=12", "probe.noise_images=12", "probe.micro_batch=6"]
+    path = run_tiny(tmp_path, "optimizer=lars", *words, *small).path
+    (run,) = load(tmp_path).runs.to_dict("records")
+    looks, lines = Looks.of(run), records.read(path).epochs
+    assert looks.steps == 15 and [step for step, _ in looks.series("sharpness", "lambda_max")] == [0, 3, 6, 9, 12, 15]
+    found = {name: measure.of(looks) for name, measure in MEASURES.items()}
+    assert None not in found.values()
+    assert 10 ** found["end_sharpness"] == pytest.approx(lines[-1]["sharpness"]["lambda_max"])
+    assert 10 ** found["early_sharpness"] == pytest.approx(lines[0]["sharpness"]["lambda_max"])
+    norms = np.log10([row for line in lines for row in line["layer_norms"]["lgn"]])
+    assert found["gradient_drop"] == pytest.approx(norms[3:].mean() - norms[:3].mean())
+    seen = [lines[0]["batch_norm"]["earlier"][0], *(line["batch_norm"] for line in lines)]
+    assert found["batch_norm_change"] == pytest.approx(100 * statistics.fmean(one["change"] for one in seen))
