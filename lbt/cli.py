@@ -114,6 +114,7 @@ def _add_reports(verbs: Any) -> None:
     )
     about = "write <results>/AUDIT.md: paper against released code, and what each difference does alone"
     audit = verbs.add_parser("audit", help=about)
+    why = verbs.add_parser("why", help="write <results>/WHY.md: curvature and gradient noise, claims and verdicts")
     about = "the reality check: write its page, tables and figures; or choose trials"
     reality = verbs.add_parser("reality", help=about)
     about = "a study of configs/reality, default: all with runs; choose: write its chosen trials, <results>/reality/"
@@ -126,8 +127,8 @@ def _add_reports(verbs: Any) -> None:
     report.add_argument("folder", nargs="?", metavar="DIR", help="the results, as --results-dir")
     _add_layout(tables)
     _add_layout(plots)
-    runs = (_tables, _plots, _audit, _reality, _answer, _report)
-    for verb, run in zip((tables, plots, audit, reality, answer, report), runs, strict=True):
+    runs = (_tables, _plots, _audit, _why, _reality, _answer, _report)
+    for verb, run in zip((tables, plots, audit, why, reality, answer, report), runs, strict=True):
         _add_results_dir(verb)
         _add_config_dir(verb)
         verb.set_defaults(run=run)
@@ -255,6 +256,12 @@ def _report(options: argparse.Namespace) -> int:
     from lbt.report.page import report
 
     return report(options.folder or options.results_dir)
+
+
+def _why(options: argparse.Namespace) -> int:
+    from lbt.report.why import write
+
+    return write(options.results_dir)
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ For Barlow Twins an image is a pair of views; the memory of its loss is printed 
     python scripts/bench_pipeline.py                             # synthetic images
     python scripts/bench_pipeline.py --task barlow_twins --batches 2048 --precisions bf16
     python scripts/bench_pipeline.py --norms 10                  # what layer_norms=10 adds to an update
+    python scripts/bench_pipeline.py --probes --batches 512 --precisions fp32   # share of a 20-epoch training in probes
     python scripts/bench_pipeline.py --set data=cifar10 --set data.root=DIR --precisions bf16
 """
 
@@ -23,7 +24,11 @@ from lbt import build, runtime, sweep
 from lbt.config import resolve
 from lbt.tasks.barlow_twins import barlow_twins_loss
 from lbt.train import Training
+from lbt.train.probes.curvature import Curvature
 from lbt.train.probes.layer_norms import LayerNorms
+from lbt.train.probes.looks import loss_of, still, trained
+
+EPOCHS, IMAGES = 20, 50_000  # of the training whose share of probes is told: CIFAR-10's images
 
 
 def make(overrides: list[str]) -> Training:
@@ -112,6 +117,55 @@ def cost_of_norms(overrides: list[str], rounds: int, every: int) -> tuple[float,
     return statistics.median(measurements), statistics.median(updates)
 
 
+def computed(function, device: torch.device) -> float:
+    """Returns the seconds a function takes, on a CPU those that the process computes: others may be busy there."""
+    if device.type != "cpu":
+        return timed(function, device)
+    started = time.process_time()
+    function()
+    return time.process_time() - started
+
+
+def cost_of_product(training: Training, rounds: int) -> float:
+    """Returns the median of the rounds' ratios: a Hessian-vector product in gradients, on the probe's images."""
+    probe, ratios = training.update.probes["sharpness"], []
+    with still(training.model) as model:
+        parts = probe._parts(training.update)
+        weights = [one for _, one in trained(model)]
+        losses = [(1 / len(parts), loss_of(training.update, model, *part)) for part in parts]
+        curvature, vector = Curvature(losses, weights), [torch.randn_like(one) for one in weights]
+        curvature.product(vector)
+        for _ in range(rounds):
+            gradient = computed(curvature.gradient, training.device)
+            ratios.append(computed(lambda: curvature.product(vector), training.device) / gradient)
+    return statistics.median(ratios)
+
+
+def cost_of_probes(overrides: list[str], rounds: int) -> tuple[dict[str, float], float]:
+    """Returns each default probe's share, in %, of a training of EPOCHS epochs of IMAGES images, and a product's cost.
+
+    A look and some updates are timed in turn, and the medians of the rounds' ratios multiplied by how many there are.
+    """
+    names = ["sharpness", "noise_scale"]
+    training = make([*overrides, f"probes=[{','.join(names)}]"])
+    (images, labels), shares = next(training.data.batches()), {name: [] for name in names}
+    training._update(images, labels)
+    looks = EPOCHS // training.config.probe_every + 1
+    updates = EPOCHS * -(-IMAGES // training.config.batch)
+    for _ in range(rounds):
+        update = computed(lambda: training._update(images, labels), training.device)
+        for name in names:
+            probe = training.update.probes[name]
+            one = computed(lambda probe=probe: probe.look(training.update, ended=True), training.device)
+            shares[name].append(100 * looks * one / (updates * update))
+            seen = probe.read()
+            print(
+                f"  {name}: a look {one:.1f} s, {seen.get('products', 0)} products; an update {update:.1f} s",
+                flush=True,
+            )
+    return {name: statistics.median(known) for name, known in shares.items()}, cost_of_product(training, rounds)
+
+
 def start_up() -> float:
     """Returns the seconds of a whole `lbt train data=digits` of a single update: start to first step, and its end."""
     with tempfile.TemporaryDirectory() as folder:
@@ -131,6 +185,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--images", type=int, default=4096, help="images per timing (default: %(default)s)")
     parser.add_argument("--norms", type=int, metavar="K", help="only the cost of layer_norms=K")
+    parser.add_argument("--probes", action="store_true", help="only the cost of sharpness and noise_scale")
     parser.add_argument("--set", action="append", default=[], metavar="OVERRIDE", help="e.g. data=cifar10")
     options = parser.parse_args()
     base = [f"task={options.task}", *(options.set or ["data=synthetic", "data.size=8192"])]
@@ -148,6 +203,12 @@ def main() -> None:
                     share = 100 * one / options.norms / update
                     print(f"{optimizer} {batch} {precision}: norms {one:.2f} ms, update {update:.1f} ms, {share:.2f} %")
                     continue
+                if options.probes:
+                    shares, product = cost_of_probes(overrides, options.rounds)
+                    told = ", ".join(f"{name} {share:.1f}" for name, share in shares.items())
+                    print(f"{optimizer} {batch} {precision}: {sum(shares.values()):.1f} % of {EPOCHS} epochs ({told})")
+                    print(f"{optimizer} {batch} {precision}: a Hessian-vector product costs {product:.2f} gradients")
+                    continue
                 updates = max(1, options.images // batch)
                 bare, full, ratio = compare(overrides, options.rounds, updates)
                 print(f"{optimizer:10} {batch:6} {precision:9} {bare:11,.0f} {full:11,.0f} {ratio:9.3f}", flush=True)
@@ -155,7 +216,7 @@ def main() -> None:
         for batch in options.batches:
             print(f"loss and gradient at D = 4096, batch {batch}, fp32: {loss_memory(batch):.0f} MiB (D x D: 64 MiB)")
         return
-    if options.norms:
+    if options.norms or options.probes:
         return
     print(f"lbt train data=digits, start to the end of its first and only update: {start_up():.1f} s")
 

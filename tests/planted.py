@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 
 from support import configure
 
@@ -46,3 +47,28 @@ def plant(
         summary = {"epochs": len(curve), "steps": len(curve), **more, "test_accuracy": curve[-1], "wall_seconds": 1.0}
         writer.end(status, summary)
     return writer.path
+
+
+@cache
+def _composed(*overrides: str) -> Config:
+    return runtime.settle(configure(*overrides))
+
+
+def looked(results_dir, accuracy, *overrides, seed=0, status="done", fingerprint="f" * 16, **figures):
+    """Plants the record of a run with a look of each probe after every epoch, of one update.
+
+    `figures` are functions of the share of the training that is over: `sharpness`, `gradients` (of both layers),
+    `change` (of the gradient, by batch norm), `ratio` and `imbalanced` (of variances).
+    """
+    known = {"sharpness": 50.0, "gradients": 1.0, "change": 0.1, "ratio": 0.9, "imbalanced": 0.8, **figures}
+    config = replace(_composed(*overrides), seed=seed)
+    lines = []
+    for epoch in range(1, (config.epochs if status == "done" else 1) + 1):
+        now = {name: one(epoch / config.epochs) if callable(one) else one for name, one in known.items()}
+        sharp = {"lambda_max": now["sharpness"], "lambda_max_normalised": 10 * now["sharpness"], "edge": 0.5}
+        noise = {"noise_scale": 100.0, "trace": 200.0, "gradient_square": 2.0, "temperature": 0.01}
+        strata = {"ratio": now["ratio"], "imbalanced": {"ratio": now["imbalanced"]}}
+        norms = {"steps": [epoch - 1], "lwn": [[1.0, 1.0]], "lgn": [[now["gradients"]] * 2], "names": ["a", "b"]}
+        seen = {"sharpness": sharp, "noise_scale": noise, "batch_norm": {"change": now["change"]}, "stratified": strata}
+        lines.append({name: {"step": epoch, **one} for name, one in seen.items()} | {"layer_norms": norms})
+    return plant(results_dir, config, accuracy, status=status, fingerprint=fingerprint, lines=lines)

@@ -40,9 +40,9 @@ class WandbConfig:
 
 @dataclass(frozen=True)
 class ProbeConfig:
-    """How the probes `sharpness` and `noise_scale` measure; none of it changes the training."""
+    """How the probes that look at the weights measure; none of it changes the training."""
 
-    images: int = 256  # of the stratified subset whose curvature is measured
+    images: int = 128  # of the stratified subset whose curvature is measured
     noise_images: int = 1024  # drawn for the noise scale
     micro_batch: int = 64  # images per pass: bounds the memory; batch norm normalises so many together
     seed: int = 0  # decides which images these are, how they are augmented, and where Lanczos begins

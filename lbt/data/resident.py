@@ -124,16 +124,9 @@ class ResidentData:
 
     def _permutation(self) -> Tensor:
         """Returns a random order of the images, int64 [N]; stratified, each class is spread evenly over it."""
-        count, device = len(self.images), self.images.device
-        order = torch.randperm(count, generator=self.generator, device=device)
-        if not self.stratified:
-            return order
-        by_class = order[self.labels[order].argsort(stable=True)]
-        sizes = torch.bincount(self.labels)[self.labels[by_class]]
-        first = torch.searchsorted(self.labels[by_class], self.labels[by_class])  # where each one's class begins
-        place = torch.arange(count, device=device) - first  # among its class
-        jitter = torch.rand(count, generator=self.generator, device=device, dtype=torch.float64)
-        return by_class[((place + jitter) / sizes).argsort()]
+        if self.stratified:
+            return spread_by_class(self.labels, self.generator)
+        return torch.randperm(len(self.images), generator=self.generator, device=self.images.device)
 
     def state_dict(self) -> dict[str, Tensor | int]:
         """Returns the place in the epoch and the generator's state."""
@@ -143,3 +136,20 @@ class ResidentData:
         """Goes back to the place `state_dict` described."""
         self._order, self._next = state["order"], state["next"]
         self.generator.set_state(state["generator"].cpu())
+
+
+def spread_by_class(labels: Tensor, generator: torch.Generator) -> Tensor:
+    """Returns a random order in which each class is spread evenly, int64 [N].
+
+    Args:
+        labels: int64 [N].
+        generator: on their device.
+    """
+    count, device = len(labels), labels.device
+    order = torch.randperm(count, generator=generator, device=device)
+    by_class = order[labels[order].argsort(stable=True)]
+    sizes = torch.bincount(labels)[labels[by_class]]
+    first = torch.searchsorted(labels[by_class], labels[by_class])  # where each one's class begins
+    place = torch.arange(count, device=device) - first  # among its class
+    jitter = torch.rand(count, generator=generator, device=device, dtype=torch.float64)
+    return by_class[((place + jitter) / sizes).argsort()]

@@ -219,7 +219,8 @@ def select(runs: pd.DataFrame, wanted: Mapping[str, Any]) -> pd.DataFrame:
     for key, values in wanted.items():
         values = values if isinstance(values, list) else [values]
         if key == "experiment" and key in runs:
-            chosen &= [any(fnmatch(name, one) for name in names for one in values) for names in runs["folders"]]
+            fits = [any(fnmatch(name, one) for name in names for one in values) for names in runs["folders"]]
+            chosen &= np.array(fits, dtype=bool)
         elif key in runs:
             chosen &= _any_of(runs[key], values)
         elif None not in values:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from planted import plant
+from planted import looked, plant
 from support import configure
 
 from lbt import records, runtime
@@ -15,7 +15,7 @@ from lbt.cli import main
 from lbt.config import CONFIG_DIR
 from lbt.optim.tvlars import phi
 from lbt.report import figures
-from lbt.report.figures import norms
+from lbt.report.figures import looks, norms
 from lbt.report.figures.kinds import KINDS
 from lbt.report.figures.points import points
 from lbt.report.figures.spec import Spec
@@ -61,6 +61,8 @@ def results(tmp_path_factory):
     record(folder, 41.0, *tiny, "optimizer=tvlars", "lr_rank=2")
     record(folder, 30.0, *tiny, "optimizer=tvlars", "optimizer.lam=0.01", folder="fig6_lambda")
     record(folder, 35.0, *tiny, "optimizer=lars", "ema=0.5", folder="fig3_norms", lines=norm_lines())
+    for experiment in ("why_sharpness", "why_sharpness_small"):
+        looked(folder, 60.0, f"+experiment={experiment}", "batch=512", "schedule=nowa")
     return folder
 
 
@@ -315,3 +317,17 @@ def test_a_diverged_run_with_norms_is_said_to_have_diverged(tmp_path):
     lines = [{**norm_lines()[0], "train_loss": None, "test_loss": None}]
     record(tmp_path, None, "batch=512", "optimizer=lars", folder="fig3_norms", lines=lines, status="diverged")
     assert "diverged where the line ends: WA-LARS at batch 512" in drawn("fig3_norms", tmp_path)._suptitle.get_text()
+
+
+def test_looks_show_each_run_and_their_mean_by_updates(tmp_path):
+    """lambda_max falls from 100 by the epoch; the noise scale's mean is the quotient of the means of its parts."""
+    for seed, level in enumerate((1.0, 4.0)):
+        where = ("+experiment=why_sharpness", "batch=512", "schedule=nowa")
+        looked(tmp_path, 60.0, *where, seed=seed, sharpness=lambda over, level=level: level * 100 / (10 * over))
+    with context():
+        figure = KINDS["looks"](spec("fig_sharpness"), load(tmp_path))
+    drawn = {tuple(np.round(one, 6)) for one in lines_of(figure)}
+    assert drawn == {tuple(np.round(level * 100 / np.arange(1, 11), 6)) for level in (1, 2, 4)}
+    assert [tuple(line.get_xdata()) for line in figure.axes[0].lines] == [tuple(range(1, 11))] * 3
+    assert "n=2" in figure._suptitle.get_text()
+    assert looks._quotient([[{1: 1.0}, {1: 1.0}], [{1: 9.0, 2: 3.0}, {1: 1.0, 2: 0.0}]]) == {1: 5.0}

@@ -111,7 +111,9 @@ def _weigh(found: Sequence[Difference], threshold: float, absent: Sequence[str],
     return Evidence(found, decide(found, threshold, needed, len(found) + len(absent)), absent, needed)
 
 
-def at_every_place(found: Sequence[Difference], absent: Sequence[str], needed: int, unit: str = "points") -> Finding:
+def at_every_place(
+    found: Sequence[Difference], absent: Sequence[str], needed: int, unit: str = "points", threshold: float = 0.0
+) -> Finding:
     """Above at every place: holds if all are decided above, fails with one decided below.
 
     Args:
@@ -119,10 +121,11 @@ def at_every_place(found: Sequence[Difference], absent: Sequence[str], needed: i
         absent: places that have no run.
         needed: runs a side.
         unit: of the differences.
+        threshold: that they are compared with.
     """
-    weighed = _weigh(found, 0.0, absent, needed)
+    weighed = _weigh(found, threshold, absent, needed)
     verdict = HOLDS if found and not absent and set(weighed.sides) == {1} else FAILS if -1 in weighed.sides else OPEN
-    return _finding(verdict, weighed, _smallest(found), unit)
+    return _finding(verdict, weighed, _smallest(found), unit, threshold=threshold)
 
 
 def at_most_places(found: Sequence[Difference], absent: Sequence[str], needed: int, unit: str = "points") -> Finding:
@@ -214,12 +217,20 @@ def _smallest(found: Sequence[Difference]) -> Difference | None:
     return min(found, key=lambda one: one.mean, default=None)
 
 
-def _finding(verdict: str, weighed: Evidence, shown: Difference | None, unit: str, *, counted: bool = True) -> Finding:
+def _finding(
+    verdict: str,
+    weighed: Evidence,
+    shown: Difference | None,
+    unit: str,
+    *,
+    counted: bool = True,
+    threshold: float = 0.0,
+) -> Finding:
     """Puts a verdict into words; `shown` is the difference that stands for the others."""
     found = weighed.found
     if shown is None:
         return Finding("no run", "0", "-", OPEN, _missing(weighed))
-    gains = [one for one in found if one.mean > 0 and 1 in one.allowed]
+    gains = [one for one in found if one.mean > threshold and 1 in one.allowed]
     above = f"above at {len(gains)} of {len(found)} places; " if counted else ""
     ns = sorted({one.n for one in found})
     n = f"{ns[0]} to {ns[-1]}" if len(ns) > 1 else str(ns[0])

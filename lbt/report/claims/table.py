@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from lbt.report.claims import evidence, rules
+from lbt.report.claims import evidence, layout, rules
 from lbt.report.claims.evidence import Sample
 from lbt.report.claims.rules import Difference, Finding
 from lbt.report.frame import Frame, select
-from lbt.report.kit import render
 from lbt.report.kit.published import Published
-from lbt.report.kit.render import Entry, Page, Section
+from lbt.report.kit.render import Page
 
 LARS, TVLARS = {"optimizer": "lars"}, {"optimizer": "tvlars"}
 SHARE = 0.95  # of the lower final accuracy: an optimizer has converged where it first reaches it
@@ -195,19 +194,12 @@ class ClaimsTable:
 
     def page(self) -> Page:
         """Returns the table laid out: a section for each source of figures, a row for each claim."""
-        header = ["claim", "rule", "figures", "n", "interval", "verdict", "what is missing"]
-        sections = []
-        for label in self.spec["sources"]:
-            rows = [
-                [claim["claim"], claim["says"], one.figures, one.n, one.interval, one.verdict, one.missing]
-                for source, claim, one in self.rows
-                if source == label
-            ]
-            entries = [[Entry(text, column == 5) for column, text in enumerate(row)] for row in rows]
-            widths = (3.2, 5.2, 5.2, 1.1, 2.9, 2.0, 5.0)
-            sections.append(Section(label, self._caption(label), [("", 7)], header, entries, [], widths))
+        sections = [
+            (label, self._caption(label), [(claim, one) for source, claim, one in self.rows if source == label])
+            for label in self.spec["sources"]
+        ]
         notes = [*self.mixed, *[f"left out: {problem}" for problem in self.problems]]
-        return Page(self.spec["title"], " ".join(self.spec["about"].split()), sections, self._legend(), notes)
+        return layout.page(self.spec, sections, self._legend(), notes)
 
     def _caption(self, label: str) -> str:
         chosen = self.spec["sources"][label]
@@ -222,10 +214,7 @@ class ClaimsTable:
 
     def _legend(self) -> list[str]:
         return [
-            "n: runs a side, from the place with fewest to that with most. A comparison counts from "
-            f"{rules.NEEDED} runs a side on, where the p-value of its Welch test against the rule's threshold, "
-            "corrected by Holm's method for all the places that the claim looks at, is below "
-            f"{1 - rules.LEVEL:.2g}; the interval is that of one comparison alone. A diverged run counts as chance "
+            f"{layout.COUNTED} A diverged run counts as chance "
             "(100/classes %), and being above runs that do not train (none more than three binomial standard errors "
             "above chance) is no gain. Best rates: of several learning rates the best is chosen on the validation "
             "split where the runs have one, otherwise (of Table 1's three rates) on the test set, which flatters both "
@@ -237,8 +226,4 @@ class ClaimsTable:
 
     def csv(self) -> str:
         """Returns the table as CSV, a row a source and claim."""
-        lines = [
-            {"source": source, "claim": claim["claim"], "rule": claim["says"], **dataclasses.asdict(one)}
-            for source, claim, one in self.rows
-        ]
-        return render.csv(lines)
+        return layout.csv(self.rows)

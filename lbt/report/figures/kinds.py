@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from matplotlib.figure import Figure
 
-from lbt.report.figures import curves, lines, norms, schedules
+from lbt.report.figures import curves, lines, looks, norms, schedules
 from lbt.report.figures.spec import Spec
 from lbt.report.frame import Frame
 
@@ -13,6 +13,7 @@ KINDS: dict[str, Callable[[Spec, Frame], Figure | None]] = {
     "lines": lines.draw,
     "curves": curves.draw,
     "norms": norms.draw,
+    "looks": looks.draw,
     "schedules": schedules.draw_rates,
     "phi": schedules.draw_phi,
 }

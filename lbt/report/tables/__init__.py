@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lbt.records import replace_file
 from lbt.report import automatic, overview
+from lbt.report.claims.explanations_table import Explanations, ExplanationsTable
 from lbt.report.claims.table import Claims, ClaimsTable
 from lbt.report.frame import Frame, load_or_refuse
 from lbt.report.kit import render, specs
@@ -22,11 +23,14 @@ def names() -> list[str]:
     return specs.names(GROUP)
 
 
-def make(name: str, frame: Frame, wanted: Wanted = AUTOMATIC) -> Table | ClaimsTable:
+def make(name: str, frame: Frame, wanted: Wanted = AUTOMATIC) -> Table | ClaimsTable | ExplanationsTable:
     """Returns the table of this name over these records; `wanted` is for a sweep that no file describes."""
     if name not in names():
         return Table(name, automatic.table(name, frame, wanted), frame)
-    kind, spec = (ClaimsTable, Claims) if "claims" in specs.read(GROUP, name) else (Table, Spec)
+    said = specs.read(GROUP, name)
+    kind, spec = (Table, Spec)
+    if "claims" in said:
+        kind, spec = (ExplanationsTable, Explanations) if "variants" in said else (ClaimsTable, Claims)
     return kind(name, specs.bound(spec, GROUP, name), frame)
 
 

@@ -12,9 +12,11 @@ from torch import nn
 
 from lbt.config import Config
 from lbt.config.binding import pick
+from lbt.train.probes.batch_norm import BatchNorm
 from lbt.train.probes.layer_norms import LayerNorms
 from lbt.train.probes.noise_scale import NoiseScale
 from lbt.train.probes.sharpness import Sharpness
+from lbt.train.probes.stratified import Stratified
 
 if TYPE_CHECKING:
     from lbt.train.update import Update
@@ -54,6 +56,8 @@ PROBES: dict[str, Callable[[Config, nn.Module, int], Probe]] = {
     "layer_norms": LayerNorms.of,
     "sharpness": Sharpness.of,
     "noise_scale": NoiseScale.of,
+    "batch_norm": BatchNorm.of,
+    "stratified": Stratified.of,
 }
 
 
