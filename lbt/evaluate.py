@@ -98,7 +98,7 @@ def score(weights: Weights, config: Config, images: ImageSet) -> dict[str, float
     test = images.test_images.to(device), images.test_labels.to(device)
     sets = Sets(images.train_images.to(device), images.train_labels.to(device), *test, len(images.classes))
     executor = Executor(network, task, precision=config.precision, micro_batch=None)
-    return executor.evaluate(sets, epoch=config.epochs, epochs=config.epochs)
+    return executor.evaluate(sets, epoch=config.length, epochs=config.length)
 
 
 def _other_classes(config: Config, these: Sequence[str], known: Sequence[str]) -> str:
