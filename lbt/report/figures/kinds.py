@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from matplotlib.figure import Figure
 
-from lbt.report.figures import curves, lines, norms, schedules
+from lbt.report.figures import branches, curves, lines, norms, schedules, steps
 from lbt.report.figures.spec import Spec
 from lbt.report.frame import Frame
 
@@ -15,4 +15,6 @@ KINDS: dict[str, Callable[[Spec, Frame], Figure | None]] = {
     "norms": norms.draw,
     "schedules": schedules.draw_rates,
     "phi": schedules.draw_phi,
+    "steps": steps.draw,
+    "branches": branches.draw,
 }

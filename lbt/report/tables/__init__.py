@@ -3,12 +3,14 @@
 A YAML file of `configs/table` describes one; of a sweep without such a file the description is made from its records.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from lbt.records import replace_file
 from lbt.report import automatic, overview
 from lbt.report.claims.table import Claims, ClaimsTable
+from lbt.report.critical import branch_table, steps_table
 from lbt.report.frame import Frame, load_or_refuse
 from lbt.report.kit import render, specs
 from lbt.report.layout import AUTOMATIC, Wanted
@@ -16,17 +18,25 @@ from lbt.report.tables.grid import Spec, Table
 
 GROUP = "table"
 
+# Setting that a file of this kind has -> the table and what its file says; all others are grids.
+KINDS: dict[str, tuple[Callable, type]] = {
+    "claims": (ClaimsTable, Claims),
+    "target": (steps_table.StepsTable, steps_table.Spec),
+    "tolerance": (branch_table.BranchTable, branch_table.Spec),
+}
+
 
 def names() -> list[str]:
     """Returns the tables there are."""
     return specs.names(GROUP)
 
 
-def make(name: str, frame: Frame, wanted: Wanted = AUTOMATIC) -> Table | ClaimsTable:
+def make(name: str, frame: Frame, wanted: Wanted = AUTOMATIC) -> Any:
     """Returns the table of this name over these records; `wanted` is for a sweep that no file describes."""
     if name not in names():
         return Table(name, automatic.table(name, frame, wanted), frame)
-    kind, spec = (ClaimsTable, Claims) if "claims" in specs.read(GROUP, name) else (Table, Spec)
+    content = specs.read(GROUP, name)
+    kind, spec = next((known for key, known in KINDS.items() if key in content), (Table, Spec))
     return kind(name, specs.bound(spec, GROUP, name), frame)
 
 
