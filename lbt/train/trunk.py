@@ -46,10 +46,9 @@ class Trunk:
         self._stem = self.name + (measured and f"-{hashlib.sha256(measured.encode()).hexdigest()[:8]}")
 
     def keep(self, device: torch.device, lines: list[str], parts: Mapping[str, checkpoint.Stateful]) -> None:
-        """Keeps the state at the branching point, unless it is there; a full disk costs time alone."""
-        if not self._path(self.at).exists():
-            with suppress(OSError):
-                checkpoint.save(self._path(self.at), device, lines, parts)
+        """Keeps the state at the branching point; a full disk costs time alone."""
+        with suppress(OSError):
+            checkpoint.save(self._path(self.at), device, lines, parts)
 
     def restore(
         self, device: torch.device, parts: Mapping[str, checkpoint.Stateful], group: Group

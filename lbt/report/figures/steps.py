@@ -15,7 +15,7 @@ from lbt.report.kit import best
 from lbt.report.kit.style import at_foot, dodge, finish, foot, line_style, panels
 
 PERFECT = {"color": "#888888", "linestyle": ":", "linewidth": 0.9, "zorder": 1.5}
-STEP = 0.03  # decades between the markers of two lines
+STEP = 0.02  # decades between the markers of two lines
 
 
 def draw(spec: Spec, frame: Frame) -> Figure | None:
@@ -41,7 +41,7 @@ def draw(spec: Spec, frame: Frame) -> Figure | None:
         _line(axes, own, shown, looks[name], 10 ** dodge(index, len(series), STEP))
     missing = [one for one in shown.found if one.mean is None]
     if missing:
-        heights = foot([axes], "target\nnot reached", len(series))
+        heights = foot([axes], "not\nreached", len(series))
         for one in missing:
             at_foot(axes, [one.batch], heights[series.index(one.series)], line_style(looks[one.series]))
     handles = [Line2D([], [], label=_label(spec, shown, name), **line_style(look)) for name, look in looks.items()]
