@@ -141,7 +141,8 @@ def average(config: Config, model: nn.Module) -> AveragedModel | None:
 def batches(config: Config) -> Callable[[int], int]:
     """Returns the batch size as a function of the epoch (0-based): `batch`, or what `schedule.batch` has it grow to.
 
-    A branch's is another one from its beginning on. `schedule.batch` maps epochs completed to the batch size from then on (Smith et al. 2018, arXiv 1711.00489).
+    `schedule.batch` maps epochs completed to the batch size from then on (Smith et al. 2018, arXiv 1711.00489). A
+    branch's batch is another one from the branching point on.
 
     Raises:
         UserError: an epoch outside of the training, or something else than a batch size.

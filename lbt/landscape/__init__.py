@@ -163,7 +163,8 @@ def _landscape(
 ) -> Landscape:
     if "test_loss" not in rows[0]:
         raise UserError(f"task={configs[0].task['name']}: its scores have no loss to draw")
-    counts = {"train": (len(surface.train.labels), surface.train.of), "test": (len(surface.test.labels), surface.test.of)}
+    parts = {"train": surface.train, "test": surface.test}
+    counts = {split: (len(part.labels), part.of) for split, part in parts.items()}
     names = [str(one.run) for one in kept]
     return Landscape(names, configs, wanted, rows, surface.batch_norm, images.origin, images.fingerprint, counts)
 
@@ -199,7 +200,8 @@ def _refuse_unlike(kept: Sequence[Weights], networks: Sequence[Any]) -> None:
             models = [named(of.config["model"]) for of in (first, other)]
             name = next(name for name in [*one, *two] if one.get(name) != two.get(name))
             sizes = " against ".join("x".join(map(str, of[name])) if name in of else "none" for of in (one, two))
-            raise UserError(f"{other.run}: another network than {first.run}'s, {models[1]} and {models[0]}: {name} {sizes}")
+            kinds = f"{models[1]} and {models[0]}: {name} {sizes}"
+            raise UserError(f"{other.run}: another network than {first.run}'s, {kinds}")
         if first.classes != other.classes:
             raise UserError(f"{other.run}: knows other classes than {first.run}")
 

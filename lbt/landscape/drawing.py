@@ -109,7 +109,8 @@ def _notes(found: Landscape) -> list[str]:
     parts = " and ".join(f"{used:,} of {of:,} {split}" for split, (used, of) in found.counts.items())
     drawn = any(used < of for used, of in found.counts.values())
     how = f", stratified draws of seed {found.wanted.seed}" if drawn else ""
-    norm = {None: "no batch norm", REESTIMATED: "batch norm's statistics re-estimated at each point on the training part"}
+    again = "batch norm's statistics re-estimated at each point on the training part"
+    norm = {None: "no batch norm", REESTIMATED: again}
     return [
         f"{named(found.configs[0].model)} on {found.origin}, pixels {found.fingerprint}; n=1 of each run",
         f"{parts} images{how}, without augmentation",

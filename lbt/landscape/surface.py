@@ -55,9 +55,7 @@ class Surface:
         UserError: the task's loss is not one of single images.
     """
 
-    def __init__(
-        self, network: nn.Module, config: Config, images: ImageSet, *, count: int, seed: int, batch_norm: str
-    ):
+    def __init__(self, network: nn.Module, config: Config, images: ImageSet, *, count: int, seed: int, batch_norm: str):
         device, task = runtime.prepare(config), build.task(config)
         if task.views != 1 or task.spans_batch:
             raise UserError(

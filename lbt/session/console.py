@@ -177,8 +177,8 @@ def _summary(config: Config, name: str, images: Any, updates: Sequence[int]) -> 
     return (
         f"run {name}: {config.optimizer['name']}, batch {config.batch}{micro}, peak lr {config.peak_lr:g}{scaled}, "
         f"schedule {config.schedule['name']}, protocol {config.protocol['name']}\n"
-        f"  {network_of(config.model)} on {images.origin}, {len(images.train_labels):,} images, {_length(config)} epochs "
-        f"of {length} updates, seed {config.seed}, {config.precision} on {config.device}"
+        f"  {network_of(config.model)} on {images.origin}, {len(images.train_labels):,} images, "
+        f"{_length(config)} epochs of {length} updates, seed {config.seed}, {config.precision} on {config.device}"
     )
 
 

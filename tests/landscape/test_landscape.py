@@ -72,8 +72,7 @@ def test_statistics_are_those_of_the_training_part_at_the_weights_of_each_point(
         for chosen in [held_out(labels, min(20, len(labels)), 3)]
     )
     assert len(train[0]) == 20 and len(test[0]) == 16
-    norm = next(layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d))
-    norm.momentum = 1.0
+    next(layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)).momentum = 1.0
     with torch.no_grad():
         model(train[0])
         model.eval()
@@ -92,9 +91,10 @@ def test_random_directions_are_as_long_as_each_filter():
         if weight.ndim == 1:
             assert not found[name].any()
             continue
-        drawn, length = torch.randn(weight.shape, generator=generator).numpy().astype(float), weight.detach().numpy()
-        for place in range(len(length)):
-            wanted = drawn[place] / np.sqrt((drawn[place] ** 2).sum()) * np.sqrt((length[place].astype(float) ** 2).sum())
+        drawn = torch.randn(weight.shape, generator=generator).double().numpy()
+        own = weight.detach().double().numpy()
+        for place in range(len(own)):
+            wanted = drawn[place] / np.sqrt((drawn[place] ** 2).sum()) * np.sqrt((own[place] ** 2).sum())
             np.testing.assert_allclose(found[name][place].numpy(), wanted, rtol=1e-5)
     assert not torch.equal(found["0.weight"], filter_normalised(network, 8)["0.weight"])
 
@@ -136,7 +136,8 @@ class Regression:
 def test_on_a_quadratic_every_point_is_the_closed_form(tmp_path, monkeypatch):
     monkeypatch.setitem(MODELS, "linear", wraps(MODELS["tiny"])(lambda classes, **_: Linear()))
     monkeypatch.setitem(TASKS, "regression", Regression)
-    words = ["model.name=linear", "task.name=regression", "keep=weights", "epochs=1", "optimizer=sgd", "lr_scaling=none"]
+    words = ["model.name=linear", "task.name=regression", "keep=weights", "epochs=1"]
+    words += ["optimizer=sgd", "lr_scaling=none"]
     made = [run_tiny(tmp_path, *words, f"lr={rate}") for rate in (0.01, 0.1)]
     images = build.images(made[0].config)
     ends = [weights.read(places.weights_of(tmp_path, one.id)).tensors["weight"][0].double().numpy() for one in made]
@@ -155,7 +156,8 @@ def test_on_a_quadratic_every_point_is_the_closed_form(tmp_path, monkeypatch):
         for row in line:
             there = ends[0] + row["x"] * (ends[1] - ends[0])
             assert row[f"{split}_loss"] == pytest.approx(loss(there), rel=1e-5)
-        drawn = [torch.randn(1, 3, generator=torch.Generator().manual_seed(seed))[0].double().numpy() for seed in (0, 1)]
+        generators = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
+        drawn = [torch.randn(1, 3, generator=generator)[0].double().numpy() for generator in generators]
         one, two = (along / np.linalg.norm(along) * np.linalg.norm(ends[0]) for along in drawn)
         plane = measured([made[0].id], tmp_path, Wanted(plane=True, points=3)).rows
         assert len(plane) == 9
@@ -166,18 +168,17 @@ def test_on_a_quadratic_every_point_is_the_closed_form(tmp_path, monkeypatch):
 def test_the_verb_writes_a_table_and_a_figure_and_no_record(runs, capsys):
     folder, first, second, *_ = runs
     before = {path for path in folder.rglob("*") if path.is_file()}
-    for words in ([first.id, second.id], [first.id, "--directions", "2"], [first.id, "--plane"]):
-        assert main(["landscape", *words, "--points", "3", "--results-dir", str(folder)]) == 0
+    line, plane = f"landscape_{first.id}_{second.id}", f"landscape_{first.id}_plane"
+    for words, name, count in (([second.id], line, 5), (["--plane"], plane, 9)):  # 0 and 1 are always among them
+        assert main(["landscape", first.id, *words, "--points", "3", "--results-dir", str(folder)]) == 0
         table, figure = capsys.readouterr().out.split()
-        name = "_".join(["landscape", *words[: 1 + ("--" not in words[1])], *(["plane"] if "--plane" in words else [])])
         assert table.endswith(f"/tables/{name}.csv") and figure.endswith(f"/figures/{name}.png")
         with open(table) as file:
             rows = list(csv.DictReader(file))
-        assert len(rows) == {2: 9, 3: 6}[len(words)] if "--" in words[1] else len(rows) == 4
+        assert len(rows) == count and all(float(row["test_loss"]) > 0 for row in rows)
         assert {row["batch_norm"] for row in rows} == {"re-estimated"} and rows[0]["train_images"] == "44"
-        assert all(float(row["test_loss"]) > 0 for row in rows)
-    new = {path for path in folder.rglob("*") if path.is_file()} - before
-    assert {path.parent.name for path in new} == {"tables", "figures"} and len(new) == 9
+    new = {path.name for path in folder.rglob("*") if path.is_file()} - {path.name for path in before}
+    assert new == {f"{name}.{ending}" for name in (line, plane) for ending in ("csv", "svg", "png")}
 
 
 def test_mistakes_are_one_line(runs):

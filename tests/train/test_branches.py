@@ -24,7 +24,7 @@ from lbt.report.frame import load
 from lbt.run import run
 from lbt.tasks import TASKS
 
-# LARS has momentum, the crops draw random numbers, an epoch's last batch is smaller, the average has a state of its own.
+# LARS has momentum, crops draw random numbers, an epoch's last batch is smaller, the average has a state of its own.
 TRUNK = ["epochs=5", "ema=0.8", "optimizer=lars", "lr=0.3"]
 AT_2 = ["branch.at=2", "branch.epochs=2"]
 
@@ -119,7 +119,7 @@ MISTAKES = {
     "branch.at=4": "branch.at=4, branch.epochs=1: a training of 4 epochs ends before",
     "branch.at=1 branch.factor=3": "batch=48: larger than the training set of 44 images",
     "branch.at=1 branch.factors=3": "branch.factors: no such setting",
-    "branch.at=2 schedule.batch={1:32}": "schedule.batch={1: 32}: a training whose batch grows by itself has no branches",
+    "branch.at=2 schedule.batch={1:32}": "schedule.batch={1: 32}: a training whose batch grows by itself has no",
 }
 
 
@@ -185,9 +185,10 @@ def expected(factor, rate, rule, spread):
     ("rate", "rule", "tolerance", "known"),
     [(0.05, "linear", 0.1, 8), (0.3, "linear", 0.1, 4), (0.05, "sqrt", 0.1, 2)],
 )
-def test_the_branching_factor_of_a_noisy_quadratic_is_the_predicted_one(tmp_path, monkeypatch, rate, rule, tolerance, known):
+def test_the_factor_of_a_noisy_quadratic_is_the_predicted_one(tmp_path, monkeypatch, rate, rule, tolerance, known):
     """Linearly scaled, batches are as good as each other until rate times curvature is 2; by the root, too slow."""
-    monkeypatch.setitem(MODELS, "offset", wraps(MODELS["tiny"])(lambda classes, **_: Offset()))  # whose settings it takes
+    offset = wraps(MODELS["tiny"])(lambda classes, **_: Offset())  # whose settings it takes
+    monkeypatch.setitem(MODELS, "offset", offset)
     monkeypatch.setitem(TASKS, "quadratic", Quadratic)
     words = ["model.name=offset", "task.name=quadratic", f"data.size={IMAGES}", f"batch={BATCH}", "epochs=2"]
     words += ["optimizer=sgd", "optimizer.momentum=0", "optimizer.weight_decay=0", "lr_scaling=none", f"lr={rate}"]

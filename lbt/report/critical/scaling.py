@@ -85,5 +85,5 @@ def _exp(value: float) -> float:
 
 def _round(value: float) -> str:
     """Returns a number with two digits: the batches are a factor of two apart."""
-    digits = max(-int(math.floor(math.log10(value))) + 1, 0) if value < 10 else 1 - int(math.floor(math.log10(value)))
+    digits = 1 - math.floor(math.log10(value))
     return f"{round(value, digits):,.{max(digits, 0)}f}"

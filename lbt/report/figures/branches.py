@@ -37,10 +37,9 @@ def draw(spec: Spec, frame: Frame) -> Figure | None:
     row[0].set_ylabel(f"{axis_label(spec.metric, metric)} {worse} factor 1")
     _critical(row[-1], found, series, spec)
     handles = [Line2D([], [], label=f"from epoch {at}", **line_style(places.index(at))) for at in places]
-    handles += [
-        Line2D([], [], label=f"critical batch: {spec.label(name)}", **{**line_style(look + len(places)), "linestyle": ""})
-        for name, look in spec.looks(series).items()
-    ]
+    for name, look in spec.looks(series).items():
+        style = {**line_style(look + len(places)), "linestyle": ""}
+        handles.append(Line2D([], [], label=f"critical batch: {spec.label(name)}", **style))
     return finish(figure, spec.title, _notes(found, tolerance, others + len(mixed)), handles, columns=4)
 
 
