@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lbt import optim, plugins
-from lbt.config import Config
+from lbt.config import Config, scaling_factor
 from lbt.config.binding import bind, convert, pick
 from lbt.data import AUGMENTATIONS, SOURCES, ImageSet, load, scored_part, split_validation, take_subset
 from lbt.errors import UserError
@@ -29,8 +29,8 @@ def validate(config: Config) -> None:
     _settings("model", config.model, MODELS)
     task(config)
     batches(config)
-    schedule(config, steps=[1] * config.epochs)
-    optimizer(config, [nn.Parameter(torch.zeros(2, 2))], steps=[1] * config.epochs)
+    schedule(config, steps=[1] * config.length)
+    optimizer(config, [nn.Parameter(torch.zeros(2, 2))], steps=[1] * config.length)
     pick("data.augment", config.data.augment, AUGMENTATIONS)
     bind(pick("data", config.data.name, SOURCES), config.data.options, "data")
 
@@ -141,11 +141,14 @@ def average(config: Config, model: nn.Module) -> AveragedModel | None:
 def batches(config: Config) -> Callable[[int], int]:
     """Returns the batch size as a function of the epoch (0-based): `batch`, or what `schedule.batch` has it grow to.
 
-    `schedule.batch` maps epochs completed to the batch size from then on (Smith et al. 2018, arXiv 1711.00489).
+    `schedule.batch` maps epochs completed to the batch size from then on (Smith et al. 2018, arXiv 1711.00489). A
+    branch's batch is another one from the branching point on.
 
     Raises:
         UserError: an epoch outside of the training, or something else than a batch size.
     """
+    if (branch := config.branch) is not None:
+        return lambda epoch: config.batch * (branch.factor if epoch >= branch.at else 1)
     grown = config.schedule.get("batch") or {}
     if not isinstance(grown, dict):
         raise UserError(f"schedule.batch={grown}: expected epochs and batch sizes, {{30:2048,60:8192}}, or null")
@@ -155,6 +158,30 @@ def batches(config: Config) -> Callable[[int], int]:
                 f"schedule.batch={{{epoch}: {batch}}}: expected an epoch of 1 to {config.epochs - 1} and a batch size"
             )
     return lambda epoch: next((grown[known] for known in sorted(grown, reverse=True) if known <= epoch), config.batch)
+
+
+def _of_training(config: Config, steps: Sequence[int]) -> Sequence[int]:
+    """Returns the updates of each epoch of the whole training, also where the run is a branch of it."""
+    return steps if config.branch is None else [steps[0]] * config.epochs
+
+
+def _of_branch(config: Config, factor: Callable[[int], float], steps: Sequence[int]) -> Callable[[int], float]:
+    """Returns a trunk's schedule as a branch follows it: at as many images, and scaled for the batch.
+
+    An update of a branch has the images of several of the trunk's, and the rate of their first one.
+    """
+    branch = config.branch
+    before = sum(steps[: branch.at])
+    rule = branch.lr_scaling or config.lr_scaling
+    scale = scaling_factor(rule, config.batch * branch.factor) / scaling_factor(rule, config.batch)
+
+    def of_step(step: int) -> float:
+        if step < before:
+            return factor(step)
+        epoch, update = divmod(step - before, steps[branch.at])
+        return scale * factor(before + epoch * steps[0] + update * branch.factor)
+
+    return of_step
 
 
 def _in_first_epochs(epochs: float, steps: Sequence[int]) -> float:
@@ -174,12 +201,14 @@ def schedule(config: Config, *, steps: Sequence[int]) -> Callable[[int], float]:
     """
     settings = {key: value for key, value in config.schedule.items() if key != "batch"}
     builder, arguments = _settings("schedule", settings, SCHEDULES)
+    own, steps = steps, _of_training(config, steps)
     for key, value in arguments.items():
         if key == "milestones":
             arguments[key] = tuple(_in_first_epochs(epoch, steps) for epoch in value)
         elif (key == "warmup" or key.endswith("_epochs")) and value is not None:
             arguments[key] = _in_first_epochs(value, steps)
-    return _construct("schedule", builder, sum(steps), steps_per_epoch=steps[0], **arguments)
+    factor = _construct("schedule", builder, sum(steps), steps_per_epoch=steps[0], **arguments)
+    return factor if config.branch is None else _of_branch(config, factor, own)
 
 
 def _optimizer_settings(where: str, settings: Mapping, steps: Sequence[int]) -> tuple[Callable, dict[str, Any]]:
@@ -210,7 +239,7 @@ def optimizer(config: Config, parameters: Any, *, steps: Sequence[int]) -> torch
         parameters: of the model.
         steps: updates of each epoch.
     """
-    factory, bound = _optimizer_settings("optimizer", config.optimizer, steps)
+    factory, bound = _optimizer_settings("optimizer", config.optimizer, _of_training(config, steps))
     if config.bias_lr_factor is not None:
         tensors = list(parameters)
         slow = {"params": [one for one in tensors if one.ndim <= 1], "lr": config.peak_lr * config.bias_lr_factor}

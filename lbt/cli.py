@@ -151,7 +151,14 @@ def _add_runs(verbs: Any) -> None:
     about = "data=... or settings of the data, device=..., precision=...; default: the run's own"
     evaluate.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=about)
     _add_results_dir(evaluate)
-    for verb, run in ((status, _status), (profile, _profile), (evaluate, _evaluate)):
+    landscape = _add_landscape(verbs)
+    _add_results_dir(landscape)
+    for verb, run in (
+        (status, _status),
+        (profile, _profile),
+        (evaluate, _evaluate),
+        (landscape, _landscape),
+    ):
         _add_config_dir(verb)
         verb.set_defaults(run=run)
     verify = verbs.add_parser("verify", help="check the records, and repeat the first epochs of one here")
@@ -162,6 +169,27 @@ def _add_runs(verbs: Any) -> None:
     _add_results_dir(verify)
     _add_config_dir(verify)
     verify.set_defaults(run=_verify)
+
+
+def _add_landscape(verbs: Any) -> argparse.ArgumentParser:
+    about = "draw the loss between the kept weights of two runs, or around those of one"
+    landscape = verbs.add_parser("landscape", help=about)
+    about = "one or two ids, their beginnings, or .safetensors files; then settings as for lbt evaluate: data.root=..."
+    landscape.add_argument("words", nargs="+", metavar="RUN|OVERRIDE", help=about)
+    about = "of one run: lines of equal loss over two random directions, in place of curves"
+    landscape.add_argument("--plane", action="store_true", help=about)
+    about = "random directions of one run; default: %(default)s"
+    landscape.add_argument("--directions", type=_count, default=3, metavar="N", help=about)
+    landscape.add_argument("--points", type=_count, metavar="N", help="on each axis; default: 21, of a plane 11")
+    about = "ends of each axis; default: -0.5 1.5 between runs, -1 1 around one"
+    landscape.add_argument("--span", type=float, nargs=2, metavar=("LOW", "HIGH"), help=about)
+    about = "of the training and of the test set, stratified draws; default: %(default)s"
+    landscape.add_argument("--images", type=_count, default=1000, metavar="N", help=about)
+    landscape.add_argument("--seed", type=int, default=0, metavar="N", help="of draws and directions; default: 0")
+    about = "its running statistics at each point; default: %(default)s, kept: on the line as the weights"
+    choices = ("re-estimated", "kept")
+    landscape.add_argument("--batch-norm", choices=choices, default="re-estimated", help=about)
+    return landscape
 
 
 def _add_results_dir(verb: argparse.ArgumentParser) -> None:
@@ -306,6 +334,17 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     with in_one_line():
         return show(options.run_id, options.overrides, options.results_dir)
+
+
+def _landscape(options: argparse.Namespace) -> int:
+    from lbt import landscape
+    from lbt.sweep.mistakes import in_one_line
+
+    names = ("plane", "directions", "points", "images", "seed", "batch_norm")
+    wanted = {name: getattr(options, name) for name in names}
+    with in_one_line():
+        span = None if options.span is None else tuple(options.span)
+        return landscape.show(options.words, options.results_dir, landscape.Wanted(**wanted, span=span))
 
 
 def _profile(options: argparse.Namespace) -> int:

@@ -37,7 +37,7 @@ def show(run: str, overrides: Sequence[str], results_dir: str | Path) -> int:
     weights = read(find(run, results_dir))
     if weights.path.parent.name == places.weights_folder("").name:
         results_dir = weights.path.parent.parent  # of a file elsewhere, its record lies there
-    config = runtime.settle(_config(weights, overrides))
+    config = runtime.settle(scoring_config(weights, overrides))
     with its_plugins(weights):
         build.validate(config)
     images = build.images(config)
@@ -98,7 +98,7 @@ def score(weights: Weights, config: Config, images: ImageSet) -> dict[str, float
     test = images.test_images.to(device), images.test_labels.to(device)
     sets = Sets(images.train_images.to(device), images.train_labels.to(device), *test, len(images.classes))
     executor = Executor(network, task, precision=config.precision, micro_batch=None)
-    return executor.evaluate(sets, epoch=config.epochs, epochs=config.epochs)
+    return executor.evaluate(sets, epoch=config.length, epochs=config.length)
 
 
 def _other_classes(config: Config, these: Sequence[str], known: Sequence[str]) -> str:
@@ -108,7 +108,7 @@ def _other_classes(config: Config, these: Sequence[str], known: Sequence[str]) -
     return f"data={config.data.name}: its class {place} is {these[place]}, to these weights {known[place]}"
 
 
-def _config(weights: Weights, overrides: Sequence[str]) -> Config:
+def scoring_config(weights: Weights, overrides: Sequence[str]) -> Config:
     """Returns the configuration of a run's scoring: its own, but for what the overrides say."""
     raw = weights.config
     raw.pop("peak_lr", None)

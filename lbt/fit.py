@@ -94,7 +94,7 @@ def _passes(config: Config, count: int) -> Iterator[_Pass]:
         UserError: a batch is larger than the training set.
     """
     batch_of = build.batches(config)
-    for batch in {batch_of(epoch) for epoch in range(config.epochs)}:
+    for batch in {batch_of(epoch) for epoch in range(config.length)}:
         if batch > count:
             raise UserError(f"batch={batch}: larger than the training set of {count} images")
         wholes = [_Pass(batch, f"batch={batch}")]
@@ -193,6 +193,6 @@ def _check_lengths(config: Config, count: int) -> None:
     """Checks schedule and optimizer at the lengths that the training will have."""
     batch_of = build.batches(config)
     keep = config.data.last_batch == "keep"
-    steps = [count // batch + (keep and count % batch > 0) for batch in map(batch_of, range(config.epochs))]
+    steps = [count // batch + (keep and count % batch > 0) for batch in map(batch_of, range(config.length))]
     build.schedule(config, steps=steps)
     build.optimizer(config, [nn.Parameter(torch.zeros(2, 2))], steps=steps)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
-from lbt.config import Config, DataConfig, ProbeConfig, WandbConfig
+from lbt.config import BranchConfig, Config, DataConfig, ProbeConfig, WandbConfig
 from lbt.config.binding import bind
 from lbt.config.schema import ZERO_IS_A_VALUE
 
@@ -31,7 +31,8 @@ def identity(config: Config) -> dict[str, Any]:
     Values that mean "off" (None, False, 0 but of settings declared otherwise, empty) are left out, so that a setting
     added later with an "off" default does not change the id of runs recorded before it.
     """
-    return identity_of({**vars(config), "data": vars(config.data)})
+    branch = None if config.branch is None else vars(config.branch)
+    return identity_of({**vars(config), "data": vars(config.data), "branch": branch})
 
 
 def identity_of(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,6 +93,8 @@ def to_json(config: Config) -> dict[str, Any]:
     for names in ("probes", "mirror", "plugins"):
         if not settings[names]:  # a record without them is that of a version that did not know them
             settings.pop(names)
+    if config.branch is None:
+        settings.pop("branch")
     if config.init_from is None:
         settings.pop("init_from")
     elif isinstance(config.init_from, Mapping):
@@ -106,4 +109,6 @@ def from_json(settings: Mapping[str, Any]) -> Config:
     settings["wandb"] = WandbConfig(**settings["wandb"])
     if "probe" in settings:
         settings["probe"] = ProbeConfig(**settings["probe"])
+    if "branch" in settings:
+        settings["branch"] = BranchConfig(**settings["branch"])
     return Config(**bind(Config, settings, ""))

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from lbt import build, plugins, records, runtime, weights
-from lbt.config import Config, WandbConfig
+from lbt.config import Config, WandbConfig, length_of
 from lbt.data.download import no_downloads
 from lbt.errors import UserError
 from lbt.files import read_regular
@@ -123,7 +123,7 @@ def repeat(run: str, results_dir: str | Path, *, epochs: int = 1, root: str | No
         print(f"  {key}: recorded {one}, here {other}")
     for text in plugins.changed(made_by.get("plugins", []), config):
         print(f"  since then {text}")
-    length = f"{len(wanted)} of {record.run['config']['epochs']} epochs"
+    length = f"{len(wanted)} of {length_of(record.run['config'])} epochs"
     print(f"{record.run['id']}: {verdict} after {length}; {_where(made_by)}")
     for step, threads in record.end["summary"].get("threads", [])[1:] if record.end else []:
         if step < wanted[-1]["step"]:

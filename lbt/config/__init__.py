@@ -5,11 +5,13 @@ from lbt.config.groups import CONFIG_DIR
 from lbt.config.resolution import resolve, typed
 from lbt.config.schema import (
     BASE_BATCH,
+    BranchConfig,
     Config,
     DataConfig,
     ProbeConfig,
     SweepConfig,
     WandbConfig,
+    length_of,
     network_of,
     scaling_factor,
 )
@@ -17,11 +19,13 @@ from lbt.config.schema import (
 __all__ = [
     "BASE_BATCH",
     "CONFIG_DIR",
+    "BranchConfig",
     "Config",
     "DataConfig",
     "ProbeConfig",
     "SweepConfig",
     "WandbConfig",
+    "length_of",
     "network_of",
     "register_resolvers",
     "resolve",

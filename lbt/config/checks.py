@@ -91,6 +91,7 @@ def _check_training(config: Config, tables: Sequence[Mapping]) -> None:
             1 <= config.micro_batch <= config.batch,
             f"micro_batch={config.micro_batch}: expected 1 to {config.batch}, the batch",
         )
+    _check_branch(config)
     check_folder("experiment", config.experiment)
     _require(
         config.grad_clip is None or config.grad_clip > 0,
@@ -114,3 +115,17 @@ def _check_training(config: Config, tables: Sequence[Mapping]) -> None:
         rates = [table_lr(table, config.batch, config.lr_rank) for table in tables]
         has_effect = any(math.isclose(config.lr, rate) for rate in rates)
         _require(has_effect, f"lr_rank={config.lr_rank}: has no effect, lr is set to {config.lr:g}")
+
+
+def _check_branch(config: Config) -> None:
+    if (branch := config.branch) is None:
+        return
+    for key in ("at", "factor", "epochs"):
+        value = getattr(branch, key)
+        _require(value >= 1, f"branch.{key}={value}: expected a whole number, 1 or more")
+    _require(
+        config.length <= config.epochs,
+        f"branch.at={branch.at}, branch.epochs={branch.epochs}: a training of {config.epochs} epochs ends before",
+    )
+    grown = config.schedule.get("batch")
+    _require(not grown, f"schedule.batch={grown}: a training whose batch grows by itself has no branches")

@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lbt.config.binding import bind, leaves
 from lbt.config.checks import check, check_folder
 from lbt.config.derived import register_resolvers
-from lbt.config.schema import Config, DataConfig, ProbeConfig, SweepConfig, WandbConfig
+from lbt.config.schema import BranchConfig, Config, DataConfig, ProbeConfig, SweepConfig, WandbConfig
 from lbt.errors import UserError
 
 LAYER_NORMS = 10  # updates between two measurements of probes=[layer_norms]
@@ -62,6 +62,7 @@ def typed(raw: dict[str, Any]) -> Config:
     raw["data"] = _data_config(raw["data"])
     raw["wandb"] = WandbConfig(**bind(WandbConfig, raw["wandb"], "wandb"))
     raw["probe"] = ProbeConfig(**bind(ProbeConfig, raw.get("probe", {}), "probe"))
+    raw["branch"] = _branch_config(raw.get("branch"))
     raw["sweep"] = SweepConfig(**bind(SweepConfig, raw["sweep"], "sweep"))
     mirror = raw.get("mirror")  # a record without one does not have it
     raw["mirror"] = mirror if isinstance(mirror, list) else [] if mirror is None else [mirror]  # =wandb is =[wandb]
@@ -116,6 +117,13 @@ def _data_config(raw: dict) -> DataConfig:
     own = {key: value for key, value in raw.items() if key in DataConfig.__dataclass_fields__ and key != "options"}
     options = {key: value for key, value in raw.items() if key not in own}
     return DataConfig(**bind(DataConfig, {**own, "options": options}, "data"))
+
+
+def _branch_config(raw: dict | None) -> BranchConfig | None:
+    """Returns where a run branches off, None for a whole training, whichever factor stands there."""
+    if raw is None or (isinstance(raw, dict) and raw.get("at") is None):
+        return None
+    return BranchConfig(**bind(BranchConfig, raw, "branch"))
 
 
 def _refuse_environment(settings: Mapping[str, Any]) -> None:

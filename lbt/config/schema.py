@@ -54,6 +54,19 @@ class ProbeConfig:
 
 
 @dataclass(frozen=True)
+class BranchConfig:
+    """How a run departs from a training, its trunk: up to there it is the trunk, then the batch is another one.
+
+    Merrill et al. 2025 (arXiv 2505.23971) measure the critical batch size by such branches.
+    """
+
+    at: int  # epochs of the trunk after which it does
+    factor: int = 1  # on the batch from then on; the learning rate is scaled with it
+    epochs: int = 1  # that are trained from then on; a factor of 1 is the trunk's own continuation
+    lr_scaling: Literal["none", "linear", "sqrt"] | None = None  # by which rule; null: that of the run
+
+
+@dataclass(frozen=True)
 class SweepConfig:
     """How a sweep is executed."""
 
@@ -87,6 +100,7 @@ class Config:
     probes: list[str] = field(default_factory=list)  # what is measured besides, names of lbt.train.probes
     probe_every: int = 5  # epochs between two looks of sharpness and noise_scale, besides the first and the last
     probe: ProbeConfig = field(default_factory=lambda: ProbeConfig())
+    branch: BranchConfig | None = None  # where the run departs from the training that the other settings describe
     init_from: str | dict | None = None  # weights to begin from: a run's id or a file; as settled, their sha256 and run
     plugins: list[str] = field(default_factory=list)  # modules of one's own that bring optimizers, models, data sets
     seed: int = 0
@@ -110,6 +124,17 @@ class Config:
     def peak_lr(self) -> float:
         """Learning rate the schedule's factor multiplies: `lr` scaled for the batch."""
         return self.lr * scaling_factor(self.lr_scaling, self.batch)
+
+    @property
+    def length(self) -> int:
+        """Epochs that are trained: all of them, or a branch's last one."""
+        return self.epochs if self.branch is None else self.branch.at + self.branch.epochs
+
+
+def length_of(settings: Mapping) -> int:
+    """Returns how many epochs a run trains whose settings a record holds."""
+    branch = settings.get("branch")
+    return branch["at"] + branch["epochs"] if branch else settings["epochs"]
 
 
 def network_of(model: Mapping) -> str:

@@ -136,7 +136,7 @@ def profile(config: Config, *, images: int | None = None, epochs: int = 1) -> Pr
     """
     schedule = {key: value for key, value in config.schedule.items() if key != "batch"}
     length = max(config.epochs, epochs + 1)
-    off = {"cuda_graph": False, "devices": 1, "mirror": [], "wandb": WandbConfig()}
+    off = {"cuda_graph": False, "devices": 1, "mirror": [], "wandb": WandbConfig(), "branch": None}
     config = replace(runtime.settle(config), epochs=length, schedule=schedule, **off)
     build.validate(config)
     data = _shortened(config, build.images(config), images)

@@ -7,6 +7,7 @@ record, also of those from before there was one.
 from typing import Any
 
 from lbt import metrics
+from lbt.config import length_of
 from lbt.identity import run_id
 from lbt.records import FINAL, RunRecord
 from lbt.records.seeds import identity_as_recorded
@@ -70,8 +71,8 @@ def _of_end(record: RunRecord, declared: metrics.Declared) -> str | None:
     summary, last = record.end["summary"], record.epochs[-1] if record.epochs else {}
     if summary.get("epochs") != len(record.epochs):
         return f"its end counts {summary.get('epochs')} epochs, it holds {len(record.epochs)}"
-    if record.status == "done" and len(record.epochs) != record.run["config"]["epochs"]:
-        return f"done after {len(record.epochs)} of {record.run['config']['epochs']} epochs"
+    if record.status == "done" and len(record.epochs) != length_of(record.run["config"]):
+        return f"done after {len(record.epochs)} of {length_of(record.run['config'])} epochs"
     losses = [value for key, value in last.items() if (of := metrics.metric_of(key, declared)) and of.finite]
     if losses and (record.status == "diverged") != (None in losses):
         return f"it is {record.status}, and its last epoch's losses say the contrary"

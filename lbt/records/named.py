@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lbt import records
+from lbt.config import length_of
 from lbt.errors import UserError, did_you_mean
 from lbt.files import read_regular
 from lbt.records import places
@@ -90,7 +91,7 @@ def _known(path: Path, results_dir: str | Path) -> Known:
         run["id"],
         status,
         epochs,
-        config["epochs"],
+        length_of(config),
         run["provenance"].get("started", ""),
         by_name(config),
         dict(flatten(identity_as_recorded(config))),

@@ -24,6 +24,11 @@ def checkpoint_of(results_dir: str | Path, run_id: str) -> Path:
     return work_folder(results_dir) / f"{run_id}.pt"
 
 
+def trunks_folder(results_dir: str | Path) -> Path:
+    """Returns the folder of the states that branches of a training begin from (`lbt.train.trunk`)."""
+    return work_folder(results_dir) / "trunks"
+
+
 def weights_folder(results_dir: str | Path) -> Path:
     """Returns the folder of the weights that runs have kept."""
     return Path(results_dir) / "weights"

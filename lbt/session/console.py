@@ -96,7 +96,7 @@ class ConsoleReporter(Reporter):
 
     def start(self, config: Config, name: str, images: Any, updates: Sequence[int], step: int) -> None:
         """Shows the configuration and opens the bar."""
-        self._epochs, self._scores = config.epochs, partial(scores, config=config)
+        self._epochs, self._scores = config.length, partial(scores, config=config)
         if self._heading is not None and (heading := self._heading()):
             self._print(heading)
         self._print(_summary(config, name, images, updates))
@@ -111,7 +111,7 @@ class ConsoleReporter(Reporter):
                 TimeRemainingColumn(),
             )
             self._progress, self._updates = Progress(*columns, console=self.console), sum(updates)
-            fields = {"epoch": 1, "epochs": config.epochs, "scores": "", "rate": 0.0}
+            fields = {"epoch": 1, "epochs": config.length, "scores": "", "rate": 0.0}
             self._bar = self._progress.add_task("", total=sum(updates), completed=step, **fields)
             self._live = live(self.console, self._progress, *([self._grid] if self._grid else []))
             self._live.start()
@@ -189,9 +189,16 @@ def _summary(config: Config, name: str, images: Any, updates: Sequence[int]) -> 
     return (
         f"run {name}: {config.optimizer['name']}, batch {config.batch}{micro}, peak lr {config.peak_lr:g}{scaled}, "
         f"schedule {config.schedule['name']}, protocol {config.protocol['name']}\n"
-        f"  {network_of(config.model)} on {images.origin}, {len(images.train_labels):,} images, {config.epochs} epochs "
-        f"of {length} updates, seed {config.seed}, {config.precision} on {config.device}"
+        f"  {network_of(config.model)} on {images.origin}, {len(images.train_labels):,} images, "
+        f"{_length(config)} epochs of {length} updates, seed {config.seed}, {config.precision} on {config.device}"
     )
+
+
+def _length(config: Config) -> str:
+    """Returns how many epochs a run trains, and of a branch how it goes on: "3 at batch 512 and 1 at 2048"."""
+    if (branch := config.branch) is None:
+        return f"{config.epochs}"
+    return f"{branch.at} at batch {config.batch} and {branch.epochs} at {branch.factor * config.batch}"
 
 
 def _sentence(outcome: Any) -> str:

@@ -39,7 +39,7 @@ def show(overrides: Sequence[str]) -> int:
         table.add_column(header, justify=side, overflow="fold")
     for config, other, (state, epochs) in zip(configs, others, states, strict=True):
         row = [config.optimizer["name"], str(config.batch), f"{config.lr:g}", config.protocol["name"], str(config.seed)]
-        table.add_row(*row, *([other] if any(others) else []), state, f"{epochs}/{config.epochs}")
+        table.add_row(*row, *([other] if any(others) else []), state, f"{epochs}/{config.length}")
     console = Page()
     console.print(table)
     counts = Counter(state for state, _ in states)

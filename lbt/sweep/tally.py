@@ -127,5 +127,5 @@ class Tally:
 
 
 def _kind(config: Config) -> _Kind:
-    alike = repr((config.model, config.data, config.task, config.epochs))
+    alike = repr((config.model, config.data, config.task, config.length))
     return repr((alike, config.optimizer["name"], config.batch, config.micro_batch)), alike

@@ -28,6 +28,7 @@ from lbt.train.progress import Progress
 from lbt.train.random import Random
 from lbt.train.regions import Regions
 from lbt.train.threads import Threads
+from lbt.train.trunk import Trunk
 from lbt.train.update import Update
 
 CHECKPOINT_SECONDS = 20.0  # an epoch that ends later than this after the last checkpoint writes one
@@ -71,7 +72,7 @@ class Training:
         task = build.task(config)
         self.metrics = metrics.declared_by(task)
         batches = build.batches(config)
-        self.batch_of = [batches(epoch) for epoch in range(config.epochs)]
+        self.batch_of = [batches(epoch) for epoch in range(config.length)]
         self.steps_of = [self.data.steps(batch) for batch in self.batch_of]  # updates of each epoch
         self.progress = Progress()
         self.update = Update.of(
@@ -84,7 +85,9 @@ class Training:
             self.graph = GraphedUpdate(self.update, self.data, reuse.kind(config, images.fingerprint, self.update))
         images_trained_on = sum(map(mul, self.batch_of, self.steps_of))
         self.threads = Threads(config, self.update, self.data, self.progress, images_trained_on)
+        self.trunk = Trunk(config, images) if config.branch else None
         self.record: records.RecordWriter | records.UnwrittenRecord | None = None
+        self._shared = 0  # epochs of the trunk that another branch has trained
         self.changed: list[str] = []  # plug-ins that are not what they were when the run began
 
     @property
@@ -107,6 +110,9 @@ class Training:
                 reporter.say(f"float32 where a CPU's bf16 is wrong: {', '.join(self.float32_layers)}")
             if self.config.init_from:
                 reporter.say(weights.told(self.config, self.model))
+            if self.trunk:
+                shared = f"; {self._shared} of these epochs have been trained before" if self._shared else ""
+                reporter.say(f"branches off from run {self.trunk.name} after epoch {self.trunk.at}{shared}")
             for text in self.changed:
                 reporter.say(f"goes on, though since its beginning {text}")
             for text in self.threads.said:
@@ -116,7 +122,7 @@ class Training:
             extra: dict[str, Any] = {}
             try:
                 with interrupt:
-                    status = self.go_on(self.config.epochs, interrupt, reporter, mirror)
+                    status = self.go_on(self.config.length, interrupt, reporter, mirror)
             except Exception as caught:
                 if self.group.size > 1:
                     raise  # no other process knows of it: they end, and the run goes on from its checkpoint
@@ -147,11 +153,13 @@ class Training:
             made_of = {"steps_per_epoch": self.data.steps_per_epoch, "parameters": parameters}
             if self.config.precision == "bf16" and self.device.type == "cpu":  # a record without it is suspect
                 made_of["float32_layers"] = self.float32_layers
-            made_of |= self.threads.begin()
+            earlier = self._begin_with_trunk(made_of) if self.trunk else []
+            if not earlier:
+                made_of |= self.threads.begin()
+                self.progress.start()
             if self.group.size > 1:
                 made_of["devices"] = self.group.size
-            lines = [beginning.line(self.config, self.name, self.images, self.device, **made_of)]
-            self.progress.start()
+            lines = [beginning.line(self.config, self.name, self.images, self.device, **made_of), *earlier]
         elif f'"id": "{self.name}"' not in lines[0]:
             raise UserError(f"{self.checkpoint_path}: is another run's; without it this one starts again")
         else:
@@ -161,6 +169,23 @@ class Training:
         writes = self.group.rank == 0
         self.record = records.RecordWriter(self.path, lines) if writes else records.UnwrittenRecord(lines)
         self._saved = time.monotonic()
+
+    def _begin_with_trunk(self, made_of: dict[str, Any]) -> list[str]:
+        """Takes up what another branch has trained of the trunk, if there is that; returns its epochs' lines.
+
+        Args:
+            made_of: is given what the branch departs from, for the provenance.
+        """
+        step = sum(self.steps_of[: self.trunk.at])
+        made_of["branched_from"] = {"run": self.trunk.name, "epoch": self.trunk.at, "step": step}
+        found = self.trunk.restore(self.device, self._parts(), self.group)
+        if found is None:
+            return []
+        lines, made_by = found
+        made_of["branched_from"]["shared"] = made_by
+        self._shared = self.progress.epoch
+        self.threads.go_on(lines)
+        return lines[1:]
 
     def go_on(self, epochs: int, interrupt: Interrupt, reporter: Reporter, mirror: mirrors.Mirror) -> str:
         """Trains, once begun, until so many epochs are complete; returns the status that the run then has."""
@@ -194,6 +219,8 @@ class Training:
             ends = partial(metrics.diverged, line, self.metrics, last=progress.epoch == epochs)
             if self.group.first(ends):
                 return "diverged"
+            if self.trunk and progress.epoch == self.trunk.at and self.group.rank == 0:
+                self.trunk.keep(self.device, self.record.lines, self._parts())
             if time.monotonic() - self._saved > CHECKPOINT_SECONDS and progress.epoch < epochs:
                 self._save()
         return "done"
@@ -223,14 +250,14 @@ class Training:
         trained = time.monotonic()
         training = trained - started - looked
         epoch = self.progress.epoch + 1
-        scores = self.update.scores(self.sets, self.data, epoch=epoch, epochs=self.config.epochs)
+        scores = self.update.scores(self.sets, self.data, epoch=epoch, epochs=self.config.length)
         split = "val" if self.config.data.val else "test"
         lr, effective = self.update.rates()
         return {
             "kind": "epoch",
             "epoch": epoch,
             "step": self.progress.step,
-            **({"batch": self.data.batch} if self.config.schedule.get("batch") else {}),
+            **({"batch": self.data.batch} if self.config.branch or self.config.schedule.get("batch") else {}),
             "lr": lr,
             "effective_lr": effective,
             **{f"train_{name}": mean for name, mean in means.items()},

@@ -89,7 +89,7 @@ class Update:
         model.to(data.labels.device, memory_format=torch.channels_last).train()
         average = build.average(config, model)
         optimizer = build.optimizer(config, model.parameters(), steps=steps)
-        wanted = pays(model, task, data, config.epochs) if config.compile == "auto" else config.compile
+        wanted = pays(model, task, data, config.length) if config.compile == "auto" else config.compile
         compiled, micro = CompiledModel(model) if wanted else None, config.micro_batch
         how = {
             "precision": config.precision,

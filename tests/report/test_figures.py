@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -66,7 +67,13 @@ def results(tmp_path_factory):
     return folder
 
 
-def test_every_figure_is_drawn_and_the_same_records_give_the_same_bytes(results):
+def test_every_figure_is_drawn_and_the_same_records_give_the_same_bytes(results, tmp_path):
+    results = shutil.copytree(results, tmp_path / "results")
+    record(results, 80.0, "batch=512", "optimizer=tvlars", "protocol=released", folder="tvlars_table1_cifar10_clf")
+    for factor in (1, 2):
+        branch = configure("+experiment=critical_batch", "branch.at=1", f"branch.factor={factor}")
+        plant(results, runtime.settle(branch), [50.0] * 2, lines=[{"test_loss": 1.0 * factor}] * 2)
+
     def drawn():
         assert main(["plots", "--results-dir", str(results)]) == 0
         found = {path.name: path.read_bytes() for path in (results / "figures").iterdir()}

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from matplotlib.figure import Figure
 
-from lbt.report.figures import curves, lines, looks, norms, schedules
+from lbt.report.figures import branches, curves, lines, looks, norms, schedules, steps
 from lbt.report.figures.spec import Spec
 from lbt.report.frame import Frame
 
@@ -16,4 +16,6 @@ KINDS: dict[str, Callable[[Spec, Frame], Figure | None]] = {
     "looks": looks.draw,
     "schedules": schedules.draw_rates,
     "phi": schedules.draw_phi,
+    "steps": steps.draw,
+    "branches": branches.draw,
 }

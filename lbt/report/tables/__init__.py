@@ -3,13 +3,15 @@
 A YAML file of `configs/table` describes one; of a sweep without such a file the description is made from its records.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from lbt.records import replace_file
 from lbt.report import automatic, overview
 from lbt.report.claims.explanations_table import Explanations, ExplanationsTable
 from lbt.report.claims.table import Claims, ClaimsTable
+from lbt.report.critical import branch_table, steps_table
 from lbt.report.frame import Frame, load_or_refuse
 from lbt.report.kit import render, specs
 from lbt.report.layout import AUTOMATIC, Wanted
@@ -17,20 +19,26 @@ from lbt.report.tables.grid import Spec, Table
 
 GROUP = "table"
 
+# Setting that a file of this kind has -> the table and what its file says; all others are grids.
+KINDS: dict[str, tuple[Callable, type]] = {
+    "variants": (ExplanationsTable, Explanations),  # has claims, too
+    "claims": (ClaimsTable, Claims),
+    "target": (steps_table.StepsTable, steps_table.Spec),
+    "tolerance": (branch_table.BranchTable, branch_table.Spec),
+}
+
 
 def names() -> list[str]:
     """Returns the tables there are."""
     return specs.names(GROUP)
 
 
-def make(name: str, frame: Frame, wanted: Wanted = AUTOMATIC) -> Table | ClaimsTable | ExplanationsTable:
+def make(name: str, frame: Frame, wanted: Wanted = AUTOMATIC) -> Any:
     """Returns the table of this name over these records; `wanted` is for a sweep that no file describes."""
     if name not in names():
         return Table(name, automatic.table(name, frame, wanted), frame)
-    said = specs.read(GROUP, name)
-    kind, spec = (Table, Spec)
-    if "claims" in said:
-        kind, spec = (ExplanationsTable, Explanations) if "variants" in said else (ClaimsTable, Claims)
+    content = specs.read(GROUP, name)
+    kind, spec = next((known for key, known in KINDS.items() if key in content), (Table, Spec))
     return kind(name, specs.bound(spec, GROUP, name), frame)
 
 

@@ -83,7 +83,7 @@ class Looks:
         step, epoch = update.progress.step, update.progress.epoch
         if step == 0:
             return True
-        if ended and ((epoch + 1) % self.config.probe_every == 0 or epoch + 1 == self.config.epochs):
+        if ended and ((epoch + 1) % self.config.probe_every == 0 or epoch + 1 == self.config.length):
             return True
         every = self.settings.updates
         return every is not None and epoch < self.settings.first_epochs and step % every == 0
