@@ -70,6 +70,10 @@ class Reporter:
     def close(self) -> None:
         """Frees the screen."""
 
+    def elsewhere(self) -> Callable[[], "Reporter"]:
+        """Returns what makes such a reporter in another process, for a run that begins now."""
+        return type(self)
+
 
 class ConsoleReporter(Reporter):
     """Writes to a console.
@@ -105,6 +109,12 @@ class ConsoleReporter(Reporter):
             fields = {"epoch": 1, "epochs": config.epochs, "scores": "", "rate": 0.0}
             self._bar = self._progress.add_task("", total=sum(updates), completed=step, **fields)
             self._progress.start()
+
+    def elsewhere(self) -> Callable[[], Reporter]:
+        """Returns what makes such a reporter in another process, for a run that begins now."""
+        if self._heading is None:
+            return type(self)
+        return partial(type(self), heading=partial(str, self._heading()))  # who counts the runs is here
 
     def say(self, text: str) -> None:
         """Shows a line."""

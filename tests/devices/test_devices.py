@@ -37,6 +37,8 @@ EXACT_TWINS = {
 # What is trained in each way: name -> settings.
 CASES = {
     **{name: {"optimizer": {"name": name, **OPTIONS.get(name, {})}} for name in lbt.optim.names()},
+    "shampoo, blocks": {"optimizer": {"name": "shampoo", **OPTIONS["shampoo"], "block": 5, "interval": 3}},
+    "sam around shampoo": {"optimizer": {"name": "sam", "base": {"name": "shampoo", **OPTIONS["shampoo"]}}},
     "micro-batches": {"micro_batch": 5},
     "clipped": {"micro_batch": 5, "grad_clip": 0.1},
     "averaged": {"ema": 0.9, "layer_norms": 1, "model": BATCH},
@@ -105,6 +107,17 @@ def test_several_devices_are_one_but_for_rounding(found, name, size):
 def test_control_batch_norm_over_a_devices_own_images_is_another_training(found, name, size):
     _, _, alone, shared = found
     assert max(difference(shared[size, 0][f"local {name}"], alone[name]).values()) > 1e-3
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_shampoos_roots_are_shared_out_and_each_device_has_all_of_them(found, size):
+    _, _, alone, shared = found
+    (whole, one), several = alone["roots"], [shared[size, rank]["roots"] for rank in range(size)]
+    computed = [count for count, _ in several]
+    assert sum(computed) == whole and min(computed) > 0
+    for _, state in several:
+        assert max(difference(state, one).values()) <= 1e-12
+        assert all(torch.equal(value, several[0][1][key]) for key, value in state.items())
 
 
 def test_a_run_goes_on_on_another_number_of_devices_and_stops_in_all_processes_at_once(found, tmp_path):
