@@ -59,7 +59,8 @@ def run(config: Config, *, interrupt: Interrupt | None = None, reporter: Reporte
             build.forget_images()  # the processes read them anew
             return _launched(config, name, interrupt, reporter)
         if ended is None:
-            training = _training(config, images, name, group, reporter)  # refuses what does not fit before anything is written
+            # Refuses what does not fit before anything is written.
+            training = _training(config, images, name, group, reporter)
             ended = _alone(partial(_execute, training, config, images, name, interrupt, reporter), config, name, group)
         if ended.status in records.FINAL:
             group.first(partial(places.clear, config.results_dir, [name]))
