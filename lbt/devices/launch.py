@@ -4,6 +4,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -149,7 +150,9 @@ def _member(work: Callable[..., Any], arguments: Sequence[Any], stop: Event, thr
             until = time.monotonic() + PATIENCE
             while interrupt.signal is None and time.monotonic() < until:
                 time.sleep(0.05)
-            raise SystemExit(LOST) from error
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+            os._exit(LOST)  # to take torch down would cost a busy machine longer than the launcher waits
     threading.Thread(target=_end_with_the_launcher, daemon=True).start()
     return result, interrupt.signal
 
