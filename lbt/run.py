@@ -31,7 +31,7 @@ from lbt.session.interrupt import Interrupt
 from lbt.session.lock import held
 from lbt.session.outcome import Outcome
 from lbt.train import Training
-from lbt.train.beginning import out_of_memory
+from lbt.train.beginning import ImagesTooLargeError, out_of_memory
 from lbt.train.executor import is_out_of_memory
 
 ADHOC = "adhoc"  # the experiment of a run that belongs to none
@@ -59,7 +59,8 @@ def run(config: Config, *, interrupt: Interrupt | None = None, reporter: Reporte
             build.forget_images()  # the processes read them anew
             return _launched(config, name, interrupt, reporter)
         if ended is None:
-            training = _training(config, images, name, group)  # refuses what does not fit before anything is written
+            # Refuses what does not fit before anything is written.
+            training = _training(config, images, name, group, reporter)
             ended = _alone(partial(_execute, training, config, images, name, interrupt, reporter), config, name, group)
         if ended.status in records.FINAL:
             group.first(partial(places.clear, config.results_dir, [name]))
@@ -71,7 +72,7 @@ def run(config: Config, *, interrupt: Interrupt | None = None, reporter: Reporte
 def _launched(config: Config, name: str, interrupt: Interrupt, reporter: Reporter) -> Outcome:
     """Executes a run by several processes and returns what became of it."""
     try:
-        return launch(_member, [config, type(reporter)], count=config.devices, interrupt=interrupt)
+        return launch(_member, [config, reporter.elsewhere()], count=config.devices, interrupt=interrupt)
     except DeviceError as error:
         path = records.path_of(config.results_dir, config.experiment, name)
         said = f"{error}; the same command goes on"
@@ -80,7 +81,7 @@ def _launched(config: Config, name: str, interrupt: Interrupt, reporter: Reporte
         return Outcome(name, status, config, path, {"error": said})
 
 
-def _member(interrupt: Interrupt, config: Config, reporter: type[Reporter]) -> Outcome:
+def _member(interrupt: Interrupt, config: Config, reporter: Callable[[], Reporter]) -> Outcome:
     """What each of several processes does."""
     return run(config, interrupt=interrupt, reporter=reporter() if speaks() else None)
 
@@ -126,13 +127,15 @@ def _images(config: Config) -> ImageSet:
         raise UserError(f"data={config.data.name}: this machine's memory is too small to read it") from error
 
 
-def _training(config: Config, images: ImageSet, name: str, group: Group) -> Training | None:
+def _training(config: Config, images: ImageSet, name: str, group: Group, reporter: Reporter) -> Training | None:
     """Returns the training, None where there is no memory for its model and data."""
     try:
         return Training(config, images, name, group=group)
     except Exception as error:
         if group.size > 1 or not is_out_of_memory(error):
             raise
+        if isinstance(error, ImagesTooLargeError):
+            reporter.say(str(error))
     return None
 
 

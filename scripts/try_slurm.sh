@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Tries lbt under a real Slurm of one node, this machine: starts a controller and a node daemon of its own (root; Debian's
-# slurm-wlm and munge), submits one training of two tasks, has it requeued in the middle, and compares with one process.
+# slurm-wlm and munge), submits one training of two tasks, has it requeued in the middle, does the same through Hydra's
+# launcher (pip install hydra-submitit-launcher), and compares both with one process.
 #   scripts/try_slurm.sh [FOLDER]     leaves configuration, logs and results in FOLDER; a new temporary one by default
 set -euo pipefail
 
@@ -35,7 +36,7 @@ KillWait=60
 NodeName=$host NodeAddr=127.0.0.1 CPUs=$(nproc) State=UNKNOWN
 PartitionName=all Nodes=$host Default=YES MaxTime=INFINITE State=UP
 CONF
-export SLURM_CONF=$folder/slurm.conf PYTHONPATH=$here OMP_NUM_THREADS=1
+export SLURM_CONF=$folder/slurm.conf PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH} OMP_NUM_THREADS=1
 
 stop() {
     scancel --quiet --user=root 2>/dev/null || true
@@ -54,28 +55,51 @@ for _ in {1..60}; do
 done
 sinfo
 
-# --- one training of two tasks, requeued once, against one process
-words=(data=digits model=resnet18 model.norm=group batch=64 epochs=8 precision=fp32 device=cpu optimizer=lars seed=7)
+words=(data=digits data.subset=300 model=resnet18 model.norm=group batch=60 epochs=10 precision=fp32 device=cpu optimizer=lars seed=7)
+
+begun() { [[ -n $(find "$folder/$1/runs" -name '*.jsonl' 2>/dev/null) ]]; }
+ended() { [[ -z $(squeue -h -j "$1") ]]; }
+soon() { scontrol update job="$1" StartTime=now 2>/dev/null || true; } # Slurm lets a requeued job wait for two minutes
+
+# --- one training of two tasks, requeued once
 cat >"$folder/job.sh" <<JOB
 #!/bin/bash
 #SBATCH --ntasks=2 --cpus-per-task=1 --requeue --open-mode=append --output=$folder/job.log
 srun --kill-on-bad-exit=0 "$python" -m lbt train ${words[*]} devices=2 results_dir=$folder/two
 JOB
 job=$(sbatch --parsable "$folder/job.sh")
-until ls "$folder"/two/work/*.pt >/dev/null 2>&1 || [[ -z $(squeue -h -j "$job") ]]; do sleep 0.5; done
+until begun two || ended "$job"; do sleep 0.5; done
+sleep 5
 scontrol requeue "$job"
-while [[ -n $(squeue -h -j "$job") ]]; do sleep 1; done # Slurm lets a requeued job wait for about two minutes
+until ended "$job"; do soon "$job"; sleep 2; done
 cat "$folder/job.log"
+
+# --- the same by Hydra's launcher (hydra-submitit-launcher), which requeues its job when Slurm says that time is up
+"$python" -m lbt train -m "${words[@]}" devices=2 results_dir="$folder/hydra" hydra/launcher=submitit_slurm \
+    hydra.launcher.tasks_per_node=2 hydra.launcher.cpus_per_task=1 hydra.launcher.submitit_folder="$folder/submitit" &
+until begun hydra || ! kill -0 $! 2>/dev/null; do sleep 0.5; done
+sleep 5
+job=$(squeue -h -o %A)
+scancel --signal=USR2 "$job"
+until ended "$job"; do soon "$job"; sleep 2; done
+code=0
+wait $! || code=$?
+tail -n +1 "$folder"/submitit/*.out
+echo "lbt train -m: exit code $code"
+
+# --- against one process
 "$python" -m lbt train "${words[@]}" results_dir="$folder/one"
 "$python" - "$folder" <<'PYTHON'
 import json, pathlib, sys
 
 ends = {}
-for name in ("one", "two"):
+for name in ("one", "two", "hydra"):
     [record] = pathlib.Path(sys.argv[1], name).glob("runs/*/*.jsonl")
     lines = [json.loads(line) for line in record.read_text().splitlines()]
     ends[name] = (record.stem, lines[-1]["status"], lines[-1]["summary"]["train_loss"], lines[0]["provenance"].get("devices"))
     print(name, *ends[name])
-assert ends["one"][:2] == ends["two"][:2], "not the same run, or not done"
-assert abs(ends["one"][2] - ends["two"][2]) < 0.1 * ends["one"][2], "not the same training"  # rounding grows
+for name in ("two", "hydra"):
+    assert ends["one"][:2] == ends[name][:2] and ends[name][3] == 2, "not the same run, not done, or not by two tasks"
+    assert abs(ends["one"][2] - ends[name][2]) < 0.1 * ends["one"][2], "not the same training"  # rounding grows
 PYTHON
+exit "$code"

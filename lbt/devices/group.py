@@ -47,10 +47,12 @@ class Group:
     Attributes:
         rank: this process, from 0; 0 writes record, checkpoint and console.
         size: number of devices.
+        process_group: torch's; None: there is none.
         part: what is being computed, while parts of a batch are normalised together; None: each device by itself.
     """
 
     rank, size = 0, 1
+    process_group: Any = None
     part: Part | None = None
 
     def __deepcopy__(self, memo: dict) -> Group:

@@ -4,6 +4,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -26,6 +27,7 @@ from lbt.session.interrupt import Interrupt
 
 HERE = "127.0.0.1"
 MEMORY = ("OutOfMemoryError", "MemoryError")  # kinds of errors
+TOO_LARGE = "ImagesTooLargeError"  # says itself what there is no memory for
 LOST = 75  # exit code of a process that ends because another one is gone
 PATIENCE = 20.0  # seconds such a process leaves the launcher to see which one it was
 
@@ -100,6 +102,8 @@ def _error(rank: int, failure: ProcessFailure) -> Exception:
     kind, _, text = str(found.get("message", found) if isinstance(found, dict) else found).partition(": ")
     if kind == UserError.__name__:
         return UserError(text)
+    if kind == TOO_LARGE:
+        return DeviceError(f"{who}: {text}", out_of_memory=True)
     if kind in MEMORY or "can't allocate memory" in text:
         return DeviceError(f"{who} ran out of memory, which a smaller micro_batch saves", out_of_memory=True)
     shows = "" if kind == "OSError" else " (LBT_DEBUG=1 shows where)"
@@ -146,7 +150,9 @@ def _member(work: Callable[..., Any], arguments: Sequence[Any], stop: Event, thr
             until = time.monotonic() + PATIENCE
             while interrupt.signal is None and time.monotonic() < until:
                 time.sleep(0.05)
-            raise SystemExit(LOST) from error
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+            os._exit(LOST)  # to take torch down would cost a busy machine longer than the launcher waits
     threading.Thread(target=_end_with_the_launcher, daemon=True).start()
     return result, interrupt.signal
 

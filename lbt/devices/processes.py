@@ -91,7 +91,7 @@ class Processes(Group):
     """
 
     def __init__(self, device: str):
-        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self.rank, self.size, self.process_group = dist.get_rank(), dist.get_world_size(), dist.group.WORLD
         self._lags = device != "cpu"  # a host is ahead of its GPU, and need not wait for the other hosts
         self._told = dist.new_group(backend="gloo")  # what hosts tell each other does not wait for the devices
         self._asked: tuple[Any, Tensor] | None = None

@@ -4,7 +4,8 @@ A new optimizer is one module in this package with ``OPTIMIZERS = {"name": calla
 
 What a training loop asks of any of them, by attribute and never by name: ``needs_closure`` (`SAM`: ``step(closure)``
 recomputes loss and gradients), ``observe_micro_batch(share)`` (`CLARS`: after each micro-batch's backward pass),
-``train()`` and ``eval()`` (the schedule-free ones: around evaluations). Those who lack an attribute do without.
+``train()`` and ``eval()`` (the schedule-free ones: around evaluations), ``share_with(process_group)`` (`Shampoo`: work
+is shared out among processes that take every step together). Those who lack an attribute do without.
 
 ``fused`` is an argument of LARS, TVLARS and LAMB: our Triton kernels on a GPU (``lbt.optim.triton``). In the groups of
 sgd, nesterov, adam and adamw it is torch's own switch, which these set in each step. ``cpu_kernels``, an attribute of

@@ -87,7 +87,7 @@ class SAM(WrappingOptimizer):
         super().add_param_group(param_group)
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("train", "eval", "trust_ratios") and "inner" in vars(self):
+        if name in ("train", "eval", "trust_ratios", "share_with") and "inner" in vars(self):
             return getattr(self.inner, name)
         raise AttributeError(f"SAM has no attribute {name!r}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from lbt.optim.checks import check, check_betas, check_number
 from lbt.optim.layerwise import Bucket, LayerwiseOptimizer, arguments_are_defaults
+from lbt.optim.shares import refuse_others, shared
 from lbt.optim.tensors import safe_ratio, scalar_for, scaled_by_layer, wide_dtype
 
 GRAFTS = ("sgd", "adam", "none")
@@ -63,8 +65,10 @@ class Shampoo(LayerwiseOptimizer):
     and ``p.grad`` is changed. Where both apply they agree (see the conformance table).
 
     On a GPU the eigendecomposition waits for the device once every ``interval`` steps and cannot be captured in a
-    CUDA graph. Memory: for an ``r x c`` block, ``2 * (r * r + c * c)`` numbers. On several processes each computes
-    all the roots; of layers that are spread over them (FSDP2) each has the statistics whole.
+    CUDA graph. Memory: for an ``r x c`` block, ``2 * (r * r + c * c)`` numbers. On several processes that train one
+    model each computes all the roots, or, after `share_with`, those of its share of the blocks, and receives the
+    others. Each keeps all statistics and roots, so that a checkpoint is that of a single process. Of layers that are
+    spread over processes (FSDP2) each has the statistics whole and computes all the roots.
 
     Args:
         params: Tensors, or groups of them, which may override each argument below.
@@ -86,6 +90,7 @@ class Shampoo(LayerwiseOptimizer):
     """
 
     fixed = {"exclude_1d": True, "step": 0}  # noqa: RUF012
+    _process_group: Any = None
 
     @arguments_are_defaults
     def __init__(
@@ -105,6 +110,20 @@ class Shampoo(LayerwiseOptimizer):
         graft_eps: float = 1e-8,
         maximize: bool = False,
     ): ...
+
+    def share_with(self, process_group: Any) -> None:
+        """Share the computation of the roots out among processes that take every step together.
+
+        Args:
+            process_group: Of torch's, whose processes have equal parameters and gradients, as under
+                DistributedDataParallel; all of them call this. None: this process computes everything, as at first.
+
+        Raises:
+            ValueError: They have different layers.
+        """
+        self._process_group = process_group
+        if process_group is not None:
+            refuse_others([p for group in self.param_groups for p in group["params"]], process_group)
 
     def check_group(self, group: dict[str, Any]) -> None:
         """Raise ValueError for a bad argument in ``group``."""
@@ -174,9 +193,11 @@ class Shampoo(LayerwiseOptimizer):
 
     def _whitened(self, bucket: Bucket, group: dict[str, Any]) -> list[Tensor]:
         """``L^(-1/4) G R^(-1/4)`` of each layer, none before ``start``; keeps the statistics, and renews the roots."""
-        out, ready, due = [], group["step"] >= group["start"], group["step"] % group["interval"] == 0
+        ready, due = group["step"] >= group["start"], group["step"] % group["interval"] == 0
+        blocked, wanted, matrices = [], [], []
         for i, (layer, grad) in enumerate(zip(bucket.layers, bucket.grads, strict=True)):
             blocks = to_blocks(bucket.whole(i, grad).to(wide_dtype(grad)), group["block"])
+            blocked.append(blocks)
             state = self.state[layer]
             for side, products in (("left", blocks @ blocks.mT), ("right", blocks.mT @ blocks)):
                 if side not in state:
@@ -184,11 +205,18 @@ class Shampoo(LayerwiseOptimizer):
                 state[side] = state[side].to(products.dtype)  # load_state_dict gives it the parameter's
                 state[side].lerp_(products, 1 - group["betas"][1])
                 if ready and (due or f"{side}_root" not in state):
-                    unbiased = state[side] / (1 - group["betas"][1] ** state["step"])
-                    state[f"{side}_root"] = inverse_root(unbiased, group["eps"])
-            if ready:
-                left, right = (state[f"{side}_root"].to(blocks.dtype) for side in ("left", "right"))
-                out.append(bucket.part(from_blocks(left @ blocks @ right, layer)).to(grad.dtype))
+                    wanted.append((state, f"{side}_root"))
+                    matrices.append(state[side] / (1 - group["betas"][1] ** state["step"]))
+        if not ready:
+            return []
+        together = self._process_group if bucket.spread is None else None
+        roots = shared(partial(inverse_root, eps=group["eps"]), matrices, together)
+        for (state, name), root in zip(wanted, roots, strict=True):
+            state[name] = root
+        out = []
+        for layer, blocks, grad in zip(bucket.layers, blocked, bucket.grads, strict=True):
+            left, right = (self.state[layer][f"{side}_root"].to(blocks.dtype) for side in ("left", "right"))
+            out.append(bucket.part(from_blocks(left @ blocks @ right, layer)).to(grad.dtype))
         return out
 
 

@@ -71,6 +71,10 @@ class Reporter:
     def close(self) -> None:
         """Frees the screen."""
 
+    def elsewhere(self) -> Callable[[], "Reporter"]:
+        """Returns what makes such a reporter in another process, for a run that begins now."""
+        return type(self)
+
 
 class ConsoleReporter(Reporter):
     """Writes to a console.
@@ -115,6 +119,12 @@ class ConsoleReporter(Reporter):
             self._bar = self._progress.add_task("", total=sum(updates), completed=step, **fields)
             self._live = live(self.console, self._progress, *([self._grid] if self._grid else []))
             self._live.start()
+
+    def elsewhere(self) -> Callable[[], Reporter]:
+        """Returns what makes such a reporter in another process, for a run that begins now."""
+        if self._heading is None:
+            return type(self)
+        return partial(type(self), heading=partial(str, self._heading()))  # who counts the runs is here
 
     def say(self, text: str) -> None:
         """Shows a line."""

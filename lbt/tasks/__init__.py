@@ -8,6 +8,9 @@ A module of this package that defines a class with these members, entered in `TA
 - `prepare(model)`: the module that is trained, made from a freshly built classifier.
 - `forward(model, images)`: outputs [b, ...] of normalised images [b, C, H, W], or of a list of views.
 - `loss(outputs, labels)`: `{"loss": scalar, ...}`, means over the batch; all of them are recorded an epoch.
+- `loss_together(outputs, count, total)`, if it has one: with `spans_batch` on several devices the same, of `count`
+  images of which `outputs` are this device's; `total` gives a tensor's sum over the devices. Without it each device
+  is given the outputs of all.
 - `metrics`: what `loss` and `evaluate` measure, each a `lbt.metrics.Metric` with unit, direction and the places
   where it is shown; a figure that is not among them is recorded an epoch and shown nowhere.
 - `evaluate(model, sets, epoch, epochs)`: the recorded scores after an epoch (counted from 1), without gradient, in the

@@ -5,6 +5,7 @@ Zbontar et al. 2021, arXiv 2103.03230. Features are judged by a linear probe and
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -15,6 +16,7 @@ from lbt.metrics import ACCURACY, KNN_ACCURACY, LOSS, TOP5_ACCURACY, percentage
 from lbt.models import backbone
 from lbt.tasks.probe import LinearProbe, knn_right
 
+Total = Callable[[Tensor], Tensor]  # sums over devices, see `lbt.devices.group.Group.total`
 BN_EPS = 1e-5  # of the embeddings' normalisation, torch's default, as in the authors' code
 
 
@@ -22,12 +24,16 @@ class _CorrelationLoss(torch.autograd.Function):
     """The loss of normalised embeddings; keeps one D x D matrix and makes no other besides its own two products."""
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, weight: float, divisor: int) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        ctx: Any, a: Tensor, b: Tensor, weight: float, divisor: int, total: Total | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         exact = torch.promote_types(a.dtype, torch.float32)
         # The diagonal is near 1 where bfloat16 is coarse: it is summed apart from the matrix product.
-        diagonal = (a * b).sum(0, dtype=exact) / divisor
-        c = (a.T @ b).div_(divisor)
-        c.fill_diagonal_(0)
+        diagonal, c = (a * b).sum(0, dtype=exact), a.T @ b
+        if total is not None:
+            diagonal, c = total(diagonal), total(c.to(exact)).to(c.dtype)
+        diagonal = diagonal / divisor
+        c.div_(divisor).fill_diagonal_(0)
         off = torch.linalg.vector_norm(c, dtype=exact).square()
         ctx.save_for_backward(a, b, c, diagonal)
         ctx.weight, ctx.divisor = weight, divisor
@@ -39,15 +45,40 @@ class _CorrelationLoss(torch.autograd.Function):
         return loss, mean, rms
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         a, b, c, diagonal = ctx.saved_tensors
         on = ((diagonal - 1) * (2 * grad / ctx.divisor)).to(a.dtype)
         off = (2 * ctx.weight * grad / ctx.divisor).to(a.dtype)
-        return (b @ c.T).mul_(off).addcmul_(b, on), (a @ c).mul_(off).addcmul_(a, on), None, None
+        return (b @ c.T).mul_(off).addcmul_(b, on), (a @ c).mul_(off).addcmul_(a, on), None, None, None
+
+
+class _NormalisedOverAll(torch.autograd.Function):
+    """Each dimension of [b, D] less its mean and over its deviation, those of all devices' rows; the whole gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, count: int, total: Total) -> Tensor:
+        centred = z - total(z.sum(0)) / count
+        scale = (total(centred.square().sum(0)) / count + BN_EPS).rsqrt()
+        out = centred * scale
+        ctx.save_for_backward(out, scale)
+        ctx.count, ctx.total = count, total
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        out, scale = ctx.saved_tensors
+        along_one, along_out = ctx.total(torch.stack([grad.sum(0), (grad * out).sum(0)])) / ctx.count
+        return (grad - along_one - out * along_out) * scale, None, None
 
 
 def barlow_twins_loss(
-    first: Tensor, second: Tensor, *, weight: float = 0.005, divisor: int | None = None
+    first: Tensor,
+    second: Tensor,
+    *,
+    weight: float = 0.005,
+    divisor: int | None = None,
+    count: int | None = None,
+    total: Total | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the loss ``sum_i (1 - C_ii)^2 + weight * sum_{i != j} C_ij^2`` and two measures of C, all scalars.
 
@@ -61,6 +92,8 @@ def barlow_twins_loss(
         weight: lambda, of the off-diagonal terms.
         divisor: what stands for B in C; None is B. (The released TVLARS code divides a smaller last batch by the full
             batch size.)
+        count: samples on all devices, where these are those of one of several; the loss is that of all of them.
+        total: then, gives a tensor's sum over the devices.
 
     Raises:
         ValueError: fewer than two samples, whose normalisation is not defined.
@@ -69,8 +102,11 @@ def barlow_twins_loss(
     """
     # In float32: with bfloat16 embeddings, batch_norm on a CPU rounds the scale of a whole dimension to bfloat16.
     exact = torch.promote_types(first.dtype, torch.float32)
-    a, b = (F.batch_norm(z.to(exact), None, None, training=True, eps=BN_EPS).to(z.dtype) for z in (first, second))
-    return _CorrelationLoss.apply(a, b, weight, divisor or len(first))
+    if total is None:
+        a, b = (F.batch_norm(z.to(exact), None, None, training=True, eps=BN_EPS).to(z.dtype) for z in (first, second))
+    else:
+        a, b = (_NormalisedOverAll.apply(z.to(exact), count, total).to(z.dtype) for z in (first, second))
+    return _CorrelationLoss.apply(a, b, weight, divisor or count or len(first), total)
 
 
 class Twins(nn.Module):
@@ -152,8 +188,23 @@ class BarlowTwins:
 
     def loss(self, outputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Returns `loss` and, of the correlation, `diagonal` (mean) and `off_diagonal` (root mean square)."""
-        first, second = outputs.unbind(1)
-        loss, diagonal, off = barlow_twins_loss(first, second, weight=self.off_diagonal, divisor=self.divisor)
+        return self._figures(outputs)
+
+    def loss_together(self, outputs: Tensor, count: int, total: Total) -> dict[str, Tensor]:
+        """Returns the same of `count` images on several devices, of which `outputs` are this one's.
+
+        Each device multiplies the embeddings of its own images; one D x D matrix is exchanged, and no embeddings are.
+
+        Args:
+            outputs: of this device's images, [b, 2, D].
+            count: images on all devices.
+            total: gives a tensor's sum over the devices.
+        """
+        return self._figures(outputs, count=count, total=total)
+
+    def _figures(self, outputs: Tensor, **together: Any) -> dict[str, Tensor]:
+        options = {"weight": self.off_diagonal, "divisor": self.divisor, **together}
+        loss, diagonal, off = barlow_twins_loss(*outputs.unbind(1), **options)
         return {"loss": loss, "diagonal": diagonal, "off_diagonal": off}
 
     def evaluate(self, model: Twins, sets: Any, epoch: int, epochs: int) -> dict[str, float]:

@@ -57,9 +57,10 @@ class Training:
         self.device = runtime.prepare(config)
         self.path = beginning.path_of(config, name)
         self.checkpoint_path = places.checkpoint_of(config.results_dir, name)
+        train_images, train_labels, *self._test = beginning.placed(config, images, self.device, group.size)
         self.data = feed(
-            images.train_images.to(self.device),
-            images.train_labels.to(self.device),
+            train_images,
+            train_labels,
             batch=config.batch,
             last_batch=config.data.last_batch,
             augment=config.data.augment,
@@ -68,7 +69,6 @@ class Training:
             rows=(lambda count: self.update.executor.rows(count)) if group.size > 1 else None,
             around=partial(self.regions.around, "augmentation"),
         )
-        self._test = images.test_images.to(self.device), images.test_labels.to(self.device)
         task = build.task(config)
         self.metrics = metrics.declared_by(task)
         batches = build.batches(config)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lbt import build, metrics, plugins, records, runtime
 from lbt.config import Config
@@ -13,6 +14,7 @@ from lbt.identity import to_json
 from lbt.session import mirrors
 from lbt.session.console import Reporter
 from lbt.session.outcome import Outcome
+from lbt.train.executor import is_out_of_memory
 
 
 def path_of(config: Config, name: str) -> Path:
@@ -45,6 +47,36 @@ def line(config: Config, name: str, images: ImageSet, device: torch.device, **ma
     if brought := plugins.provenance():
         made_by["plugins"] = brought
     return records.to_line(first | {"provenance": made_by})
+
+
+class ImagesTooLargeError(MemoryError):
+    """A device does not hold the data set; the text says what it takes."""
+
+
+def placed(config: Config, images: ImageSet, device: torch.device, devices: int) -> tuple[Tensor, ...]:
+    """Returns training images and labels, test images and labels on the device.
+
+    Args:
+        config: of the run.
+        images: its data.
+        device: that of this process.
+        devices: how many have them.
+
+    Raises:
+        ImagesTooLargeError: there is no memory for them.
+    """
+    parts = (images.train_images, images.train_labels, images.test_images, images.test_labels)
+    try:
+        return tuple(part.to(device) for part in parts)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        size = sum(part.nbytes for part in parts if isinstance(part, Tensor)) / 2**30
+        each = f", whole on each of {devices} devices" if devices > 1 else ""
+        raise ImagesTooLargeError(
+            f"data={config.data.name}: its images take {size:,.1f} GiB{each}, for which there is no memory; "
+            "data=image_stream reads a folder of images as they are needed"
+        ) from error
 
 
 def out_of_memory(config: Config, images: ImageSet, name: str, reporter: Reporter) -> Outcome:

@@ -182,17 +182,29 @@ class Executor:
                     with self.group.computing(part):
                         outputs.append(self.forward(own))
             self._draws = self._draws or (states[0] is not None and self._random.changed(states[0]))
-        whole = self.group.joined(torch.cat(outputs).detach(), parts).requires_grad_()
-        figures = self._loss(whole, labels)
-        figures["loss"].backward()
-        for place, (part, own) in enumerate(zip(parts, pieces, strict=True)):
-            gradient = whole.grad[part.start : part.stop]
+        figures, gradients = self._through_loss(torch.cat(outputs).detach(), labels, parts)
+        for place, (part, own, gradient) in enumerate(zip(parts, pieces, gradients, strict=True)):
             with self._computing(part, exchange=part is parts[-1] or observe is not None):
                 again = outputs[0] if len(parts) == 1 else self._again(own, states[place])
                 again.backward(gradient if part.everywhere else gradient * self.group.size)
             if observe is not None:
                 observe(part.whole / len(labels))
         return {name: figure.detach() * len(labels) for name, figure in figures.items()}
+
+    def _through_loss(
+        self, own: Tensor, labels: Tensor, parts: Sequence[Part]
+    ) -> tuple[dict[str, Tensor], Sequence[Tensor]]:
+        """Returns the figures of all devices' outputs, and the gradient for each part of this device's `own`."""
+        if hasattr(self.task, "loss_together") and not any(part.everywhere for part in parts):
+            own.requires_grad_()
+            with self._regions.region("forward"), self.autocast():
+                figures = self.task.loss_together(own, len(labels), self.group.total)
+            figures["loss"].backward()
+            return figures, own.grad.split([part.size for part in parts])
+        whole = self.group.joined(own, parts).requires_grad_()
+        figures = self._loss(whole, labels)
+        figures["loss"].backward()
+        return figures, [whole.grad[part.start : part.stop] for part in parts]
 
     def _again(self, images: Tensor, state: dict[str, Tensor] | None) -> Tensor:
         """Computes a part once more, of the same random numbers where the model draws some."""

@@ -99,6 +99,8 @@ class Update:
             "group": group,
         }
         executor = Executor(model, task, **how)
+        if hasattr(optimizer, "share_with"):
+            optimizer.share_with(group.process_group)
         return cls(
             executor,
             optimizer,

@@ -10,7 +10,7 @@ from support import StopAfter, configure, figures
 
 from lbt import build, records
 from lbt.data import load
-from lbt.data.streaming import StreamingData, feed
+from lbt.data.streaming import Files, StreamingData, feed
 from lbt.errors import UserError
 from lbt.run import run
 
@@ -99,6 +99,22 @@ def test_every_image_comes_once_an_epoch_with_its_label(folder):
     label = {image.numpy().tobytes(): int(one) for image, one in zip(held.train_images, held.train_labels, strict=True)}
     seen = [(image.numpy().tobytes(), int(one)) for batch in data.batches() for image, one in zip(*batch, strict=True)]
     assert len(seen) == 44 and dict(seen) == label
+
+
+def test_of_several_devices_each_decodes_its_part_alone(folder, monkeypatch):
+    images = load("image_stream", folder, resolution=8)
+    decoded, read = [], Files.read
+    monkeypatch.setattr(Files, "read", lambda files, batches: decoded.append(batches) or read(files, batches))
+    options = {"batch": 16, "last_batch": "keep", "augment": "crop_flip_rotate", "seed": 0}
+
+    def delivered(rows):
+        return [images for images, _ in feed(images.train_images, images.train_labels, rows=rows, **options).batches()]
+
+    whole, *parts = (
+        delivered(rows) for rows in (None, lambda count: torch.arange(5), lambda count: torch.arange(5, count))
+    )
+    assert all(torch.equal(torch.cat(both), one) for *both, one in zip(*parts, whole, strict=True))
+    assert [first + second for first, second in zip(*decoded[1:], strict=True)] == decoded[0]
 
 
 def test_an_unreadable_file_fails_the_run_and_is_named(folder, tmp_path, capsys):

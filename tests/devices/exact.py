@@ -1,5 +1,6 @@
 """Trainings in float64 on one device or several, which differ by rounding alone: what the processes of a test do."""
 
+import itertools
 import os
 import socket
 from dataclasses import replace
@@ -16,6 +17,7 @@ from lbt.devices import norm
 from lbt.devices.group import ALONE
 from lbt.devices.processes import joined
 from lbt.models import MODELS, GhostBatchNorm2d
+from lbt.optim import shampoo
 from lbt.run import run
 from lbt.tasks import TASKS, BarlowTwins, Classification
 from lbt.train import Training
@@ -122,6 +124,21 @@ def locally(config, group):
         norm.SpreadNorm.forward = kept
 
 
+def roots(config, group=ALONE):
+    """How many roots Shampoo computes in this process in two updates, and the state that it then has."""
+    computed, function = [], shampoo.inverse_root
+    shampoo.inverse_root = lambda matrices, eps: computed.append(len(matrices)) or function(matrices, eps)
+    try:
+        made = Training(config, build.images(config), "test", group=group)
+        for images, labels in itertools.islice(made.data.batches(), 2):
+            made._update(images, labels)
+    finally:
+        shampoo.inverse_root = function
+    state = made.update.optimizer.state_dict()["state"]
+    tensors = {f"{index} {name}": value for index, of in state.items() for name, value in of.items() if name != "step"}
+    return sum(computed), tensors
+
+
 def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -139,6 +156,8 @@ def work(rank, ports, cases, controls, whole, folder):
     torch.set_num_threads(1)
     folder = Path(folder)
     alone = {name: trained(case) for name, case in list(cases.items())[rank::3]}
+    if rank == 0:
+        alone["roots"] = roots(cases["shampoo, blocks"])
     torch.save(alone, folder / f"alone{rank}.pt")
     for size, port in ports.items():
         if rank >= size:
@@ -147,6 +166,7 @@ def work(rank, ports, cases, controls, whole, folder):
         with joined("cpu") as group:
             found = {name: trained(case, group) for name, case in cases.items()}
             found |= {f"local {name}": locally(cases[name], group) for name in controls}
+            found["roots"] = roots(cases["shampoo, blocks"], group)
             torch.save(found, folder / f"{size}-{rank}.pt")
         torch.distributed.destroy_process_group()
         # A run of its own: begun on one device, gone on with on two and on three, stopped by the last process.

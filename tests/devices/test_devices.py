@@ -37,6 +37,8 @@ EXACT_TWINS = {
 # What is trained in each way: name -> settings.
 CASES = {
     **{name: {"optimizer": {"name": name, **OPTIONS.get(name, {})}} for name in lbt.optim.names()},
+    "shampoo, blocks": {"optimizer": {"name": "shampoo", **OPTIONS["shampoo"], "block": 5, "interval": 3}},
+    "sam around shampoo": {"optimizer": {"name": "sam", "base": {"name": "shampoo", **OPTIONS["shampoo"]}}},
     "micro-batches": {"micro_batch": 5},
     "clipped": {"micro_batch": 5, "grad_clip": 0.1},
     "averaged": {"ema": 0.9, "layer_norms": 1, "model": BATCH},
@@ -88,14 +90,18 @@ def difference(one, other):
     return {name: float((one[name] - other[name]).abs().max() / other[name].abs().max().clamp(min=1.0)) for name in one}
 
 
+def limit(name, key):
+    """How far a case's number may be from one device's; norms are recorded in five digits, scores float32's."""
+    bound = 1e-9 if "batch norm" in name or name == "averaged" else 1e-12
+    return {"lwn": 1e-4, "lgn": 1e-4, "scores": 1e-6}.get(key.split()[0], bound)
+
+
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize("name", CASES)
 def test_several_devices_are_one_but_for_rounding(found, name, size):
     _, _, alone, shared = found
-    bound = 1e-9 if "batch norm" in name or name == "averaged" else 1e-12
     for key, value in difference(shared[size, 0][name], alone[name]).items():
-        # Norms are recorded in five digits, scores computed in float32.
-        assert value <= {"lwn": 1e-4, "lgn": 1e-4, "scores": 1e-6}.get(key.split()[0], bound), key
+        assert value <= limit(name, key), key
     for rank in range(1, size):
         assert all(torch.equal(value, shared[size, 0][name][key]) for key, value in shared[size, rank][name].items())
 
@@ -105,6 +111,17 @@ def test_several_devices_are_one_but_for_rounding(found, name, size):
 def test_control_batch_norm_over_a_devices_own_images_is_another_training(found, name, size):
     _, _, alone, shared = found
     assert max(difference(shared[size, 0][f"local {name}"], alone[name]).values()) > 1e-3
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_shampoos_roots_are_shared_out_and_each_device_has_all_of_them(found, size):
+    _, _, alone, shared = found
+    (whole, one), several = alone["roots"], [shared[size, rank]["roots"] for rank in range(size)]
+    computed = [count for count, _ in several]
+    assert sum(computed) == whole and min(computed) > 0
+    for _, state in several:
+        assert max(difference(state, one).values()) <= 1e-12
+        assert all(torch.equal(value, several[0][1][key]) for key, value in state.items())
 
 
 def test_a_run_goes_on_on_another_number_of_devices_and_stops_in_all_processes_at_once(found, tmp_path):

@@ -2,22 +2,29 @@
 
 import contextlib
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import support
 import torch
 from exact import numbers
-from support import TINY, run_tiny
+from support import TINY, run_tiny, tiny_config
 
-from lbt import records
+from lbt import build, records
 from lbt.cli import main
 from lbt.devices.group import Group
+from lbt.devices.launch import _error
 from lbt.devices.processes import Processes
 from lbt.records import places
+from lbt.run import run
+from lbt.session.console import ConsoleReporter
+from lbt.train.beginning import placed
 
 distributed = pytest.importorskip("torch.distributed")
 if not (distributed.is_available() and distributed.is_gloo_available()):
@@ -117,6 +124,43 @@ def test_torchruns_processes_make_one_run_and_tell_a_mistake_once(tmp_path, star
     said, error = command.communicate(timeout=240)
     assert command.returncode != 0 and said == ""
     assert error.count('there is no optimizer "larz"') == 1
+
+
+def test_a_sweep_is_counted_by_the_process_that_writes(tmp_path, monkeypatch, capfd):
+    def launch(work, arguments, *, count, interrupt):
+        config, reporter = pickle.loads(pickle.dumps(arguments))  # as to another process
+        return work(interrupt, replace(config, devices=1), reporter)
+
+    monkeypatch.setattr("lbt.run.launch", launch)
+    words = ["epochs=1", "devices=2", "seed=1,2", f"results_dir={tmp_path}"]
+    assert main(["train", "-m", *TINY, *words]) == 0
+    said = capfd.readouterr().out
+    assert said.count("run 1 of 2") == said.count("run 2 of 2 (1 done") == 1
+
+
+class Full(torch.Tensor):
+    """Images for which a device has no room."""
+
+    def to(self, device):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_images_without_room_are_told_with_their_size_on_each_device(tmp_path, monkeypatch, capsys):
+    config = tiny_config(tmp_path)
+    images = build.images(config)
+    huge = torch.zeros(1, dtype=torch.uint8).expand(3 * 2**30).as_subclass(Full)
+    images = replace(images, train_images=huge)
+    with pytest.raises(MemoryError, match=r"data=synthetic: its images take 3\.0 GiB, whole on each of 4 ") as caught:
+        placed(config, images, torch.device("cpu"), 4)
+    message = {"message": f"{type(caught.value).__name__}: {caught.value}"}
+    error = _error(2, SimpleNamespace(pid=7, exitcode=1, message=message))
+    assert error.out_of_memory and str(error) == f"device 2 (process 7): {caught.value}"
+
+    images = replace(images, train_images=build.images(config).train_images.as_subclass(Full))
+    monkeypatch.setattr("lbt.run._images", lambda config: images)
+    monkeypatch.setattr("lbt.fit.fits", lambda config, images: None)
+    assert run(config, reporter=ConsoleReporter()).status == "oom"
+    assert "its images take 0.0 GiB, for which there is no memory; data=image_stream" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("count", ["0", "half", "1.5"])

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import lbt.optim
+from lbt.optim import shampoo, shares
 
 distributed = pytest.importorskip("torch.distributed")
 if not (distributed.is_available() and distributed.is_gloo_available()):
@@ -140,12 +141,32 @@ def clars_differences(rank):
     return found
 
 
+def shampoo_shared(rank):
+    """The difference from one process of Shampoo whose processes share the roots out, and how many each computed."""
+    half, options = slice(4 * rank, 4 * rank + 4), {**OPTIONS["shampoo"], "interval": 2}
+    alone, net, counts, function = network(), network(), [], shampoo.inverse_root
+    train(alone, lbt.optim.Shampoo(alone.parameters(), 0.05, **options), slice(None))
+    optimizer = lbt.optim.Shampoo(net.parameters(), 0.05, **options)
+    optimizer.share_with(distributed.group.WORLD)
+    shampoo.inverse_root = lambda matrices, eps: counts.append(len(matrices)) or function(matrices, eps)
+    train(nn.parallel.DistributedDataParallel(net), optimizer, half)
+    shampoo.inverse_root = function
+    everyone = [None, None]
+    distributed.all_gather_object(everyone, sum(counts))
+    try:
+        lbt.optim.Shampoo(list(net.parameters())[rank:], 0.05).share_with(distributed.group.WORLD)
+        refused = "not at all"
+    except ValueError as error:
+        refused = str(error)
+    return {"difference": difference(net.parameters(), alone.parameters()), "counts": everyone, "refused": refused}
+
+
 def work(rank, port, path):
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     distributed.init_process_group("gloo", rank=rank, world_size=2)
-    found = {"clars": clars_differences(rank)}
+    found = {"clars": clars_differences(rank), "shared": shampoo_shared(rank)}
     half = slice(4 * rank, 4 * rank + 4)
     for name in lbt.optim.names():
         try:
@@ -224,3 +245,22 @@ def test_no_decay_of_biases(found, way):
 @pytest.mark.parametrize("how", ["exchanged", "no_sync"])
 def test_clars_and_accumulation(found, how):
     assert found["clars"][how] <= NEAR
+
+
+def test_shampoos_roots_are_shared_out(found):
+    """Sides of 12, 16, 16 and 5 in blocks of 8: 2 x 2 and 1 x 2 of them, each with two roots, in steps 1, 2 and 4."""
+    shared = found["shared"]
+    assert shared["difference"] <= NEAR
+    assert sum(shared["counts"]) == 3 * 2 * (4 + 2) and min(shared["counts"]) > 0
+    assert "different layers" in shared["refused"] and "\n" not in shared["refused"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 40])
+def test_work_is_shared_out_by_its_cost(count):
+    costs = [512**3] * 9 + [64**3] * 30 + [512**3, 1]
+    found = shares.owners(costs, count)
+    assert found == sorted(found) and len(found) == len(costs)
+    loads = [0] * count
+    for cost, owner in zip(costs, found, strict=True):
+        loads[owner] += cost
+    assert max(loads) <= sum(costs) / count + max(costs)
