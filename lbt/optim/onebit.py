@@ -94,7 +94,9 @@ def _by_vectors(y: Tensor, lengths: Sequence[int], counts: Tensor, mask: Tensor 
     """On a GPU: few launches, none of which waits."""
     size = sum(lengths)
     held = y[:size]
-    norms = torch.stack(torch._foreach_norm(held.split(list(lengths)), 2, dtype=torch.promote_types(y.dtype, torch.float32)))
+    norms = torch.stack(
+        torch._foreach_norm(held.split(list(lengths)), 2, dtype=torch.promote_types(y.dtype, torch.float32))
+    )
     scales = (norms / counts.to(norms.dtype).sqrt()).to(y.dtype)
     torch.signbit(held, out=negative[:size])
     sent = torch.copysign(spread_over(scales, lengths), held)

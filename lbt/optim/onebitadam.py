@@ -93,7 +93,11 @@ class OneBitOptimizer(LocalGradients, LayerwiseOptimizer):
         A sign cannot say 0, and an element that never had a gradient would be divided by eps.
         """
         known = self._plans.get(found.key)
-        if known is None or len(known[0]) != len(found.layers) or any(a is not b for a, b in zip(known[0], found.layers)):
+        if (
+            known is None
+            or len(known[0]) != len(found.layers)
+            or any(a is not b for a, b in zip(known[0], found.layers))
+        ):
             mask = side_by_side([self.state[layer]["exp_avg_sq"] for layer in found.layers]).ne(0)
             whole = mask.device.type == "cpu" and bool(mask.all())  # elsewhere asking would wait for the device
             mask = None if whole else mask.to(found.rows.dtype)
@@ -128,7 +132,9 @@ class OneBitOptimizer(LocalGradients, LayerwiseOptimizer):
             mean.div_(scaling)
         return mean
 
-    def directions(self, found: Gradients, first: list[Tensor], second: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+    def directions(
+        self, found: Gradients, first: list[Tensor], second: list[Tensor], group: dict[str, Any]
+    ) -> list[Tensor]:
         """Adam's ``m / (sqrt(v) + eps)`` with both corrected for bias, v as of its freeze; fresh tensors."""
         beta1, beta2 = group["betas"]
         update = torch._foreach_sqrt(second)

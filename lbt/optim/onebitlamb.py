@@ -147,12 +147,16 @@ class OneBitLAMB(OneBitOptimizer):
         """The factors f on the frozen ratios, shape ``[n]``."""
         rooted = self._rooted(found, second, group, [group["freeze_steps"]] * len(second))
         torch._foreach_div_(rooted, self._rooted(found, fresh, group, [self.state[p]["step"] for p in found.layers]))
-        found_before = [torch.where(v > 0, r, 0) for v, r in zip(second, rooted, strict=True)]  # the others are not moved
+        found_before = [
+            torch.where(v > 0, r, 0) for v, r in zip(second, rooted, strict=True)
+        ]  # the others are not moved
         factors = torch.stack([one.max() for one in found_before])
         factors = torch.where(factors > 0, factors, torch.ones_like(factors))
         if group["weight_decay"]:
             length = norms(update)
-            shares = torch.where(length > 0, norms(plain) / length, torch.ones_like(length)).clamp(max=1).to(factors.dtype)
+            shares = (
+                torch.where(length > 0, norms(plain) / length, torch.ones_like(length)).clamp(max=1).to(factors.dtype)
+            )
             factors = factors * shares + 1 - shares
         factors = factors.clamp(group["factor_low"], group["factor_high"])
         before = [self.state[layer].get("factor", torch.ones_like(factors[0])) for layer in found.layers]

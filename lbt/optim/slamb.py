@@ -206,7 +206,9 @@ class SLAMB(LocalGradients, LayerwiseOptimizer):
         pieces = views(weights, layers)
         self._put([(layer, piece[0]) for layer, piece in zip(layers, pieces, strict=True)])
 
-    def _direction(self, found: Gradients, first: Tensor, second: Tensor, steps: list[int], group: dict[str, Any]) -> Tensor:
+    def _direction(
+        self, found: Gradients, first: Tensor, second: Tensor, steps: list[int], group: dict[str, Any]
+    ) -> Tensor:
         sizes = [layer.numel() for layer in found.layers]
         corrections = [[1 / (1 - beta**step) for step in steps] for beta in group["betas"]]
         update = second.clone()

@@ -214,7 +214,9 @@ class LocalGradients:
         refuse_zero(type(self).__name__, "each process sees the gradients of its layers alone")
         for param in group["params"]:
             if is_spread(param):
-                raise ValueError(f"{type(self).__name__} takes no DTensors (use parameters that each process has whole)")
+                raise ValueError(
+                    f"{type(self).__name__} takes no DTensors (use parameters that each process has whole)"
+                )
 
     @torch.no_grad()
     def collect(self, worker: int = 0) -> None:
@@ -335,6 +337,8 @@ class LocalGradients:
                 whole = {name: exchange.gathered(value) for name, value in self.worker_state(param, held).items()}
                 parts = [name for name in self.per_server if name in held]
                 self._whole[param] = whole | {name: exchange.summed(held[name].clone()) for name in parts}
+        if exchange.first:  # the first process saves
+            self._whole = {}
 
     def worker_state(self, param: Tensor, held: dict[str, Any]) -> dict[str, Tensor]:
         """What the workers of this process have each for itself, ``[here, ...]``."""
