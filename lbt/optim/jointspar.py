@@ -112,9 +112,9 @@ class JointSpar(LocalGradients, WrappingOptimizer):
     def drawn(self, index: int) -> list[bool]:
         """Which layers of a group take part in the step about to be made."""
         group = self.param_groups[index]
-        chances = torch.tensor(self.chances(group), dtype=torch.float64)
-        generator = torch.Generator().manual_seed((group["seed"] * 1_000_003 + group["draws"]) * 1_009 + index)
-        return (torch.rand(len(chances), generator=generator, dtype=torch.float64) < chances).tolist()
+        chances = torch.tensor(self.chances(group), dtype=torch.float64, device="cpu")
+        generator = torch.Generator("cpu").manual_seed((group["seed"] * 1_000_003 + group["draws"]) * 1_009 + index)
+        return (torch.rand(len(chances), generator=generator, dtype=torch.float64, device="cpu") < chances).tolist()
 
     def begin_update(self) -> None:
         """Have autograd leave the layers out that will not take part; called before the forward pass.

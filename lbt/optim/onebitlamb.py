@@ -123,8 +123,8 @@ class OneBitLAMB(OneBitOptimizer):
         new = [layer for layer in found.layers if "momentum_scale" not in self.state[layer]]
         if new:
             momenta = self.state_tensors(new, "exp_avg")
-            roots = torch.tensor([layer.numel() ** 0.5 for layer in new], device=new[0].device)
-            rms = norms(momenta) / roots
+            rms = norms(momenta)
+            rms = rms / torch.tensor([layer.numel() ** 0.5 for layer in new], device=rms.device, dtype=rms.dtype)
             scales = safe_ratio(rms.mean().expand_as(rms), rms, rms > 0).to(momenta[0].dtype)
             for layer, scale in zip(new, scales.unbind(), strict=True):
                 self.state[layer]["momentum_scale"] = scale.clone()

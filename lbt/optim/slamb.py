@@ -288,8 +288,8 @@ class SLAMB(LocalGradients, LayerwiseOptimizer):
 def chunk(size: int, count: int, turn: int, seed: int) -> Tensor:
     """Sorted places, of ``size``, of one of the ``count`` chunks that a seed's permutation is cut in."""
     if count == 1:
-        return torch.arange(size)
-    order = torch.randperm(size, generator=torch.Generator().manual_seed(seed + size))
+        return torch.arange(size, device="cpu")
+    order = torch.randperm(size, generator=torch.Generator("cpu").manual_seed(seed + size), device="cpu")
     places = within(size, count, turn)
     return order[places.start : places.stop].sort().values
 

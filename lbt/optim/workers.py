@@ -116,7 +116,7 @@ def views(vector: Tensor, layers: Sequence[Tensor]) -> list[Tensor]:
     found, start = [], 0
     for layer in layers:
         piece = vector[..., start : start + layer.numel()]
-        found.append(piece.view(*vector.shape[:-1], *layer.shape))
+        found.append(piece.view((*vector.shape[:-1], *layer.shape)))
         start += layer.numel()
     return found
 

@@ -92,7 +92,9 @@ class Update:
         average = build.average(config, model)
         optimizer = build.optimizer(config, model, steps=steps, devices=group.size)
         if config.layer_norms and is_local(optimizer):
-            raise UserError("layer_norms: an optimizer with workers is given no gradient of the whole batch; leave it out")
+            raise UserError(
+                "layer_norms: an optimizer with workers is given no gradient of the whole batch; leave it out"
+            )
         wanted = pays(model, task, data, config.epochs) if config.compile == "auto" else config.compile
         compiled, micro = CompiledModel(model) if wanted else None, config.micro_batch
         how = {
