@@ -69,7 +69,6 @@ class Executor:
         exchanges = group.size > 1 and not workers
         self._unit = spread(model, group) if exchanges else 1
         self._exchanged = group.exchange(_Pass(model, task)) if exchanges else None
-        self._named: list[str] = []  # the task's figures
         self._regions = regions or Regions()
         self._dtype = _DTYPES[precision]
         self._device = next(model.parameters()).device.type
@@ -163,7 +162,12 @@ class Executor:
             return self._backward_part_by_part(images, labels, parts, observe)
 
     def backward_by_worker(
-        self, images: Tensor, labels: Tensor, collect: Callable[[int], None], show: Callable[[int], None] | None = None
+        self,
+        images: Tensor,
+        labels: Tensor,
+        collect: Callable[[int], None],
+        show: Callable[[int], None] | None = None,
+        named: Sequence[str] = (),
     ) -> dict[str, Tensor]:
         """Puts the gradient of one worker after the other of this device into the parameters.
 
@@ -176,6 +180,7 @@ class Executor:
             labels: int64 [B], of the whole batch.
             collect: is called after a worker's backward pass with its number on this device.
             show: is called before its forward pass.
+            named: the task's figures, for a device that has no images.
 
         Returns:
             The task's figures, each a scalar: the mean over the whole batch times B.
@@ -197,9 +202,7 @@ class Executor:
                         figure = figure.detach() * (part.size * self.group.size)
                         sums[name] = sums[name] + figure if name in sums else figure
                 collect(worker)
-        self._named = list(sums) or self._named
-        nothing = torch.zeros((), device=self._device)
-        return self.group.means(sums or dict.fromkeys(self._named, nothing))
+        return self.group.means(sums or dict.fromkeys(named, torch.zeros((), device=self._device)))
 
     @contextmanager
     def _computing(self, part: Part, *, exchange: bool) -> Iterator[None]:

@@ -181,7 +181,7 @@ class Update:
         if begin is not None:
             begin()
         show = getattr(self.optimizer, "show_worker", None)
-        return self.executor.backward_by_worker(images, labels, collect, show)
+        return self.executor.backward_by_worker(images, labels, collect, show, list(self.progress.sums))
 
     def rates(self) -> tuple[float, float]:
         """Returns the first group's learning rate at the last update, and that rate times the optimizer's factor."""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from matplotlib.figure import Figure
 
-from lbt.report.figures import curves, lines, norms, schedules
+from lbt.report.figures import communication, curves, lines, norms, schedules
 from lbt.report.figures.spec import Spec
 from lbt.report.frame import Frame
 
@@ -15,4 +15,5 @@ KINDS: dict[str, Callable[[Spec, Frame], Figure | None]] = {
     "norms": norms.draw,
     "schedules": schedules.draw_rates,
     "phi": schedules.draw_phi,
+    "communication": communication.draw,
 }

@@ -12,6 +12,8 @@ from lbt.report.claims.table import Claims, ClaimsTable
 from lbt.report.frame import Frame, load_or_refuse
 from lbt.report.kit import render, specs
 from lbt.report.layout import AUTOMATIC, Wanted
+from lbt.report.tables import communication
+from lbt.report.tables.communication import CommunicationTable
 from lbt.report.tables.grid import Spec, Table
 
 GROUP = "table"
@@ -22,11 +24,14 @@ def names() -> list[str]:
     return specs.names(GROUP)
 
 
-def make(name: str, frame: Frame, wanted: Wanted = AUTOMATIC) -> Table | ClaimsTable:
+def make(name: str, frame: Frame, wanted: Wanted = AUTOMATIC) -> Table | ClaimsTable | CommunicationTable:
     """Returns the table of this name over these records; `wanted` is for a sweep that no file describes."""
     if name not in names():
         return Table(name, automatic.table(name, frame, wanted), frame)
-    kind, spec = (ClaimsTable, Claims) if "claims" in specs.read(GROUP, name) else (Table, Spec)
+    content = specs.read(GROUP, name)
+    kind, spec = (ClaimsTable, Claims) if "claims" in content else (Table, Spec)
+    if "sent_by" in content:
+        kind, spec = CommunicationTable, communication.Spec
     return kind(name, specs.bound(spec, GROUP, name), frame)
 
 
