@@ -227,7 +227,64 @@ def _optimizer_settings(where: str, settings: Mapping, steps: Sequence[int]) -> 
     return factory, bind(factory, arguments, where)
 
 
-def optimizer(config: Config, parameters: Any, *, steps: Sequence[int]) -> torch.optim.Optimizer:
+def takes_local_gradients(config: Config) -> bool:
+    """Says whether the optimizer is given each worker's own gradient, and exchanges by its own rule what it needs."""
+    factory = pick("optimizer", config.optimizer["name"], {known: optim.get(known) for known in optim.names()})
+    return getattr(factory, "local_gradients", False)
+
+
+def _workers(config: Config, devices: int) -> dict[str, int]:
+    """Returns the optimizer's argument `workers`, the number on each device, where it has workers."""
+    name, count = config.optimizer["name"], config.workers or 1
+    if "workers" in config.optimizer:
+        raise UserError(f"optimizer.workers={config.optimizer['workers']}: the setting is workers, of all devices")
+    if not takes_local_gradients(config):
+        if config.workers is not None:
+            raise UserError(f"workers={config.workers}: optimizer={name} averages gradients, and has no workers")
+        return {}
+    if count % devices:
+        raise UserError(
+            f"workers={count}: {devices} devices cannot hold as many each; workers={-(-count // devices) * devices}"
+        )
+    return {"workers": count // devices}
+
+
+def _groups(config: Config, parameters: Any, factory: Callable) -> Any:
+    """Returns parameters as the optimizer takes them: in one group, or in several.
+
+    Of a network for an optimizer that asks for it, each of its parts is a group; one of vectors alone joins the part
+    before. With `bias_lr_factor` vectors are groups of their own.
+    """
+    parts = [parameters]
+    if isinstance(parameters, nn.Module):
+        parts = [list(parameters.parameters())]
+        if getattr(factory, "groups_by_module", False):
+            parts = _parts_of(parameters)
+    if config.bias_lr_factor is None:
+        return parts[0] if len(parts) == 1 else [{"params": part} for part in parts]
+    groups, slow = [], config.peak_lr * config.bias_lr_factor
+    for part in map(list, parts):
+        groups.append({"params": [one for one in part if one.ndim > 1]})
+        groups.append({"params": [one for one in part if one.ndim <= 1], "lr": slow})
+    return groups
+
+
+def _parts_of(network: nn.Module) -> list[list[Tensor]]:
+    parts: dict[str, list[Tensor]] = {}
+    for name, parameter in network.named_parameters():
+        parts.setdefault(name.partition(".")[0], []).append(parameter)
+    joined: list[list[Tensor]] = []
+    for part in parts.values():
+        if joined and all(parameter.ndim <= 1 for parameter in part):
+            joined[-1].extend(part)
+        else:
+            joined.append(part)
+    return joined
+
+
+def optimizer(
+    config: Config, parameters: Any, *, steps: Sequence[int], devices: int | None = None
+) -> torch.optim.Optimizer:
     """Returns the optimizer at its peak learning rate; an argument `<x>_epochs` reaches it as `<x>_steps`.
 
     An argument with a `name` is an optimizer, too: the one inside SAM, checked in the same way.
@@ -236,12 +293,12 @@ def optimizer(config: Config, parameters: Any, *, steps: Sequence[int]) -> torch
 
     Args:
         config: of the run.
-        parameters: of the model.
+        parameters: of the model, or the model.
         steps: updates of each epoch.
+        devices: that share the workers; None: those of the settings.
     """
+    if devices is None:
+        devices = config.devices if isinstance(config.devices, int) else 1
     factory, bound = _optimizer_settings("optimizer", config.optimizer, _of_training(config, steps))
-    if config.bias_lr_factor is not None:
-        tensors = list(parameters)
-        slow = {"params": [one for one in tensors if one.ndim <= 1], "lr": config.peak_lr * config.bias_lr_factor}
-        parameters = [{"params": [one for one in tensors if one.ndim > 1]}, slow]
-    return _construct("optimizer", factory, parameters, lr=config.peak_lr, **bound)
+    bound |= _workers(config, devices)
+    return _construct("optimizer", factory, _groups(config, parameters, factory), lr=config.peak_lr, **bound)

@@ -102,6 +102,9 @@ def _passes(config: Config, count: int) -> Iterator[_Pass]:
             last = f"batch={batch}, data.last_batch=keep: the last batch of {count:,} images"
             wholes.append(_Pass(count % batch, last))
         for whole in wholes:
+            if build.takes_local_gradients(config):
+                yield from _worker_passes(config, whole)
+                continue
             micro = config.micro_batch or whole.size
             if micro < whole.size:
                 yield _Pass(micro, f"micro_batch={micro}", whole=False)
@@ -110,6 +113,19 @@ def _passes(config: Config, count: int) -> Iterator[_Pass]:
                     yield _Pass(whole.size % micro, left, whole=False)
             else:
                 yield whole
+
+
+def _worker_passes(config: Config, whole: _Pass) -> Iterator[_Pass]:
+    workers = config.workers or 1
+    if whole.size < workers and whole.size == config.batch:
+        raise UserError(f"workers={workers}: a batch of {_count(whole.size)} has none for some of them")
+    of = "" if workers == 1 else f", workers={workers}"
+    for size in {whole.size // workers, -(-whole.size // workers)} - {0}:
+        micro = min(config.micro_batch or size, size)
+        alone = workers == 1 and micro == size
+        yield _Pass(micro, whole.setting + of, whole=alone)
+        if size % micro:
+            yield _Pass(size % micro, f"micro_batch={micro}: the last micro-batch of a worker{of}", whole=False)
 
 
 def _count(images: int) -> str:

@@ -43,6 +43,8 @@ def identity_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     settings["optimizer"] = _rule(settings["optimizer"])
     if isinstance(settings.get("init_from"), Mapping):  # what they are, not whose or where
         settings["init_from"] = settings["init_from"]["sha256"]
+    if settings.get("workers") == 1:  # as without the setting
+        settings.pop("workers")
     return _without_off(settings)
 
 
@@ -84,6 +86,8 @@ def to_json(config: Config) -> dict[str, Any]:
     settings.pop("keep")
     settings.pop("threads")  # the number used is in the provenance
     settings.pop("devices")  # the provenance has it
+    if config.workers is None:
+        settings.pop("workers")
     settings["data"].pop("root")
     settings["protocol"] = {"name": config.protocol["name"]}
     settings["peak_lr"] = config.peak_lr

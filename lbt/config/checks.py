@@ -92,6 +92,9 @@ def _check_training(config: Config, tables: Sequence[Mapping]) -> None:
             f"micro_batch={config.micro_batch}: expected 1 to {config.batch}, the batch",
         )
     _check_branch(config)
+    _require(
+        config.workers is None or config.workers >= 1, f"workers={config.workers}: expected a whole number, 1 or more"
+    )
     check_folder("experiment", config.experiment)
     _require(
         config.grad_clip is None or config.grad_clip > 0,

@@ -90,6 +90,7 @@ class Config:
     epochs: int
     warmup: float  # epochs; reaches the run through the schedule
     micro_batch: int | None = None  # images per forward and backward pass; null: the whole batch
+    workers: int | None = None  # parts of a batch whose gradients the optimizer exchanges by its own rule; null: one
     lr_scaling: Literal["none", "linear", "sqrt"] = "none"  # factor on lr: 1, batch/256 or sqrt(batch/256)
     lr_rank: int | None = None  # which rate of the protocol's table: 0, 1 or 2; null: the middle one
     # rate of tensors of ndim <= 1 as a multiple of the others'; null: the same

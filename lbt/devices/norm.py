@@ -188,3 +188,31 @@ def running_statistics(model: nn.Module, group: Group) -> Iterator[None]:
     whole = group.total(torch.cat(buffers))
     for buffer, found in zip(buffers, whole.split([len(buffer) for buffer in buffers]), strict=True):
         buffer.copy_(found)
+
+
+@contextmanager
+def statistics_in_turn(model: nn.Module, group: Group) -> Iterator[None]:
+    """Has running statistics be as if the devices' passes had come one after the other, device by device.
+
+    Each device's passes begin with the statistics before; a pass leaves ``1 - momentum`` of what was there. One exchange.
+    """
+    layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+    if group.size == 1 or not layers:
+        yield
+        return
+    buffers = [buffer for layer in layers for buffer in (layer.running_mean, layer.running_var)]
+    before = torch.cat(buffers).double()
+    passed = [layer.num_batches_tracked.clone() for layer in layers]
+    yield
+    counts = torch.stack([layer.num_batches_tracked - count for layer, count in zip(layers, passed, strict=True)])
+    moved = group.gathered(torch.cat([torch.cat(buffers).double(), counts.double()]).unsqueeze(0), group.size)
+    left = torch.tensor([1.0 - layer.momentum for layer in layers], dtype=torch.float64, device=before.device)
+    widths = torch.tensor([2 * len(layer.running_mean) for layer in layers], device=before.device)
+    found = before.clone()
+    for row in moved:
+        kept = (left ** row[len(before) :]).repeat_interleave(widths)
+        found = kept * (found - before) + row[: len(before)]
+    for buffer, value in zip(buffers, found.split([len(buffer) for buffer in buffers]), strict=True):
+        buffer.copy_(value)
+    for layer, count, all_passes in zip(layers, passed, moved[:, len(before) :].sum(0), strict=True):
+        layer.num_batches_tracked.copy_(count + all_passes.long())

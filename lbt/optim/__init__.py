@@ -4,8 +4,10 @@ A new optimizer is one module in this package with ``OPTIMIZERS = {"name": calla
 
 What a training loop asks of any of them, by attribute and never by name: ``needs_closure`` (`SAM`: ``step(closure)``
 recomputes loss and gradients), ``observe_micro_batch(share)`` (`CLARS`: after each micro-batch's backward pass),
-``train()`` and ``eval()`` (the schedule-free ones: around evaluations), ``share_with(process_group)`` (`Shampoo`: work
-is shared out among processes that take every step together). Those who lack an attribute do without.
+``train()`` and ``eval()`` (the schedule-free ones, SLAMB: around evaluations), ``share_with(process_group)``
+(`Shampoo`: work is shared out among processes that take every step together), ``local_gradients`` (rules for several
+workers: ``collect(worker)`` after each worker's backward pass, gradients are not averaged; before an update's passes
+``begin_update()``, before a worker's ``show_worker(worker)``). Those who lack an attribute do without.
 
 ``fused`` is an argument of LARS, TVLARS and LAMB: our Triton kernels on a GPU (``lbt.optim.triton``). In the groups of
 sgd, nesterov, adam and adamw it is torch's own switch, which these set in each step. ``cpu_kernels``, an attribute of
@@ -55,17 +57,25 @@ from typing import TYPE_CHECKING, Any
 from torch.optim import Optimizer
 
 if TYPE_CHECKING:
+    from lbt.optim.agvm import AGVM
     from lbt.optim.clars import CLARS
+    from lbt.optim.jointspar import JointSpar, JointSparLARS
     from lbt.optim.lamb import LAMB
     from lbt.optim.larc import LARC
     from lbt.optim.lars import LARS
     from lbt.optim.muon import Muon
+    from lbt.optim.onebitadam import OneBitAdam
+    from lbt.optim.onebitlamb import OneBitLAMB
     from lbt.optim.sam import SAM
     from lbt.optim.shampoo import Shampoo
+    from lbt.optim.slamb import SLAMB
     from lbt.optim.sm3 import SM3
     from lbt.optim.tvlars import TVLARS
 
-__all__ = ["CLARS", "LAMB", "LARC", "LARS", "SAM", "SM3", "TVLARS", "Muon", "Shampoo", "get", "names", "register"]
+__all__ = [
+    "AGVM", "CLARS", "LAMB", "LARC", "LARS", "SAM", "SLAMB", "SM3", "TVLARS", "JointSpar", "JointSparLARS", "Muon",
+    "OneBitAdam", "OneBitLAMB", "Shampoo", "get", "names", "register",
+]  # fmt: skip
 
 
 if not TYPE_CHECKING:  # to type checkers a misspelt name is to be one
@@ -73,7 +83,8 @@ if not TYPE_CHECKING:  # to type checkers a misspelt name is to be one
     def __getattr__(name: str) -> Any:
         """Imports an optimizer's module when its class is asked for (it is called like the class), or any module."""
         if name in __all__:
-            found = globals()[name] = getattr(importlib.import_module(f"{__name__}.{name.lower()}"), name)
+            module = {"JointSparLARS": "jointspar"}.get(name, name.lower())
+            found = globals()[name] = getattr(importlib.import_module(f"{__name__}.{module}"), name)
             return found
         if name in {module.name for module in pkgutil.iter_modules(__path__)}:
             return importlib.import_module(f"{__name__}.{name}")

@@ -22,13 +22,17 @@ ASAM_ETA = 0.01  # added to |w|, so that weights near zero may be moved at all (
 def build_base(params: Any, lr: Any, base: dict[str, Any], maximize: bool) -> Optimizer:
     """Build the optimizer that ``base`` names, with the rest of it as arguments; a mistake is a ValueError."""
     options = {key: value for key, value in base.items() if key != "name"}
-    known = [name for name in lbt.optim.names() if not getattr(lbt.optim.get(name), "needs_closure", False)]
+    known = [name for name in lbt.optim.names() if not _takes_gradients_itself(lbt.optim.get(name))]
     check("base name", base.get("name"), base.get("name") in known, f"one of {', '.join(known)}")
     factory = lbt.optim.get(base["name"])
     arguments = [name for name in inspect.signature(factory).parameters if name not in ("params", "lr", "maximize")]
     for key in options:
         check(f"base argument of {base['name']}", key, key in arguments, f"one of {', '.join(arguments)}")
     return factory(params, lr=lr, maximize=maximize, **options)
+
+
+def _takes_gradients_itself(factory: Callable[..., Optimizer]) -> bool:
+    return getattr(factory, "needs_closure", False) or getattr(factory, "local_gradients", False)
 
 
 class SAM(WrappingOptimizer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -62,6 +63,29 @@ class WrappingOptimizer(Optimizer):
         """Let the optimizer inside take its step, past torch's wrapper, which would call global step hooks again."""
         step = type(self.inner).step
         (step.__wrapped__ if getattr(step, "hooked", False) else step)(self.inner)
+
+    def step_with(self, gradients: dict[Tensor, Tensor], factors: Sequence[float | Tensor] = ()) -> None:
+        """Let the optimizer inside take its step with other gradients than ``p.grad``, which is left as it is.
+
+        Args:
+            gradients: Of the parameters that have one.
+            factors: On the learning rate of each group; none: 1.
+        """
+        params = [param for group in self.param_groups for param in group["params"]]
+        grads, rates = [param.grad for param in params], [group["lr"] for group in self.param_groups]
+        try:
+            for param in params:
+                given = gradients.get(param)
+                param.grad = None if given is None else given.to(param.dtype)
+            for group, rate, factor in zip(self.param_groups, rates, factors, strict=False):
+                on_host = isinstance(factor, Tensor) and factor.device.type == "cpu"  # reading it waits for no device
+                group["lr"] = rate * (factor.item() if on_host else factor)
+            self.step_inside()
+        finally:
+            for param, grad in zip(params, grads, strict=True):
+                param.grad = grad
+            for group, rate in zip(self.param_groups, rates, strict=True):
+                group["lr"] = rate
 
     def with_gradients(self) -> list[list[Tensor]]:
         """Parameters that have a gradient, in lists of one device and dtype, spread over processes in one way.

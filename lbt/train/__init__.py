@@ -262,6 +262,7 @@ class Training:
             "effective_lr": effective,
             **{f"train_{name}": mean for name, mean in means.items()},
             **{f"{split}_{name}": value for name, value in scores.items()},
+            **({"bytes_sent": self.progress.sent} if self.update.executor.workers else {}),
             **self.update.readings(),
             "wall_train_seconds": round(training, 4),
             "wall_eval_seconds": round(time.monotonic() - trained, 4),
@@ -280,6 +281,8 @@ class Training:
             executed["compile"] = self.update.executor.compiled.state
         if self.changed:
             executed["plugins_changed"] = self.changed
+        if self.update.executor.workers:  # by a worker, in all epochs
+            executed["bytes_sent"] = sum(json.loads(line).get("bytes_sent", 0) for line in self.record.lines)
         length = {"epochs": self.progress.epoch, "steps": self.progress.step}
         return {**length, **figures, **executed, **self.threads.history(), "wall_seconds": wall}
 
@@ -311,6 +314,7 @@ class Training:
 
     def _save(self) -> None:
         with self.regions.region("recording"):
+            self.update.consolidate()
             if self.group.rank == 0:  # all of them have the same state
                 checkpoint.save(self.checkpoint_path, self.device, self.record.lines, self._parts())
         self._saved = time.monotonic()

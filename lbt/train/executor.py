@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lbt.data.augment import IMAGENET_MEAN, IMAGENET_STD, normalise
 from lbt.devices.group import ALONE, Group, Part
-from lbt.devices.norm import running_statistics, spread
+from lbt.devices.norm import running_statistics, spread, statistics_in_turn
 from lbt.train.compiled import CompiledModel
 from lbt.train.random import Random
 from lbt.train.regions import Regions
@@ -44,6 +44,8 @@ class Executor:
         compiled: the model as compiled code, for training passes of full size; None: not compiled.
         regions: is told of the parts.
         group: the devices that share a batch; the model's norm layers become those of all of them.
+        workers: parts of a batch, on all devices, each with a gradient and batch norm of its own; 0: there are none, and
+            gradients are averaged over the devices.
 
     Attributes:
         batch: images of a full batch; an epoch's last, smaller one is not worth compiling for.
@@ -59,11 +61,14 @@ class Executor:
         compiled: CompiledModel | None = None,
         regions: Regions | None = None,
         group: Group = ALONE,
+        workers: int = 0,
     ):
         self.model, self.task, self.micro_batch, self.compiled = model, task, micro_batch, compiled
         self.batch: int | None = None
-        self.group, self._unit = group, spread(model, group) if group.size > 1 else 1
-        self._exchanged = group.exchange(_Pass(model, task)) if group.size > 1 else None
+        self.group, self.workers = group, workers
+        exchanges = group.size > 1 and not workers
+        self._unit = spread(model, group) if exchanges else 1
+        self._exchanged = group.exchange(_Pass(model, task)) if exchanges else None
         self._regions = regions or Regions()
         self._dtype = _DTYPES[precision]
         self._device = next(model.parameters()).device.type
@@ -79,12 +84,25 @@ class Executor:
 
     def parts(self, count: int) -> list[Part]:
         """Returns which images of a batch of `count` this device computes, micro-batch by micro-batch."""
+        if self.workers:
+            return [part for parts in self.parts_of_workers(count) for part in parts]
         return self.group.parts(count, self.micro_batch, self._unit)
+
+    def parts_of_workers(self, count: int) -> list[list[Part]]:
+        """Returns the same for each worker of this device, micro-batch by micro-batch; one may have no images."""
+        share, n = self.group.share(self.workers), self.workers
+        found = []
+        for worker in range(share.start, share.stop):
+            first, stop = worker * count // n, (worker + 1) * count // n
+            size = self.micro_batch or max(1, stop - first)
+            starts = range(first, stop, size)
+            found.append([Part(one, min(one + size, stop), first, stop - first, everywhere=False) for one in starts])
+        return found
 
     def rows(self, count: int) -> Tensor:
         """Returns the places of these images in the batch, int64 [b]."""
         places = [torch.arange(part.start, part.stop, device=self._device) for part in self.parts(count)]
-        return torch.cat(places)
+        return torch.cat(places) if places else torch.arange(0, device=self._device)
 
     def autocast(self) -> torch.autocast:
         """Returns the context in which the model computes in the run's precision."""
@@ -108,7 +126,7 @@ class Executor:
 
     def _full(self) -> int | None:
         """Returns this device's images of a full (micro-)batch."""
-        size = self.micro_batch or self.batch
+        size = self.batch if self.workers else self.micro_batch or self.batch
         return size and self.parts(size)[0].size
 
     def _loss(self, outputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -142,6 +160,49 @@ class Executor:
             if self.task.spans_batch and (len(parts) > 1 or not parts[0].everywhere):
                 return self._backward_through_outputs(images, labels, parts, observe)
             return self._backward_part_by_part(images, labels, parts, observe)
+
+    def backward_by_worker(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        collect: Callable[[int], None],
+        show: Callable[[int], None] | None = None,
+        named: Sequence[str] = (),
+    ) -> dict[str, Tensor]:
+        """Puts the gradient of one worker after the other of this device into the parameters.
+
+        A worker's gradient is that of the mean loss over its images times their share of the batch times the number of
+        workers, so that the mean over workers is the whole batch's; one without images has none. Batch norm normalises
+        each pass by itself, and its running statistics move with one pass after the other, over all devices.
+
+        Args:
+            images: uint8 [B, C, H, W], or [B, views, C, H, W]; of several devices, those of this one's `rows`.
+            labels: int64 [B], of the whole batch.
+            collect: is called after a worker's backward pass with its number on this device.
+            show: is called before its forward pass.
+            named: the task's figures, for a device that has no images.
+
+        Returns:
+            The task's figures, each a scalar: the mean over the whole batch times B.
+        """
+        parts, sums = self.parts_of_workers(len(labels)), {}
+        pieces = iter(images.split([part.size for own in parts for part in own]))
+        with self._regions.region("backward"), statistics_in_turn(self.model, self.group):
+            for worker, own in enumerate(parts):
+                if not own:
+                    continue
+                if show is not None:
+                    show(worker)
+                for part in own:
+                    figures = self._loss(self.forward(next(pieces)), labels[part.start : part.stop])
+                    loss = figures["loss"] * (part.size * self.workers / len(labels))
+                    if loss.requires_grad:  # else no layer takes part in this update
+                        loss.backward()
+                    for name, figure in figures.items():
+                        figure = figure.detach() * (part.size * self.group.size)
+                        sums[name] = sums[name] + figure if name in sums else figure
+                collect(worker)
+        return self.group.means(sums or dict.fromkeys(named, torch.zeros((), device=self._device)))
 
     @contextmanager
     def _computing(self, part: Part, *, exchange: bool) -> Iterator[None]:

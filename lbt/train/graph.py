@@ -31,6 +31,8 @@ def obstacle(update: Update) -> str | None:
         return "not on a CUDA device"
     if update.executor.group.size > 1:
         return "several devices exchange their gradients"
+    if getattr(optimizer, "local_gradients", False):
+        return "the optimizer takes each worker's gradient"
     if getattr(optimizer, "needs_closure", False):
         return "the optimizer has the gradients computed anew"
     if hasattr(optimizer, "observe_micro_batch"):

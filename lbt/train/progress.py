@@ -13,12 +13,13 @@ class Progress:
         step: updates made.
         epoch: epochs completed.
         seen: images of this epoch so far.
+        sent: bytes that a worker has sent in this epoch so far, where the optimizer has workers.
         sums: of the loss and the task's other figures over these images; scalars in float64, on the device.
         threads: after how many updates the run had which number of CPU threads, from its beginning on.
     """
 
     def __init__(self) -> None:
-        self.step = self.epoch = self.seen = 0
+        self.step = self.epoch = self.seen = self.sent = 0
         self.sums: dict[str, Tensor] = {}
         self.threads: list[tuple[int, int]] = []
         self._earlier = 0.0  # seconds of earlier sessions
@@ -50,18 +51,19 @@ class Progress:
 
     def next_epoch(self) -> None:
         """Begins the next epoch. The sums stay where they are on the device: a captured update adds to them there."""
-        self.epoch, self.seen = self.epoch + 1, 0
+        self.epoch, self.seen, self.sent = self.epoch + 1, 0, 0
         for total in self.sums.values():
             total.zero_()
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the counts, the sums, the seconds and the threads."""
-        counts = {"step": self.step, "epoch": self.epoch, "seen": self.seen}
+        counts = {"step": self.step, "epoch": self.epoch, "seen": self.seen, "sent": self.sent}
         return {**counts, "sums": self.sums, "seconds": self.seconds(), "threads": self.threads}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes up what `state_dict` gave; the session's clock starts."""
         self.step, self.epoch, self.seen = (int(state[count]) for count in ("step", "epoch", "seen"))
+        self.sent = int(state.get("sent", 0))
         self.sums, self._earlier = dict(state["sums"]), float(state["seconds"])
         self.threads = [(int(step), int(number)) for step, number in state.get("threads", [])]
         self.start()

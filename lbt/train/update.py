@@ -14,6 +14,8 @@ from lbt import build, weights
 from lbt.config import Config
 from lbt.data.resident import ResidentData
 from lbt.devices.group import ALONE, Group
+from lbt.errors import UserError
+from lbt.optim.workers import is_local
 from lbt.train.compiled import CompiledModel, pays
 from lbt.train.executor import Executor, Sets, frozen_statistics
 from lbt.train.probes import Probe, chosen
@@ -88,7 +90,11 @@ class Update:
         weights.take(config, model)
         model.to(data.labels.device, memory_format=torch.channels_last).train()
         average = build.average(config, model)
-        optimizer = build.optimizer(config, model.parameters(), steps=steps)
+        optimizer = build.optimizer(config, model, steps=steps, devices=group.size)
+        if config.layer_norms and is_local(optimizer):
+            raise UserError(
+                "layer_norms: an optimizer with workers is given no gradient of the whole batch; leave it out"
+            )
         wanted = pays(model, task, data, config.length) if config.compile == "auto" else config.compile
         compiled, micro = CompiledModel(model) if wanted else None, config.micro_batch
         how = {
@@ -97,6 +103,7 @@ class Update:
             "compiled": compiled,
             "regions": regions,
             "group": group,
+            "workers": (config.workers or 1) if is_local(optimizer) else 0,
         }
         executor = Executor(model, task, **how)
         if hasattr(optimizer, "share_with"):
@@ -149,16 +156,34 @@ class Update:
         else:
             with self._regions.region("optimizer"):
                 self.optimizer.step()
+        self.progress.sent += getattr(self.optimizer, "bytes_sent", 0)
         if self.average is not None:
             self.average.update_parameters(self.model)
 
     def gradient(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Puts the batch's gradient, clipped, where the optimizer finds it, and returns the summed figures."""
         self.optimizer.zero_grad(set_to_none=True)
+        if self.executor.workers:
+            return self._collect_gradients(images, labels)
         figures = self.executor.backward(images, labels, getattr(self.optimizer, "observe_micro_batch", None))
         if self.grad_clip is not None:
             clip(self.model.parameters(), self.grad_clip)
         return figures
+
+    def _collect_gradients(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Has the optimizer take each worker's gradient, clipped, and returns the summed figures."""
+
+        def collect(worker: int) -> None:
+            if self.grad_clip is not None:
+                clip(self.model.parameters(), self.grad_clip)
+            self.optimizer.collect(worker)
+            self.optimizer.zero_grad(set_to_none=True)
+
+        begin = getattr(self.optimizer, "begin_update", None)
+        if begin is not None:
+            begin()
+        show = getattr(self.optimizer, "show_worker", None)
+        return self.executor.backward_by_worker(images, labels, collect, show, list(self.progress.sums))
 
     def rates(self) -> tuple[float, float]:
         """Returns the first group's learning rate at the last update, and that rate times the optimizer's factor."""
@@ -222,6 +247,11 @@ class Update:
     def readings(self) -> dict[str, dict[str, Any]]:
         """Returns what the probes have measured since the last call, if they have; waits for the device."""
         return {name: found for name, probe in self.probes.items() if (found := probe.read())}
+
+    def consolidate(self) -> None:
+        """Has this process' next `state_dict` hold what other devices have; all of them call it."""
+        if is_local(self.optimizer):
+            self.optimizer.consolidate_state_dict()
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the state of the weights, the optimizer, the average and the probes."""

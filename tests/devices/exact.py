@@ -104,7 +104,11 @@ def trained(config, group=ALONE, updates=UPDATES):
         made.progress.next_epoch()
     # As after the last epoch: a linear probe is trained then alone.
     scores = made.update.scores(made.sets, made.data, epoch=config.epochs, epochs=config.epochs)
+    if hasattr(made.update.optimizer, "show_worker"):  # workers have weights of their own: their mean
+        made.update.optimizer.eval()
     state = {name: value.double() for name, value in made.model.state_dict().items()}
+    if made.update.executor.workers:
+        state["bytes sent"] = torch.tensor(float(made.update.optimizer.bytes_sent))
     if made.update.average is not None:
         state |= {f"average {name}": value.double() for name, value in made.update.average.state_dict().items()}
     return {**state, "scores": torch.tensor(list(scores.values())), **figures, **norms}
@@ -151,7 +155,7 @@ def in_group(rank, size, port):
     os.environ.update(zip(names, map(str, (rank, rank, size, size, "127.0.0.1", port)), strict=True))
 
 
-def work(rank, ports, cases, controls, whole, folder):
+def work(rank, ports, cases, controls, wholes, folder):
     """One of three processes: its share of the cases alone, then all cases on two and on three devices."""
     torch.set_num_threads(1)
     folder = Path(folder)
@@ -169,11 +173,12 @@ def work(rank, ports, cases, controls, whole, folder):
             found["roots"] = roots(cases["shampoo, blocks"], group)
             torch.save(found, folder / f"{size}-{rank}.pt")
         torch.distributed.destroy_process_group()
-        # A run of its own: begun on one device, gone on with on two and on three, stopped by the last process.
-        in_group(rank, size, port + 1)
-        outcome = run(whole, interrupt=StopAfter(6) if rank == size - 1 else None)
-        (folder / f"stopped-{size}-{rank}").write_text(f"{outcome.status} {outcome.summary.get('steps')}")
-        torch.distributed.destroy_process_group()
+        # Runs of their own: begun on one device, gone on with on two and on three, stopped by the last process.
+        for place, (name, whole) in enumerate(wholes.items(), start=1):
+            in_group(rank, size, port + place)
+            outcome = run(whole, interrupt=StopAfter(6) if rank == size - 1 else None)
+            (folder / f"stopped-{name}-{size}-{rank}").write_text(f"{outcome.status} {outcome.summary.get('steps')}")
+            torch.distributed.destroy_process_group()
 
 
 def numbers(path):

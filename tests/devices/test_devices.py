@@ -34,9 +34,30 @@ EXACT_TWINS = {
     "lr": 0.005,
 }
 
+WORKERS = {  # six of them: a last batch of two images has none for four
+    "onebit_adam": {"freeze_steps": 6},
+    "onebit_lamb": {"freeze_steps": 6},
+    "slamb": {"k": 0.5, "exchanged_below": 0, "average_steps": 7},
+    "agvm": {"base": {"name": "lars", "eta": 0.1}, "interval": 2},
+    "jointspar": {"share": 0.5},
+    "jointspar_lars": {"base": {"name": "lars", "eta": 0.1}, "share": 0.5},
+}
+
+
+def six(rule, **more):
+    return {"workers": 6, "optimizer": {"name": rule, **WORKERS[rule]}, **more}
+
+
 # What is trained in each way: name -> settings.
 CASES = {
-    **{name: {"optimizer": {"name": name, **OPTIONS.get(name, {})}} for name in lbt.optim.names()},
+    **{
+        name: {"optimizer": {"name": name, **OPTIONS.get(name, {})}}
+        for name in lbt.optim.names()
+        if not getattr(lbt.optim.get(name), "local_gradients", False)
+    },
+    **{f"{rule}, workers": six(rule) for rule in WORKERS},
+    "onebit_adam, workers, batch norm": six("onebit_adam", model=BATCH, micro_batch=2, grad_clip=0.1),
+    "slamb, workers, ghost": six("slamb", model=GHOST),
     "shampoo, blocks": {"optimizer": {"name": "shampoo", **OPTIONS["shampoo"], "block": 5, "interval": 3}},
     "sam around shampoo": {"optimizer": {"name": "sam", "base": {"name": "shampoo", **OPTIONS["shampoo"]}}},
     "micro-batches": {"micro_batch": 5},
@@ -66,12 +87,13 @@ CONTROLS = ["batch norm", "batch norm, micro-batches"]
 def found(tmp_path_factory):
     """The folder with what the processes found."""
     folder = tmp_path_factory.mktemp("devices")
-    whole = config(folder / "run", epochs=9)
-    begun = run(whole, interrupt=StopAfter(4))
-    assert begun.status == "interrupted"
+    wholes = {"plain": config(folder / "run", epochs=9)}
+    wholes |= {rule: config(folder / rule, epochs=9, **six(rule)) for rule in ("onebit_adam", "slamb")}
+    for whole in wholes.values():
+        assert run(whole, interrupt=StopAfter(8)).status == "interrupted"
     ports = {2: free_port(), 3: free_port()}
     cases = {name: config(folder, **changes) for name, changes in CASES.items()}
-    arguments = (ports, cases, CONTROLS, whole, str(folder))
+    arguments = (ports, cases, CONTROLS, wholes, str(folder))
     multiprocessing.get_context("forkserver").set_forkserver_preload(["lbt.run"])
     torch.multiprocessing.start_processes(work, arguments, 3, start_method="forkserver")
     alone = {}
@@ -82,7 +104,7 @@ def found(tmp_path_factory):
         for size in ports
         for rank in range(size)
     }
-    return folder, whole, alone, shared
+    return folder, wholes, alone, shared
 
 
 def difference(one, other):
@@ -124,12 +146,13 @@ def test_shampoos_roots_are_shared_out_and_each_device_has_all_of_them(found, si
         assert all(torch.equal(value, several[0][1][key]) for key, value in state.items())
 
 
-def test_a_run_goes_on_on_another_number_of_devices_and_stops_in_all_processes_at_once(found, tmp_path):
-    folder, whole, _, _ = found
-    told = [(folder / f"stopped-{size}-{rank}").read_text() for size in (2, 3) for rank in range(size)]
-    assert told == ["interrupted 10"] * 2 + ["interrupted 16"] * 3
-    ended = run(whole)
-    straight = run(config(tmp_path, epochs=9))
+@pytest.mark.parametrize("name", ["plain", "onebit_adam", "slamb"])
+def test_a_run_goes_on_on_another_number_of_devices_and_stops_in_all_processes_at_once(found, tmp_path, name):
+    folder, wholes, _, _ = found
+    told = [(folder / f"stopped-{name}-{size}-{rank}").read_text() for size in (2, 3) for rank in range(size)]
+    assert told == ["interrupted 14"] * 2 + ["interrupted 20"] * 3
+    ended = run(wholes[name])
+    straight = run(config(tmp_path, epochs=9, **({} if name == "plain" else six(name))))
     assert (ended.status, ended.id) == ("done", straight.id)
     for line, wanted in zip(numbers(ended.path), numbers(straight.path), strict=True):
         assert line == pytest.approx(wanted, rel=1e-6)  # test losses are float32's

@@ -44,10 +44,19 @@ EXTRA = {
     "adan": [{}, {"weight_decay": 0.1}],
     "soap": [{"precondition_frequency": 2}],
     "schedulefree_adamw": [{}, {"warmup_steps": 3, "weight_decay": 0.1}],
+    "onebit_adam": [{}, {"freeze_steps": 2, "weight_decay": 0.1}],
+    "onebit_lamb": [{"freeze_steps": 2, "betas": (0.9, 0.95)}],
+    "slamb": [{}, {"k": 0.3, "exchanged_below": 0, "average_steps": 3}],
+    "agvm": [{}, {"base": {"name": "adam"}, "interval": 1}],
+    # Who is drawn depends on all layers; resumed draws: test_workers.py.
+    "jointspar": [{"share": 1.0}, {"share": 1.0, "base": {"name": "lamb"}}],
+    "jointspar_lars": [{"share": 1.0}],
 }  # fmt: skip
 # (optimizer, how the test's id begins): why the property does not hold. Each is expected to fail: one that is mended
 # has to leave the list.
 COUNTS = "the package counts steps on the host"
+PHASES = "a layer's steps are counted on the host, which changes what is sent"
+ONE_SCALE = "one scale serves all layers of a group on the way"
 EXCEPTIONS = {
     ("sam", "test_cuda_graph"): "the closure's gradients would have to be captured too: that is the loop's to do",
     ("shampoo", "test_cuda_graph"): "the eigendecomposition cannot be captured; refused with a clear error",
@@ -61,6 +70,13 @@ EXCEPTIONS = {
     ("schedulefree_adamw", "test_no_step_waits"): "the package reads the rate, to keep the largest",
     ("schedulefree_sgd", "test_cuda_graph"): COUNTS,
     ("schedulefree_sgd", "test_no_step_waits"): "the package reads the rate, to keep the largest",
+    ("onebit_adam", "test_cuda_graph"): PHASES,
+    ("onebit_lamb", "test_cuda_graph"): PHASES,
+    ("onebit_lamb", "test_groups_equal_one_group"): ONE_SCALE,
+    ("onebit_lamb", "test_parameters_may_come_in_any_way"): ONE_SCALE,
+    ("onebit_lamb", "test_a_training_that_diverges"): ONE_SCALE,
+    ("slamb", "test_cuda_graph"): PHASES,
+    ("agvm", "test_cuda_graph"): PHASES,
     ("lion", "test_counters_of_a_resumed_run_matter"): "the package keeps a counter which its rule does not use",
     ("schedulefree_sgd", "test_counters_of_a_resumed_run_matter"): "without a warm-up its rule does not count",
     ("soap", "test_memory_layout_does_not_matter[param"): "its first basis comes from one gradient: the covariance is "
@@ -231,6 +247,18 @@ WRONG = {
     "precondition_frequency": [0],
     "max_precondition_dim": [0],
     "warmup_steps": [-1],
+    "workers": [0, 1.5],
+    "freeze_steps": [0, 1.5],
+    "factor_change": [0.0],
+    "ratio_low": [-1.0],
+    "k": [0.0, 1.5],
+    "beta3": [-0.1, 1.5],
+    "average_steps": [0],
+    "exchanged_below": [-1],
+    "decay": [1.0],
+    "share": [0.0, 1.5],
+    "rate": [-0.1],
+    "seed": [-1],
 }
 
 

@@ -15,7 +15,7 @@ from lbt.optim.layerwise import LayerwiseOptimizer
 pytestmark = pytest.mark.filterwarnings("error")
 all_names = pytest.mark.parametrize("name", lbt.optim.names())
 START = {"shampoo": {"start": 1, "interval": 1}}
-OURS = {"lars", "tvlars", "larc", "clars", "lamb", "sm3", "shampoo", "muon"}
+OURS = {"lars", "tvlars", "larc", "clars", "lamb", "sm3", "shampoo", "muon", "onebit_adam", "onebit_lamb", "slamb"}
 
 
 def network(seed=0, dtype=torch.float32):

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from matplotlib.figure import Figure
 
-from lbt.report.figures import branches, curves, lines, looks, norms, schedules, steps
+from lbt.report.figures import branches, communication, curves, lines, looks, norms, schedules, steps
 from lbt.report.figures.spec import Spec
 from lbt.report.frame import Frame
 
@@ -18,4 +18,5 @@ KINDS: dict[str, Callable[[Spec, Frame], Figure | None]] = {
     "phi": schedules.draw_phi,
     "steps": steps.draw,
     "branches": branches.draw,
+    "communication": communication.draw,
 }

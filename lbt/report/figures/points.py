@@ -49,14 +49,14 @@ def points(spec: Spec, frame: Frame) -> tuple[list[Point], list[str]]:
     mixed = [cell for cell in cells if cell.differing]
     there = [_place(spec, cell) for cell in cells if not cell.differing]
     kept = _one_standing(there)
-    notes = _stands(spec, kept)
+    notes = stands(spec, kept)
     left_out = _ids(there) - _ids(kept)
     if left_out:
         notes.append(f"not shown: {len(left_out)} runs on other data or of another length")
     if mixed:
         notes.append(f"not shown: {len(mixed)} places with runs of differing settings")
     found = _at_rate(spec, kept)
-    return found, [*notes, *_counted(found)]
+    return found, [*notes, *counted(found)]
 
 
 def printed(spec: Spec, series: Any, panel: Place, ticks: Sequence[Any]) -> dict[Any, float]:
@@ -78,7 +78,7 @@ def printed(spec: Spec, series: Any, panel: Place, ticks: Sequence[Any]) -> dict
     return found
 
 
-def _counted(found: Sequence[Point]) -> list[str]:
+def counted(found: Sequence[Point]) -> list[str]:
     """Returns the line that says how many runs a place stands on, and how many diverged."""
     counts = sorted({len(point.done) + point.diverged for point in found} - {0})
     if not counts:
@@ -120,7 +120,7 @@ def _one_standing(found: Sequence[Point]) -> list[Point]:
     return [point for point in found if point.cell.standing in chosen]
 
 
-def _stands(spec: Spec, found: Sequence[Point]) -> list[str]:
+def stands(spec: Spec, found: Sequence[Point]) -> list[str]:
     kinds: dict[Standing, list[Point]] = {}
     for point in found:
         kinds.setdefault(point.cell.standing, []).append(point)

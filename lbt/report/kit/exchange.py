@@ -20,3 +20,24 @@ def all_reduce_seconds(
     if workers == 1:
         return 0.0
     return messages * 2 * (workers - 1) * latency + 2 * (workers - 1) / workers * size / (gigabits * 1e9 / 8)
+
+
+def all_reduce_bytes(size: float, workers: int) -> float:
+    """Returns the bytes that each of n workers sends in a ring all-reduce of `size` bytes."""
+    return 2 * (workers - 1) / workers * size
+
+
+def sent_seconds(
+    sent: float, updates: int, workers: int, gigabits: float, *, latency: float = LATENCY, messages: int = 1
+) -> float:
+    """Returns the seconds in which each worker sends so many bytes: two phases of n - 1 messages an update.
+
+    Args:
+        sent: bytes that a worker sends in all.
+        updates: in which they are sent.
+        workers: n.
+        gigabits: a link's bandwidth in Gb/s, 10^9 bits.
+        latency: seconds of one message.
+        messages: that are exchanged one after another in an update.
+    """
+    return updates * messages * 2 * (workers - 1) * latency + sent / (gigabits * 1e9 / 8)

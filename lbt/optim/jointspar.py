@@ -1,0 +1,247 @@
+"""JointSpar: a random part of the layers takes part in an update (Liu and Mozafari 2022, ICML)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from lbt.optim.checks import check, check_number
+from lbt.optim.sam import build_base
+from lbt.optim.workers import LocalGradients
+from lbt.optim.wrapping import WrappingOptimizer
+
+STRONGEST = 1.0  # largest exponent of one step of the probabilities
+
+
+class JointSpar(LocalGradients, WrappingOptimizer):
+    r"""JointSpar: the update of another optimizer, with a gradient of some of the layers, drawn by learned chances.
+
+    Layer l takes part in a step with probability ``p_l``, ``floor <= p_l <= 1``, ``sum p = share * layers`` of its group;
+    the base optimizer gets ``g_l / p_l``, which is right in the mean, and leaves the other layers as they are, their
+    momentum and decay too. The gradient of those is neither exchanged nor, after ``begin_update()``, computed. A layer is a
+    matrix with the vectors that follow it; vectors before the first matrix always take part. All workers draw the same.
+
+    The chances lower ``sum ||g_l||^2 / p_l``, whose best are proportional to ``||g_l||``: mirror descent (the exact update of
+    the paper was not at hand), ``p_l = p_l * exp(rate * Z_l / p_l * ||g_l||^2 / (p_l^2 * m))``, with
+    ``m = (sum Z_l / p_l * ||g_l|| / S)^2``, and the nearest point of the capped simplex, ``clip(c * p, floor, 1)``.
+
+    `JointSparLARS` is the same around `LARS`, which normalises the weighted gradient layer by layer.
+
+    Args:
+        params: Tensors, or groups of them, which may override the base's arguments.
+        lr: Learning rate of the base optimizer.
+        workers: Workers on this process; None is 1. See `lbt.optim.workers.LocalGradients`.
+        base: Its name and arguments; None is ``{"name": "sgd"}``, or LARS.
+        share: Of the layers that take part in a step, in the mean; 1 is the base optimizer.
+        floor: Smallest probability.
+        rate: Of the mirror descent; 0 leaves the chances equal.
+        seed: Of the draws.
+        maximize: Go up the gradient.
+
+    Raises:
+        ValueError: A bad argument, by its name and value; complex or sparse parameters; pieces of layers.
+    """
+
+    default_base: ClassVar[dict[str, Any]] = {"name": "sgd"}
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor,
+        *,
+        workers: int | None = None,
+        base: dict | None = None,
+        share: float = 0.5,
+        floor: float = 0.1,
+        rate: float = 0.1,
+        seed: int = 0,
+        maximize: bool = False,
+    ):
+        check_number("share", share, open_low=True)
+        check_number("floor", floor, open_low=True)
+        check("share", share, share <= 1, "> 0 and at most 1")
+        check("floor", floor, floor <= share, "> 0 and at most the share")
+        check_number("rate", rate)
+        check("seed", seed, isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0, "a whole number >= 0")
+        inner = build_base(params, lr, self.default_base if base is None else dict(base), maximize)
+        own = {"share": share, "floor": floor, "rate": rate, "seed": seed, "draws": 0}
+        super().__init__(inner, {"workers": workers, "maximize": maximize, **own})
+        for group in self.param_groups:
+            self.check_workers(group)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, to the base optimizer too."""
+        super().add_param_group(param_group)
+        self.check_workers(self.param_groups[-1])
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("train", "eval", "trust_ratios") and "inner" in vars(self):
+            return getattr(self.inner, name)
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def row_count(self) -> int:
+        """Rows of collected gradients: their sum is what is exchanged."""
+        return 1
+
+    def row_of(self, worker: int) -> int:
+        """The row of a worker."""
+        return 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state, which is the same on all processes."""
+        return self.whole_state_dict(super().state_dict())
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what ``state_dict()`` gave; raises ValueError for that of another number of workers."""
+        super().load_state_dict(self.own_state_dict(state_dict))
+
+    # --- drawing
+
+    def chances(self, group: dict[str, Any]) -> list[float]:
+        """The probabilities of a group's layers."""
+        count = len(layers_of(group["params"]))
+        known = group.get("chances", [])
+        if len(known) != count:
+            known = group["chances"] = [group["share"]] * count
+        return known
+
+    def drawn(self, index: int) -> list[bool]:
+        """Which layers of a group take part in the step about to be made."""
+        group = self.param_groups[index]
+        chances = torch.tensor(self.chances(group), dtype=torch.float64, device="cpu")
+        generator = torch.Generator("cpu").manual_seed((group["seed"] * 1_000_003 + group["draws"]) * 1_009 + index)
+        return (torch.rand(len(chances), generator=generator, dtype=torch.float64, device="cpu") < chances).tolist()
+
+    def begin_update(self) -> None:
+        """Have autograd leave the layers out that will not take part; called before the forward pass.
+
+        `step` has them require a gradient again.
+        """
+        self._require_again()
+        for index, group in enumerate(self.param_groups):
+            for layer, taken in zip(layers_of(group["params"]), self.drawn(index), strict=True):
+                self._resting += [param for param in layer if param.requires_grad and not taken]
+        for param in self._resting:
+            param.requires_grad_(False)
+
+    def _require_again(self) -> None:
+        for param in self.__dict__.get("_resting", []):
+            param.requires_grad_(True)
+        self._resting: list[Tensor] = []
+
+    # --- the step
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Exchange the gradients of the layers that take part, and take the base optimizer's step with them.
+
+        Args:
+            closure: Re-evaluates the model and returns the loss; called once, with gradients enabled.
+
+        Returns:
+            What the closure returned, else None.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self.begin_collected()
+        exchange = self.exchange()
+        given: dict[Tensor, Tensor] = {}
+        for index, group in enumerate(self.param_groups):
+            taken = self.drawn(index)
+            layers = layers_of(group["params"])
+            chance_of = {
+                param: chance
+                for layer, chance, ok in zip(layers, self.chances(group), taken, strict=True)
+                for param in layer
+                if ok
+            } | dict.fromkeys(leading_vectors(group["params"]), 1.0)
+            lengths: dict[Tensor, Tensor] = {}
+            for found in self.collected(index, exchange):
+                found = found.only([param in chance_of for param in found.layers])
+                if not found.layers:
+                    continue
+                pieces = found.views(exchange.mean(found.rows))
+                if group["share"] < 1 and group["rate"]:
+                    lengths |= dict(zip(found.layers, torch._foreach_norm(pieces, 2, dtype=torch.float64), strict=True))
+                torch._foreach_mul_(pieces, [1 / chance_of[param] for param in found.layers])
+                given |= dict(zip(found.layers, pieces, strict=True))
+            self._learn(group, layers, taken, lengths)
+        self.step_with(given)
+        self._require_again()
+        self.end_collected(exchange)
+        return loss
+
+    def _learn(
+        self, group: dict[str, Any], layers: list[list[Tensor]], taken: list[bool], lengths: dict[Tensor, Tensor]
+    ) -> None:
+        """Count the draw and move the chances; waits for the device, because the host draws."""
+        group["draws"] = group["draws"] + 1
+        if not lengths:
+            return
+        asked = dict(zip(lengths, torch.stack(list(lengths.values())).tolist(), strict=True))
+        norms = [
+            math.hypot(*(asked.get(param, 0.0) for param in layer)) if ok else 0.0
+            for layer, ok in zip(layers, taken, strict=True)
+        ]
+        total = group["share"] * len(layers)
+        if all(map(math.isfinite, norms)) and any(norms):
+            group["chances"] = descend(group["chances"], norms, total, group["floor"], group["rate"])
+
+
+class JointSparLARS(JointSpar):
+    """JointSpar around LARS, which normalises the weighted gradient layer by layer; see `JointSpar`."""
+
+    default_base: ClassVar[dict[str, Any]] = {"name": "lars"}
+
+
+def layers_of(params: Sequence[Tensor]) -> list[list[Tensor]]:
+    """Matrices, each with the vectors that follow it."""
+    layers: list[list[Tensor]] = []
+    for param in params:
+        if param.ndim > 1:
+            layers.append([param])
+        elif layers:
+            layers[-1].append(param)
+    return layers
+
+
+def leading_vectors(params: Sequence[Tensor]) -> list[Tensor]:
+    """Vectors before the first matrix."""
+    first = next((place for place, param in enumerate(params) if param.ndim > 1), len(params))
+    return list(params[:first])
+
+
+def descend(chances: Sequence[float], norms: Sequence[float], total: float, floor: float, rate: float) -> list[float]:
+    """The chances after a step of mirror descent on ``sum norms^2 / chances``.
+
+    Args:
+        chances: Before.
+        norms: Of the gradients of the layers drawn, 0 of the others.
+        total: What they add up to, S.
+        floor: The smallest.
+        rate: Of the descent.
+    """
+    mean = sum(norm / p for norm, p in zip(norms, chances, strict=True)) / total
+    steps = [min(STRONGEST, rate / p * (norm / (p * mean)) ** 2) for norm, p in zip(norms, chances, strict=True)]
+    return capped([p * math.exp(step) for p, step in zip(chances, steps, strict=True)], total, floor)
+
+
+def capped(weights: Sequence[float], total: float, floor: float) -> list[float]:
+    """The point ``clip(c * weights, floor, 1)`` with the sum ``total``: the nearest in relative entropy."""
+    low, high = 0.0, 1 / min(weights)
+    for _ in range(100):
+        middle = (low + high) / 2
+        if sum(min(1.0, max(floor, middle * weight)) for weight in weights) < total:
+            low = middle
+        else:
+            high = middle
+    return [min(1.0, max(floor, high * weight)) for weight in weights]
+
+
+OPTIMIZERS = {"jointspar": JointSpar, "jointspar_lars": JointSparLARS}
