@@ -1,5 +1,6 @@
 """What several test files use: configurations from overrides, and runs of a model small enough for hundreds."""
 
+import multiprocessing
 import os
 import sys
 from functools import lru_cache
@@ -96,6 +97,18 @@ def run_tiny(results_dir, *overrides: str, interrupt: Interrupt | None = None) -
 def script(code):
     """Returns the command that executes `code` with this folder's support module."""
     return [sys.executable, "-c", f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})\n{code}"]
+
+
+def process(function, *arguments):
+    """Starts a function of a test's module in a process of its own, forked from one that has imported what runs need.
+
+    That is there at once, where `script` takes seconds to import torch; what it says is not kept.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["lbt.run"])
+    started = context.Process(target=function, args=arguments)
+    started.start()
+    return started
 
 
 def figures(path):

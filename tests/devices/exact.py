@@ -20,7 +20,7 @@ from lbt.run import run
 from lbt.tasks import TASKS, BarlowTwins, Classification
 from lbt.train import Training
 
-UPDATES = 20
+UPDATES = 14  # into the fifth epoch
 DATA = ("data.size=34", "data.last_batch=keep", "epochs=7")  # 3 updates an epoch, of 16, 16 and 2 images
 
 
@@ -86,7 +86,7 @@ def config(folder, *, data=None, **changes):
 
 
 def trained(config, group=ALONE, updates=UPDATES):
-    """What 20 updates make: weights and buffers, figures, scores and what the probes measured."""
+    """What these updates make: weights and buffers, figures, scores and what the probes measured."""
     made = Training(config, build.images(config), "test", group=group)
     made.record = None
     figures, norms = {}, {}
