@@ -61,12 +61,19 @@ def composed(overrides: tuple[str, ...]):
 
 
 def configure(*overrides: str) -> Config:
-    """Returns the resolved configuration."""
-    folders = [word.removeprefix("results_dir=") for word in overrides if word.startswith("results_dir=")]
-    if groups.folders() != (CONFIG_DIR,) or not folders:
+    """Returns the resolved configuration; plain settings, on which no choice of files depends, are set afterwards."""
+    if groups.folders() != (CONFIG_DIR,):
         return resolve(sweep.compose(overrides))
-    found = composed((*(word for word in overrides if not word.startswith("results_dir=")), "results_dir=elsewhere"))
-    found.results_dir = folders[-1]  # all that differs from test to test
+    words, later = [], {}
+    for word in overrides:
+        name, _, value = word.partition("=")
+        if name == "results_dir" or (name in ("batch", "epochs", "lr_rank", "seed") and value.isdecimal()):
+            later[name] = value if name == "results_dir" else int(value)
+            word = f"{name}=1"
+        words.append(word)
+    found = composed(tuple(words))
+    for name, value in later.items():
+        found[name] = value
     return resolve(found)
 
 

@@ -140,7 +140,7 @@ def work(rank, ports, cases, controls, whole, folder):
     folder = Path(folder)
     alone = {name: trained(case) for name, case in list(cases.items())[rank::3]}
     torch.save(alone, folder / f"alone{rank}.pt")
-    for size, port in ports.items():
+    for size, (port, another) in ports.items():
         if rank >= size:
             continue
         in_group(rank, size, port)
@@ -150,7 +150,7 @@ def work(rank, ports, cases, controls, whole, folder):
             torch.save(found, folder / f"{size}-{rank}.pt")
         torch.distributed.destroy_process_group()
         # A run of its own: begun on one device, gone on with on two and on three, stopped by the last process.
-        in_group(rank, size, port + 1)
+        in_group(rank, size, another)
         outcome = run(whole, interrupt=StopAfter(6) if rank == size - 1 else None)
         (folder / f"stopped-{size}-{rank}").write_text(f"{outcome.status} {outcome.summary.get('steps')}")
         torch.distributed.destroy_process_group()

@@ -67,7 +67,7 @@ def found(tmp_path_factory):
     whole = config(folder / "run", epochs=9)
     begun = run(whole, interrupt=StopAfter(4))
     assert begun.status == "interrupted"
-    ports = {2: free_port(), 3: free_port()}
+    ports = {size: (free_port(), free_port()) for size in (2, 3)}
     cases = {name: config(folder, **changes) for name, changes in CASES.items()}
     arguments = (ports, cases, CONTROLS, whole, str(folder))
     multiprocessing.get_context("forkserver").set_forkserver_preload(["lbt.run"])
