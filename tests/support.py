@@ -1,5 +1,6 @@
 """What several test files use: configurations from overrides, and runs of a model small enough for hundreds."""
 
+import multiprocessing
 import os
 import sys
 from functools import lru_cache
@@ -60,12 +61,19 @@ def composed(overrides: tuple[str, ...]):
 
 
 def configure(*overrides: str) -> Config:
-    """Returns the resolved configuration."""
-    folders = [word.removeprefix("results_dir=") for word in overrides if word.startswith("results_dir=")]
-    if groups.folders() != (CONFIG_DIR,) or not folders:
+    """Returns the resolved configuration; plain settings, on which no choice of files depends, are set afterwards."""
+    if groups.folders() != (CONFIG_DIR,):
         return resolve(sweep.compose(overrides))
-    found = composed((*(word for word in overrides if not word.startswith("results_dir=")), "results_dir=elsewhere"))
-    found.results_dir = folders[-1]  # all that differs from test to test
+    words, later = [], {}
+    for word in overrides:
+        name, _, value = word.partition("=")
+        if name == "results_dir" or (name in ("batch", "epochs", "lr_rank", "seed") and value.isdecimal()):
+            later[name] = value if name == "results_dir" else int(value)
+            word = f"{name}=1"
+        words.append(word)
+    found = composed(tuple(words))
+    for name, value in later.items():
+        found[name] = value
     return resolve(found)
 
 
@@ -96,6 +104,18 @@ def run_tiny(results_dir, *overrides: str, interrupt: Interrupt | None = None) -
 def script(code):
     """Returns the command that executes `code` with this folder's support module."""
     return [sys.executable, "-c", f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})\n{code}"]
+
+
+def process(function, *arguments):
+    """Starts a function of a test's module in a process of its own, forked from one that has imported what runs need.
+
+    That is there at once, where `script` takes seconds to import torch; what it says is not kept.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["lbt.run"])
+    started = context.Process(target=function, args=arguments)
+    started.start()
+    return started
 
 
 def figures(path):

@@ -51,7 +51,8 @@ def fake(tmp_path):
 
 def test_records_are_packed_unpacked_elsewhere_and_not_made_again(tmp_path):
     command = f"{sys.executable} -m lbt"
-    words = ["quickstart", "--", "epochs=1", "device=cpu", "precision=fp32", "seed=0", "lr=0.1", "batch=1024"]
+    words = ["quickstart", "--", "epochs=1", "device=cpu", "precision=fp32", "seed=0", "lr=0.1", "batch=64"]
+    words.append("data.subset=128")
     code, _, err = finish(start(tmp_path, "5m", "new.tgz", *words, "optimizer=nesterov", command=command))
     assert code == 0, err
     (first,) = packed(tmp_path / "new.tgz")

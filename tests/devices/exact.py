@@ -22,7 +22,7 @@ from lbt.run import run
 from lbt.tasks import TASKS, BarlowTwins, Classification
 from lbt.train import Training
 
-UPDATES = 20
+UPDATES = 14  # into the fifth epoch
 DATA = ("data.size=34", "data.last_batch=keep", "epochs=7")  # 3 updates an epoch, of 16, 16 and 2 images
 
 
@@ -88,7 +88,7 @@ def config(folder, *, data=None, **changes):
 
 
 def trained(config, group=ALONE, updates=UPDATES):
-    """What 20 updates make: weights and buffers, figures, scores and what the probes measured."""
+    """What these updates make: weights and buffers, figures, scores and what the probes measured."""
     made = Training(config, build.images(config), "test", group=group)
     made.record = None
     figures, norms = {}, {}
@@ -163,7 +163,7 @@ def work(rank, ports, cases, controls, wholes, folder):
     if rank == 0:
         alone["roots"] = roots(cases["shampoo, blocks"])
     torch.save(alone, folder / f"alone{rank}.pt")
-    for size, port in ports.items():
+    for size, (port, *others) in ports.items():
         if rank >= size:
             continue
         in_group(rank, size, port)
@@ -174,8 +174,8 @@ def work(rank, ports, cases, controls, wholes, folder):
             torch.save(found, folder / f"{size}-{rank}.pt")
         torch.distributed.destroy_process_group()
         # Runs of their own: begun on one device, gone on with on two and on three, stopped by the last process.
-        for place, (name, whole) in enumerate(wholes.items(), start=1):
-            in_group(rank, size, port + place)
+        for (name, whole), other in zip(wholes.items(), others, strict=True):
+            in_group(rank, size, other)
             outcome = run(whole, interrupt=StopAfter(6) if rank == size - 1 else None)
             (folder / f"stopped-{name}-{size}-{rank}").write_text(f"{outcome.status} {outcome.summary.get('steps')}")
             torch.distributed.destroy_process_group()

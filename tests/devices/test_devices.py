@@ -91,7 +91,7 @@ def found(tmp_path_factory):
     wholes |= {rule: config(folder / rule, epochs=9, **six(rule)) for rule in ("onebit_adam", "slamb")}
     for whole in wholes.values():
         assert run(whole, interrupt=StopAfter(8)).status == "interrupted"
-    ports = {2: free_port(), 3: free_port()}
+    ports = {size: [free_port() for _ in range(1 + len(wholes))] for size in (2, 3)}
     cases = {name: config(folder, **changes) for name, changes in CASES.items()}
     arguments = (ports, cases, CONTROLS, wholes, str(folder))
     multiprocessing.get_context("forkserver").set_forkserver_preload(["lbt.run"])

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support import StopAfter, figures, run_tiny, script, tiny_config, training
+from support import StopAfter, figures, process, run_tiny, script, tiny_config, training
 
+import lbt.train
 from lbt import build, records, runtime
 from lbt.data import resident
 from lbt.errors import UserError
@@ -354,41 +355,45 @@ def wait_for_epoch(process, results_dir):
     raise AssertionError("no epoch in two minutes")
 
 
+def twenty_epochs(folder):
+    """A run with a checkpoint an epoch."""
+    lbt.train.CHECKPOINT_SECONDS = 0.0
+    run_tiny(folder, "epochs=20", "optimizer=tvlars")
+
+
 def test_kill_9_then_the_same_command_gives_the_same_numbers(tmp_path):
-    start = script("""
-import lbt.train
-lbt.train.CHECKPOINT_SECONDS = 0.0  # a checkpoint an epoch
-from support import run_tiny
-run_tiny(sys.argv[1], "epochs=20", "optimizer=tvlars")
-""")
-    subprocess.run([*start, str(tmp_path / "whole")], check=True)
+    process(twenty_epochs, tmp_path / "whole").join()
     for updates in (3, 8, 15):  # killed three times, each time after some more lines
-        process = subprocess.Popen([*start, str(tmp_path / "killed")])
-        while process.poll() is None:
+        killed = process(twenty_epochs, tmp_path / "killed")
+        while killed.is_alive():
             found = records.paths(tmp_path / "killed")
             if found and found[0].read_text().count("\n") > updates:
-                process.send_signal(signal.SIGKILL)
+                killed.kill()
                 break
-        process.wait()
-    subprocess.run([*start, str(tmp_path / "killed")], check=True)
+        killed.join()
+    process(twenty_epochs, tmp_path / "killed").join()
     (whole,), (killed,) = records.paths(tmp_path / "whole"), records.paths(tmp_path / "killed")
-    assert figures(killed) == figures(whole)
+    assert records.read(whole).status == "done" and figures(killed) == figures(whole)
     leftovers = [path.suffix for path in (tmp_path / "killed" / "work").iterdir()]
     assert ".pt" not in leftovers
 
 
+def execute_grid(folder, told):
+    """Runs a grid's runs one after another, and writes what became of each."""
+    ran = [run_tiny(folder, f"seed={seed}") for seed in range(8)]
+    told.write_text(" ".join(f"{outcome.id}:{int(outcome.recorded_before)}:{outcome.status}" for outcome in ran))
+
+
 def test_two_processes_racing_for_one_grid_execute_each_run_once(tmp_path):
-    start = script("""
-from support import run_tiny
-ran = [run_tiny(sys.argv[1], f"seed={seed}") for seed in range(8)]
-print(" ".join(f"{outcome.id}:{int(outcome.recorded_before)}:{outcome.status}" for outcome in ran))
-""")
-    both = [subprocess.Popen([*start, str(tmp_path)], stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [line.split(":") for process in both for line in process.communicate(timeout=120)[0].split()]
+    told = [tmp_path / name for name in ("one", "other")]
+    both = [process(execute_grid, tmp_path / "results", path) for path in told]
+    for each in both:
+        each.join(120)
+    said = [line.split(":") for path in told for line in path.read_text().split()]
     executed = [run for run, before, status in said if before == "0" and status == "done"]
     assert len(executed) == len(set(executed)) == 8
     assert {status for _, _, status in said} <= {"done", "running"}
-    assert all(records.read(path).status == "done" for path in records.paths(tmp_path))
+    assert all(records.read(path).status == "done" for path in records.paths(tmp_path / "results"))
 
 
 def test_training_imports_no_mirror_and_nothing_that_only_reports_need(tmp_path):
