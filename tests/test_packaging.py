@@ -133,7 +133,12 @@ def test_an_own_study_from_outside_of_the_package(wheel, tmp_path):
 
 def test_every_import_of_the_package_is_declared():
     declared = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    packages = {"hydra-core": "hydra", "scikit-learn": "sklearn", "pillow": "PIL"}
+    packages = {
+        "hydra-core": "hydra",
+        "scikit-learn": "sklearn",
+        "pillow": "PIL",
+        "markdown-it-py": "markdown_it",
+    }
     stated = [*declared["dependencies"], *itertools.chain(*declared["optional-dependencies"].values())]
     known = {re.match(r"[\w-]+", requirement)[0].lower() for requirement in stated}
     known = {packages.get(name, name) for name in known} | {"lbt"} | set(sys.stdlib_module_names)

@@ -155,6 +155,12 @@ def test_chosen_runs_are_overlaid_with_the_mean_and_spread_of_their_seeds(page):
         page.js("document.querySelectorAll('#explorer tbody input')[arguments[0]].click()", row)
     assert page.js("return document.querySelectorAll('#chosen figure svg path').length") > 3
     assert page.texts("#chosen .legend-list li")[0].endswith("(n=3)")
+    page.js(
+        "const box = document.querySelector('#explorer .scroll'); box.scrollTop = 300;"
+        "box.querySelectorAll('input')[9].click()"
+    )
+    assert page.js("return document.querySelector('#explorer .scroll').scrollTop") == 300  # although it is drawn anew
+    page.js("document.querySelectorAll('#explorer tbody input')[9].click()")
     last = [float(text) for text in page.column("test accuracy (%)")[:3]]
     page.click("#chosen details[data-name=figures] summary")
     mean = page.texts("#chosen details[data-name=figures] tbody tr:first-child td")

@@ -11,6 +11,8 @@ NAME = "index.html"
 def write(results_dir: str | Path) -> Path:
     """Writes the page of a results folder and returns its path; the same records give the same bytes.
 
+    Records that cannot be read are named on the page.
+
     Raises:
         UserError: there is no such folder.
     """

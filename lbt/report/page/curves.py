@@ -5,7 +5,8 @@ values are stored once: the rates of all seeds are.
 """
 
 import base64
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,9 +29,9 @@ def keep(record: RunRecord) -> dict[str, Any]:
     return {"config": by_name(record.run["config"]), "curves": dict(_curves(record.epochs))}
 
 
-def _curves(lines: Sequence[dict[str, Any]], before: str = "") -> Any:
-    names = dict.fromkeys(name for line in lines for name in line)
-    for name in names:
+def _curves(lines: Sequence[dict[str, Any]], before: str = "") -> Iterator[tuple[str, np.ndarray]]:
+    """Yields the name and values of each figure that is a number; those of a probe as `<probe>.<name>`."""
+    for name in dict.fromkeys(itertools.chain.from_iterable(lines)):
         if name in _LEFT_OUT:
             continue
         values = [line.get(name) for line in lines]
@@ -38,8 +39,11 @@ def _curves(lines: Sequence[dict[str, Any]], before: str = "") -> Any:
         if kind is dict:
             parts = [value if isinstance(value, dict) else {} for value in values]
             yield from _curves(parts, f"{before}{name}.")
-        elif kind in (int, float) and all(value is None or isinstance(value, int | float) for value in values):
-            found = np.array(values, dtype=float)
+        elif kind in (int, float):
+            try:
+                found = np.array(values, dtype=float)
+            except (TypeError, ValueError):  # of some epochs something else than a number
+                continue
             if name == "wall_train_seconds":
                 name, found = SECONDS, np.cumsum(found)
             with np.errstate(over="ignore"):

@@ -9,6 +9,7 @@ import numpy as np
 from lbt.errors import UserError
 from lbt.report.frame import Frame
 from lbt.report.kit.wording import shown
+from lbt.report.overview import PARTS
 from lbt.report.reality import statistics, study
 from lbt.report.reality.page import CAPTIONS
 from lbt.report.reality.rates import has_rate, rate
@@ -42,7 +43,9 @@ def _study(results: Results) -> dict[str, Any]:
         "title": one.title,
         "about": one.about,
         "verdicts": [(batch, verdict(results, batch)) for batch in one.batches],
-        "tables": [(name, CAPTIONS[name] or name, *_table(rows)) for name, rows in made.items() if rows],
+        "tables": [
+            (name, CAPTIONS[name] or PARTS[name].capitalize(), *_table(rows)) for name, rows in made.items() if rows
+        ],
         "notes": results.notes,
         "charts": list(_charts(results)),
         "trials": tried,

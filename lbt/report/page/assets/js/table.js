@@ -51,11 +51,13 @@ function drawExplorer() {
   drawChosen();
 }
 
-/** Rebuilds a box of controls and gives the focus back to the one that had it. */
+/** Rebuilds what is in a box, and leaves it scrolled and the focus where they were. */
 function keepFocus(box, rebuild) {
   const at = [...box.querySelectorAll("select, button, input")].indexOf(document.activeElement);
+  const { scrollLeft, scrollTop } = box;
   rebuild();
-  if (at >= 0) [...box.querySelectorAll("select, button, input")][at]?.focus();
+  box.scrollTo(scrollLeft, scrollTop);
+  if (at >= 0) [...box.querySelectorAll("select, button, input")][at]?.focus({ preventScroll: true });
 }
 
 function drawChoice(list) {
