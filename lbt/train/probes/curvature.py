@@ -9,7 +9,7 @@ import torch
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor
 
-RESTARTS = 30  # of Lanczos, after which it gives what it has found
+RESTARTS = 50  # of Lanczos, after which it gives what it has found
 
 
 @dataclass(frozen=True)
@@ -75,17 +75,18 @@ class Curvature:
         kept = [place for place in range(len(self.weights)) if scales is None or scales[place] > 0]
         sizes = [self.weights[place].numel() for place in kept]
         roots = [1.0 if scales is None else scales[place] ** 0.5 for place in kept]
+        held = [torch.zeros_like(weight) for weight in self.weights]  # what the vector is where a weight is left out
         products = 0
 
         def times(flat: np.ndarray) -> np.ndarray:
             nonlocal products
             products += 1
-            vector = [torch.zeros_like(weight) for weight in self.weights]
-            parts = torch.from_numpy(np.ascontiguousarray(flat).reshape(-1)).split(sizes)
+            vector, whole = list(held), torch.from_numpy(np.ascontiguousarray(flat).reshape(-1))
+            parts = whole.to(held[0].device).split(sizes)
             for place, part, root in zip(kept, parts, roots, strict=True):
-                vector[place].copy_(part.view(vector[place].shape)).mul_(root)
+                vector[place] = part.view(held[place].shape) * root
             found = self.product(vector)
-            scaled = [(found[place] * root).reshape(-1) for place, root in zip(kept, roots, strict=True)]
+            scaled = [found[place].mul_(root).reshape(-1) for place, root in zip(kept, roots, strict=True)]
             return torch.cat(scaled).cpu().numpy()
 
         kind = torch.zeros((), dtype=self.weights[0].dtype).numpy().dtype
@@ -95,7 +96,7 @@ class Curvature:
 
 def _largest(matrix: LinearOperator, count: int, tolerance: float, seed: int) -> list[float]:
     size, random = matrix.shape[0], np.random.default_rng(seed)
-    room = max(2 * count + 1, 8)  # Lanczos vectors held at once: as few as converge
+    room = max(2 * count + 1, 6)  # Lanczos vectors held at once: few, so that it soon looks whether it is done
     if size <= room:  # ARPACK wants some to spare
         columns = [matrix.matvec(column) for column in np.eye(size, dtype=matrix.dtype)]
         return np.linalg.eigvalsh(np.array(columns, dtype=np.float64).reshape(size, size))[::-1][:count].tolist()
