@@ -2,13 +2,15 @@
 # Tries lbt under a real Slurm of one node, this machine: starts a controller and a node daemon of its own (root; Debian's
 # slurm-wlm and munge), submits one training of two tasks, has it requeued in the middle, does the same through Hydra's
 # launcher (pip install hydra-submitit-launcher), and compares both with one process.
-#   scripts/try_slurm.sh [FOLDER]     leaves configuration, logs and results in FOLDER; a new temporary one by default
+#   scripts/try_slurm.sh [FOLDER [srun|hydra]]     leaves configuration, logs and results in FOLDER; a new temporary one by
+#                                                  default; tries one of the two alone
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")/.." && pwd)
 folder=$(realpath -m "${1:-$(mktemp -d)}")
+ways=${2:-srun hydra}
 python=${PYTHON:-python}
-mkdir -p "$folder"/{state,spool,run}
+mkdir -p "$folder"/{state,spool,run,bin}
 host=$(hostname -s)
 
 cat >"$folder/slurm.conf" <<CONF
@@ -38,6 +40,11 @@ PartitionName=all Nodes=$host Default=YES MaxTime=INFINITE State=UP
 CONF
 export SLURM_CONF=$folder/slurm.conf PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH} OMP_NUM_THREADS=1
 
+# This Slurm keeps no accounts; the launcher asks them how its job is.
+printf '#!/bin/sh\necho "JobID|State|NodeList"; squeue -h -o "%%A|%%T|%%N"\n' >"$folder/bin/sacct"
+chmod +x "$folder/bin/sacct"
+PATH=$folder/bin:$PATH
+
 stop() {
     scancel --quiet --user=root 2>/dev/null || true
     for daemon in slurmd slurmctld; do
@@ -62,44 +69,47 @@ ended() { [[ -z $(squeue -h -j "$1") ]]; }
 soon() { scontrol update job="$1" StartTime=now 2>/dev/null || true; } # Slurm lets a requeued job wait for two minutes
 
 # --- one training of two tasks, requeued once
-cat >"$folder/job.sh" <<JOB
+by_srun() {
+    cat >"$folder/job.sh" <<JOB
 #!/bin/bash
 #SBATCH --ntasks=2 --cpus-per-task=1 --requeue --open-mode=append --output=$folder/job.log
-srun --kill-on-bad-exit=0 "$python" -m lbt train ${words[*]} devices=2 results_dir=$folder/two
+srun --kill-on-bad-exit=0 "$python" -m lbt train ${words[*]} devices=2 results_dir=$folder/srun
 JOB
-job=$(sbatch --parsable "$folder/job.sh")
-until begun two || ended "$job"; do sleep 0.5; done
-sleep 5
-scontrol requeue "$job"
-until ended "$job"; do soon "$job"; sleep 2; done
-cat "$folder/job.log"
+    job=$(sbatch --parsable "$folder/job.sh")
+    until begun srun || ended "$job"; do sleep 0.5; done
+    sleep 5
+    scontrol requeue "$job"
+    until ended "$job"; do soon "$job"; sleep 2; done
+    cat "$folder/job.log"
+}
 
 # --- the same by Hydra's launcher (hydra-submitit-launcher), which requeues its job when Slurm says that time is up
-"$python" -m lbt train -m "${words[@]}" devices=2 results_dir="$folder/hydra" hydra/launcher=submitit_slurm \
-    hydra.launcher.tasks_per_node=2 hydra.launcher.cpus_per_task=1 hydra.launcher.submitit_folder="$folder/submitit" &
-until begun hydra || ! kill -0 $! 2>/dev/null; do sleep 0.5; done
-sleep 5
-job=$(squeue -h -o %A)
-scancel --signal=USR2 "$job"
-until ended "$job"; do soon "$job"; sleep 2; done
-code=0
-wait $! || code=$?
-tail -n +1 "$folder"/submitit/*.out
-echo "lbt train -m: exit code $code"
+by_hydra() {
+    "$python" -m lbt train -m "${words[@]}" devices=2 results_dir="$folder/hydra" hydra/launcher=submitit_slurm \
+        hydra.launcher.tasks_per_node=2 hydra.launcher.cpus_per_task=1 hydra.launcher.submitit_folder="$folder/submitit" &
+    until begun hydra || ! kill -0 $! 2>/dev/null; do sleep 0.5; done
+    sleep 5
+    job=$(squeue -h -o %A)
+    scancel --signal=USR2 "$job"
+    until ended "$job"; do soon "$job"; sleep 2; done
+    wait $!
+    tail -n +1 "$folder"/submitit/*.out
+}
+
+for way in $ways; do "by_$way"; done
 
 # --- against one process
 "$python" -m lbt train "${words[@]}" results_dir="$folder/one"
-"$python" - "$folder" <<'PYTHON'
+"$python" - "$folder" one $ways <<'PYTHON'
 import json, pathlib, sys
 
 ends = {}
-for name in ("one", "two", "hydra"):
+for name in sys.argv[2:]:
     [record] = pathlib.Path(sys.argv[1], name).glob("runs/*/*.jsonl")
     lines = [json.loads(line) for line in record.read_text().splitlines()]
     ends[name] = (record.stem, lines[-1]["status"], lines[-1]["summary"]["train_loss"], lines[0]["provenance"].get("devices"))
     print(name, *ends[name])
-for name in ("two", "hydra"):
+for name in sys.argv[3:]:
     assert ends["one"][:2] == ends[name][:2] and ends[name][3] == 2, "not the same run, not done, or not by two tasks"
     assert abs(ends["one"][2] - ends[name][2]) < 0.1 * ends["one"][2], "not the same training"  # rounding grows
 PYTHON
-exit "$code"
