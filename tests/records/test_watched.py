@@ -1,12 +1,13 @@
 """Records that are looked at while others write them."""
 
 import pytest
+from filelock import FileLock
 from planted import plant
 from support import TINY, configure
 
 from lbt import records
 from lbt.files import read_regular
-from lbt.records import watched
+from lbt.records import places, watched
 from lbt.records.watched import QUIET_SECONDS, Watched
 
 
@@ -68,6 +69,17 @@ def test_what_does_not_grow_any_more_and_nobody_holds_is_interrupted(tmp_path, c
     with path.open("ab") as file:
         file.write(records.to_line({"kind": "epoch", "epoch": 2, "step": 2}).encode())
     assert (only(looked).status, only(looked).epochs) == ("running", 2)
+
+
+def test_what_a_process_holds_is_running_however_long_it_takes(tmp_path, config, looked, clock):
+    path = plant(tmp_path, config, 20.0, status=None)
+    only(looked)
+    clock.now += 1e6
+    lock = places.lock_of(tmp_path, path.stem)
+    lock.parent.mkdir()
+    with FileLock(lock):
+        assert only(looked).status == "running"
+    assert only(looked).status == "interrupted"
 
 
 def test_slow_epochs_are_waited_for(tmp_path, config, looked, clock):

@@ -21,6 +21,7 @@ from lbt.report.reality.study import FINISHED, STANDING
 ALIKE = (*STANDING, "network", "data.name", "origin", "protocol.name")
 # What tells two workloads apart that have the same name, in the order in which it is said.
 TELLING = ("origin", "data.augment", "model.stem", "precision", "fingerprint")
+SETTINGS = {*ALIKE, "optimizer.name", "data.val", "data.classes", "study.chosen", "study.variant"}  # looked at alone
 CONFIGURATION, FINAL = "configuration", "final"  # columns that are added here
 VALIDATION, TEST, SAME = "validation data", "test data", "the validation data they are scored on"
 
@@ -92,7 +93,8 @@ def places(runs: pd.DataFrame, known: pd.DataFrame) -> list[Place]:
     if runs.empty:
         return []
     tuned = Tuned(known)
-    runs = runs[[not left for left in tuned.made_for_choice(runs)]]
+    looked_at = [column for column in runs if "." not in column or column in SETTINGS]  # a row has some 80
+    runs = runs.loc[[not left for left in tuned.made_for_choice(runs)], looked_at]
     if runs.empty:
         return []
     alike = list(zip(*(values(runs, key) for key in ALIKE), strict=True))
