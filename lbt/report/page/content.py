@@ -51,7 +51,7 @@ def charts(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _answers(frame: Frame) -> list[tuple[str, list[Any]]]:
-    """Returns what the evidence favours at each workload and batch, decided workloads and those of many batches first."""
+    """Returns what the evidence favours by workload and batch: decided workloads first, then those of many batches."""
     if find_spec("lbt.report.answer") is None:
         return []
     from lbt.report.answer import answers
