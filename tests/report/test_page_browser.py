@@ -20,7 +20,7 @@ OPTIONS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync",
     "--no-first-run", "--window-size=1280,900",
 )  # fmt: skip
-SEEDS = 130  # more than one page of rows
+SEEDS = 104  # more than one page of rows
 
 
 @pytest.fixture(scope="module")

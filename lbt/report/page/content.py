@@ -3,6 +3,7 @@
 import csv
 from collections import Counter
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +51,17 @@ def charts(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _answers(frame: Frame) -> list[tuple[str, list[Any]]]:
-    """Returns what the evidence favours at each workload and batch, workloads with a decision before the others."""
-    try:
-        from lbt.report.answer import answers
-    except ImportError:
+    """Returns what the evidence favours by workload and batch: decided workloads first, then those of many batches."""
+    if find_spec("lbt.report.answer") is None:
         return []
+    from lbt.report.answer import answers
+
     of_workload: dict[str, list[Any]] = {}
     for one in answers(frame) if len(frame.runs) else []:
         of_workload.setdefault(one.workload, []).append(one)
-    return sorted(of_workload.items(), key=lambda found: all(one.favoured is None for one in found[1]))
+    return sorted(
+        of_workload.items(), key=lambda found: (all(one.favoured is None for one in found[1]), -len(found[1]))
+    )
 
 
 def _claims(table: Any) -> dict[str, Any]:
