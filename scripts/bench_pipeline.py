@@ -28,7 +28,7 @@ from lbt.train.probes.curvature import Curvature
 from lbt.train.probes.layer_norms import LayerNorms
 from lbt.train.probes.looks import loss_of, still, trained
 
-EPOCHS, IMAGES = 20, 50_000  # of the training whose share of probes is told: CIFAR-10's images
+EPOCHS, IMAGES, SCORED = 20, 50_000, 10_000  # of the training whose share of probes is told: CIFAR-10's images
 
 
 def make(overrides: list[str]) -> Training:
@@ -144,26 +144,34 @@ def cost_of_product(training: Training, rounds: int) -> float:
 def cost_of_probes(overrides: list[str], rounds: int) -> tuple[dict[str, float], float]:
     """Returns each default probe's share, in %, of a training of EPOCHS epochs of IMAGES images, and a product's cost.
 
-    A look and some updates are timed in turn, and the medians of the rounds' ratios multiplied by how many there are.
+    An update, an evaluation of as many images and a look are computed in turn, and each round's multiplied by how many
+    there are of them; the look before the first update, which has less to do, counts like the others.
     """
-    names = ["sharpness", "noise_scale"]
+    names, shares = ["sharpness", "noise_scale"], []
     training = make([*overrides, f"probes=[{','.join(names)}]"])
-    (images, labels), shares = next(training.data.batches()), {name: [] for name in names}
+    images, labels = next(training.data.batches())
     training._update(images, labels)
-    looks = EPOCHS // training.config.probe_every + 1
-    updates = EPOCHS * -(-IMAGES // training.config.batch)
+    looks, updates = EPOCHS // training.config.probe_every + 1, EPOCHS * -(-IMAGES // training.config.batch)
     for _ in range(rounds):
         update = computed(lambda: training._update(images, labels), training.device)
+        evaluation = computed(lambda: evaluated(training, images), training.device) * SCORED / len(images)
+        costs = {}
         for name in names:
             probe = training.update.probes[name]
-            one = computed(lambda probe=probe: probe.look(training.update, ended=True), training.device)
-            shares[name].append(100 * looks * one / (updates * update))
-            seen = probe.read()
-            print(
-                f"  {name}: a look {one:.1f} s, {seen.get('products', 0)} products; an update {update:.1f} s",
-                flush=True,
-            )
-    return {name: statistics.median(known) for name, known in shares.items()}, cost_of_product(training, rounds)
+            costs[name] = computed(lambda probe=probe: probe.look(training.update, ended=True), training.device)
+            products = probe.read().get("products", 0)
+            print(f"  {name}: a look {costs[name]:.1f} s, {products} products; an update {update:.1f} s", flush=True)
+        whole = updates * update + EPOCHS * evaluation + looks * sum(costs.values())
+        shares.append({name: 100 * looks * one / whole for name, one in costs.items()})
+    medians = {name: statistics.median(share[name] for share in shares) for name in names}
+    return medians, cost_of_product(training, rounds)
+
+
+@torch.no_grad()
+def evaluated(training: Training, images: torch.Tensor) -> None:
+    training.model.eval()
+    training.update.executor.forward(images)
+    training.model.train()
 
 
 def start_up() -> float:
