@@ -103,13 +103,16 @@ for way in $ways; do "by_$way"; done
 "$python" - "$folder" one $ways <<'PYTHON'
 import json, pathlib, sys
 
-ends = {}
+ends, losses = {}, {}
 for name in sys.argv[2:]:
     [record] = pathlib.Path(sys.argv[1], name).glob("runs/*/*.jsonl")
     lines = [json.loads(line) for line in record.read_text().splitlines()]
-    ends[name] = (record.stem, lines[-1]["status"], lines[-1]["summary"]["train_loss"], lines[0]["provenance"].get("devices"))
-    print(name, *ends[name])
-for name in sys.argv[3:]:
-    assert ends["one"][:2] == ends[name][:2] and ends[name][3] == 2, "not the same run, not done, or not by two tasks"
-    assert abs(ends["one"][2] - ends[name][2]) < 0.1 * ends["one"][2], "not the same training"  # rounding grows
+    losses[name] = [line["train_loss"] for line in lines[1:-1]]
+    ends[name] = (record.stem, lines[-1]["status"], lines[0]["provenance"].get("devices", 1))
+    print(name, *ends[name], *(f"{loss:.4g}" for loss in losses[name]))
+_, *ways = losses
+for name in ways:
+    assert ends[name] == (*ends["one"][:2], 2) and ends[name][1] == "done", "not the same run, not done, or not by two tasks"
+    assert losses[name] == losses[ways[0]], "interrupted elsewhere, it is another training"
+    assert abs(losses[name][0] / losses["one"][0] - 1) < 1e-5, "not one process's training"  # fp32's rounding grows
 PYTHON
