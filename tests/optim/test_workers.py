@@ -182,7 +182,7 @@ def test_signs_go_through_bytes(dtype):
 @pytest.mark.parametrize("by", ["_by_blocks", "_by_vectors"])
 def test_sent_and_error_are_what_was_to_be_sent(monkeypatch, by, masked):
     monkeypatch.setattr(onebit, "_by_blocks", getattr(onebit, by))
-    monkeypatch.setattr(onebit, "BLOCK", 7)
+    monkeypatch.setattr(onebit, "BLOCK", 8)
     lengths = [13, 1, 20]
     y = torch.randn(40, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     y[34:] = 0
