@@ -103,9 +103,7 @@ def backward(batch: int, rounds: int) -> None:
         drawn.zero_grad()
         nn.functional.cross_entropy(model(images), labels).backward()
 
-    found = medians(
-        {"forward": lambda: model(images), "all": plain, "drawn": lambda: passes(sparse=True)}, rounds
-    )
+    found = medians({"forward": lambda: model(images), "all": plain, "drawn": lambda: passes(sparse=True)}, rounds)
     whole = found["all"] - found["forward"]
     part = found["drawn"] - found["forward"]
     print(

@@ -20,11 +20,11 @@ BOUNDS = (0.5, 10.0)  # of their ratio
 class AGVM(LocalGradients, WrappingOptimizer):
     r"""AGVM: the update of another optimizer, each module's rate by how much its gradient varies between workers.
 
-    Every ``interval`` steps after the first ``warmup_steps`` the workers form two halves with the mean gradients A and B.
-    Of each parameter group (a module) ``d_j = 1 - cos(A_j, B_j)``; ``f_j = sqrt(clip((d_0 + 1e-6) / (d_j + 1e-6), 0.5, 10))``
-    with the first group as 0; ``F_j = decay * F_j + (1 - decay) * f_j``, from 1. The base optimizer gets the mean gradient
-    and the group's rate times ``F_j``. Where it has Adam's second moment, cosines are of ``g / (sqrt(v) + 1e-8)``. One
-    worker has no halves: its rates stay. In a step with halves, both are exchanged.
+    Every ``interval`` steps after the first ``warmup_steps`` the workers form two halves with the mean gradients A and
+    B. Of each parameter group (a module) ``d_j = 1 - cos(A_j, B_j)``; with the first group as 0
+    ``f_j = sqrt(clip((d_0 + 1e-6) / (d_j + 1e-6), 0.5, 10))``; ``F_j = decay * F_j + (1 - decay) * f_j``, from 1. The
+    base optimizer gets the mean gradient and the group's rate times ``F_j``. Where it has Adam's second moment, cosines
+    are of ``g / (sqrt(v) + 1e-8)``. One worker has no halves: its rates stay. Where there are, both are sent.
 
     Args:
         params: Groups of tensors, a module each, which may override the base's arguments.

@@ -20,14 +20,15 @@ STRONGEST = 1.0  # largest exponent of one step of the probabilities
 class JointSpar(LocalGradients, WrappingOptimizer):
     r"""JointSpar: the update of another optimizer, with a gradient of some of the layers, drawn by learned chances.
 
-    Layer l takes part in a step with probability ``p_l``, ``floor <= p_l <= 1``, ``sum p = share * layers`` of its group;
-    the base optimizer gets ``g_l / p_l``, which is right in the mean, and leaves the other layers as they are, their
-    momentum and decay too. The gradient of those is neither exchanged nor, after ``begin_update()``, computed. A layer is a
-    matrix with the vectors that follow it; vectors before the first matrix always take part. All workers draw the same.
+    Layer l takes part in a step with probability ``p_l``, ``floor <= p_l <= 1``, ``sum p = share * layers`` of its
+    group; the base optimizer gets ``g_l / p_l``, which is right in the mean, and leaves the other layers as they are,
+    their momentum and decay too. The gradient of those is neither exchanged nor, after ``begin_update()``, computed. A
+    layer is a matrix with the vectors that follow it; vectors before the first matrix always take part. All workers
+    draw the same.
 
-    The chances lower ``sum ||g_l||^2 / p_l``, whose best are proportional to ``||g_l||``: mirror descent (the exact update of
-    the paper was not at hand), ``p_l = p_l * exp(rate * Z_l / p_l * ||g_l||^2 / (p_l^2 * m))``, with
-    ``m = (sum Z_l / p_l * ||g_l|| / S)^2``, and the nearest point of the capped simplex, ``clip(c * p, floor, 1)``.
+    The chances lower ``sum ||g_l||^2 / p_l``, whose best are proportional to ``||g_l||``: mirror descent (the exact
+    update of the paper was not at hand), ``p_l = p_l * exp(rate * Z_l / p_l * ||g_l||^2 / (p_l^2 * m))``, with ``m =
+    (sum Z_l / p_l * ||g_l|| / S)^2``, and the nearest point of the capped simplex, ``clip(c * p, floor, 1)``.
 
     `JointSparLARS` is the same around `LARS`, which normalises the weighted gradient layer by layer.
 

@@ -1,14 +1,15 @@
 """Means of vectors over workers by their signs, with error feedback (Tang et al. 2021, arXiv 2102.02888).
 
-``C[x] = s * sign(x)``, ``sign(0) = +1``, ``s = ||x|| / sqrt(d)``. Worker i sends ``C[y]`` of ``y = x_i + e_i`` and keeps
-``e_i = y - C[y]``. The vector is cut in n chunks; worker j is the server of chunk j: ``z = mean_i C[y_i] + E``, it sends
-``C[z]`` to all and keeps ``E = z - C[z]``. Signs travel packed, eight to a byte.
+``C[x] = s * sign(x)``, ``sign(0) = +1``, ``s = ||x|| / sqrt(d)``. Worker i sends ``C[y]`` of ``y = x_i + e_i`` and
+keeps ``e_i = y - C[y]``. The vector is cut in n chunks; worker j is the server of chunk j: ``z = mean_i C[y_i] + E``,
+it sends ``C[z]`` to all and keeps ``E = z - C[z]``. Signs travel packed, eight to a byte.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -126,7 +127,7 @@ class Signs:
         self.own = slice(chunk * exchange.first, chunk * (exchange.first + exchange.here))
         starts = _starts(self.lengths)
         cuts = sorted({*starts, self.size, *range(0, self.size, chunk)})
-        parts = list(zip(cuts, cuts[1:], strict=False))  # of the pieces, each in one chunk
+        parts = list(pairwise(cuts))  # of the pieces, each in one chunk
         self.parts = [[stop - start for start, stop in parts if start // chunk == j] for j in range(workers)]
         self._clipped = [
             max(0, min(start + length, self.own.stop) - max(start, self.own.start))

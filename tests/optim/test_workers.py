@@ -84,7 +84,10 @@ def test_before_the_freeze_a_1bit_rule_is_the_exact_one(rule, exact):
 def test_slamb_is_the_simulator(workers, k):
     problem = simulators.problem(workers)
     optimizer, params = run("slamb", problem, k=k, exchanged_below=16, average_steps=7)
-    chunks = lambda size, count, turn: slamb.chunk(size, count, turn, 0).numpy()
+
+    def chunks(size, count, turn):
+        return slamb.chunk(size, count, turn, 0).numpy()
+
     expected = simulators.slamb(*problem, chunks=chunks, k=k, below=16, average_steps=7)
     for worker in range(workers):
         optimizer.show_worker(worker)
@@ -339,7 +342,7 @@ def test_a_worker_without_images_counts_as_one_with_a_zero_gradient(rule):
     weights, gradients, rates = simulators.problem(3, steps=9)
     zeros = [np.zeros_like(w) for w in weights]
     told = [[*local[:2], zeros] if t % 4 == 3 else local for t, local in enumerate(gradients)]
-    optimizer, params = run(rule, (weights, told, rates), **RULES[rule])
+    _, params = run(rule, (weights, told, rates), **RULES[rule])
     other, others = run(rule, (weights, [gradients[0]], rates[:1]), **RULES[rule])
     for t, (local, rate) in enumerate(list(zip(gradients, rates, strict=True))[1:], start=1):
         for group in other.param_groups:
