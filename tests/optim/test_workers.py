@@ -243,7 +243,7 @@ def test_a_weighted_gradient_is_right_in_the_mean():
     optimizer = lbt.optim.JointSpar(params, 1.0, base={"name": "sgd", "momentum": 0.0}, share=0.5, rate=0.3)
     rested = 0
     for step in range(30):
-        before, (drawn,), p = vector(params), [optimizer.drawn(0)], list(optimizer.chances(optimizer.param_groups[0]))
+        before, (drawn,), p = vector(params), [optimizer.drawn()], list(optimizer.chances())
         assert sum(p) == pytest.approx(1.5) and min(p) >= 0.1 and max(p) <= 1
         optimizer.begin_update()
         assert [q.requires_grad for q in params] == drawn
