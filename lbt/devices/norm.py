@@ -194,7 +194,8 @@ def running_statistics(model: nn.Module, group: Group) -> Iterator[None]:
 def statistics_in_turn(model: nn.Module, group: Group) -> Iterator[None]:
     """Has running statistics be as if the devices' passes had come one after the other, device by device.
 
-    Each device's passes begin with the statistics before; a pass leaves ``1 - momentum`` of what was there. One exchange.
+    Each device's passes begin with the statistics before; a pass leaves ``1 - momentum`` of what was there. One
+    exchange.
     """
     layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
     if group.size == 1 or not layers:

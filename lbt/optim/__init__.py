@@ -40,6 +40,9 @@ schedulefree_sgd   right  right     right              right    right           
 schedulefree_adamw right  right     right              right    right              right
 =================  =====  ========  =================  =======  =================  =======
 
+Rules for several workers (onebit_adam, onebit_lamb, slamb, agvm, jointspar) exchange gradients by themselves, on whole
+parameters: no DDP, ZeRO is refused, and so are FSDP1 and FSDP2.
+
 .. [1] ``decay_1d=False`` is refused: the groups that it makes, and which tensors are biases, are not seen there.
 .. [2] Micro-batches that are exchanged are joint ones of all processes, those of ``no_sync`` one process' each. FSDP2
    without gradient synchronisation is refused, because it shows no gradient.

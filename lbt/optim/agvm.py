@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lbt.optim.checks import check, check_number
+from lbt.optim.generic import groups_of
 from lbt.optim.sam import build_base
 from lbt.optim.workers import Exchange, Gradients, LocalGradients
 from lbt.optim.wrapping import WrappingOptimizer
@@ -20,11 +21,11 @@ BOUNDS = (0.5, 10.0)  # of their ratio
 class AGVM(LocalGradients, WrappingOptimizer):
     r"""AGVM: the update of another optimizer, each module's rate by how much its gradient varies between workers.
 
-    Every ``interval`` steps after the first ``warmup_steps`` the workers form two halves with the mean gradients A and B.
-    Of each parameter group (a module) ``d_j = 1 - cos(A_j, B_j)``; ``f_j = sqrt(clip((d_0 + 1e-6) / (d_j + 1e-6), 0.5, 10))``
-    with the first group as 0; ``F_j = decay * F_j + (1 - decay) * f_j``, from 1. The base optimizer gets the mean gradient
-    and the group's rate times ``F_j``. Where it has Adam's second moment, cosines are of ``g / (sqrt(v) + 1e-8)``. One
-    worker has no halves: its rates stay. In a step with halves, both are exchanged.
+    Every ``interval`` steps after the first ``warmup_steps`` the workers form two halves with the mean gradients A and
+    B. Of each parameter group (a module) ``d_j = 1 - cos(A_j, B_j)``; with the first group as 0
+    ``f_j = sqrt(clip((d_0 + 1e-6) / (d_j + 1e-6), 0.5, 10))``; ``F_j = decay * F_j + (1 - decay) * f_j``, from 1. The
+    base optimizer gets the mean gradient and the group's rate times ``F_j``. Where it has Adam's second moment, cosines
+    are of ``g / (sqrt(v) + 1e-8)``. One worker has no halves: its rates stay. Where there are, both are sent.
 
     Args:
         params: Groups of tensors, a module each, which may override the base's arguments.
@@ -61,16 +62,33 @@ class AGVM(LocalGradients, WrappingOptimizer):
             whole = isinstance(value, int) and not isinstance(value, bool)
             check(name, value, whole and value >= least, f"a whole number >= {least}")
         check_number("decay", decay, high=1.0)
-        inner = build_base(params, lr, {"name": "nesterov"} if base is None else dict(base), maximize)
+        groups = groups_of(params)
+        inner = build_base(groups, lr, {"name": "nesterov"} if base is None else dict(base), maximize)
         own = {"interval": interval, "warmup_steps": warmup_steps, "decay": decay, "looks": 0}
         super().__init__(inner, {"workers": workers, "maximize": maximize, **own})
-        for group in self.param_groups:
-            self.check_workers(group)
+        self._keep_modules(groups)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, to the base optimizer too."""
-        super().add_param_group(param_group)
-        self.check_workers(self.param_groups[-1])
+        if not self.param_groups or "module" not in self.param_groups[0]:  # while the optimizer is made
+            super().add_param_group(param_group)
+            return
+        groups = groups_of([param_group])
+        super().add_param_group(groups[0])
+        self._keep_modules(groups)
+
+    def _keep_modules(self, groups: list[dict[str, Any]]) -> None:
+        """Keep which of the given groups a parameter is of; the base optimizer may have split one."""
+        known = 1 + max(group.get("module", -1) for group in self.param_groups)
+        module_of = {
+            member[1] if isinstance(member, tuple) else member: known + number
+            for number, group in enumerate(groups)
+            for member in group["params"]
+        }
+        for group in self.param_groups:
+            self.check_workers(group)
+            if "module" not in group:
+                group["module"] = module_of[group["params"][0]] if group["params"] else known
 
     def __getattr__(self, name: str) -> Any:
         if name in ("train", "eval", "trust_ratios") and "inner" in vars(self):
@@ -112,19 +130,19 @@ class AGVM(LocalGradients, WrappingOptimizer):
         exchange = self.exchange()
         halves = exchange.count // 2, exchange.count - exchange.count // 2
         given: dict[Tensor, Tensor] = {}
-        variances: list[Tensor | None] = []
+        products: dict[int, list[Tensor]] = {}
         for index, group in enumerate(self.param_groups):
             found = [*self.collected(index, exchange)]
             if found:
                 group["looks"] = group["looks"] + 1
             past = group["looks"] - group["warmup_steps"]
-            look = exchange.count > 1 and past > 0 and past % group["interval"] == 0 and bool(found)
-            products = [self._halves(one, halves, exchange) for one in found] if look else []
-            variances.append(_variance(products) if look else None)
+            look = exchange.count > 1 and past > 0 and past % group["interval"] == 0
             for one in found:
+                if look:
+                    products.setdefault(group["module"], []).append(self._halves(one, halves, exchange))
                 mean = one.rows.sum(0).div_(exchange.count) if look else exchange.mean(one.rows)
                 given |= dict(zip(one.layers, one.views(mean), strict=True))
-        self._follow(variances)
+        self._follow({module: _variance(some) for module, some in products.items()})
         self.step_with(given, [group.get("agvm_factor", 1.0) for group in self.param_groups])
         self.end_collected(exchange)
         return loss
@@ -139,10 +157,11 @@ class AGVM(LocalGradients, WrappingOptimizer):
             first, second = first / scale, second / scale
         return torch.stack([first @ second, first @ first, second @ second])
 
-    def _follow(self, variances: list[Tensor | None]) -> None:
-        """Move the factors by the variances of this step."""
-        first = next((one for one in variances if one is not None), None)
-        for group, variance in zip(self.param_groups, variances, strict=True):
+    def _follow(self, variances: dict[int, Tensor]) -> None:
+        """Move the factors by the variances of this step, by module."""
+        first = variances.get(min(variances, default=0))
+        for group in self.param_groups:
+            variance = variances.get(group["module"])
             if variance is None:
                 continue
             wanted = ((first.to(variance.device) + SMALL) / (variance + SMALL)).clamp(*BOUNDS).sqrt()

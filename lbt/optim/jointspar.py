@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from lbt.optim.checks import check, check_number
+from lbt.optim.generic import groups_of
 from lbt.optim.sam import build_base
 from lbt.optim.workers import LocalGradients
 from lbt.optim.wrapping import WrappingOptimizer
@@ -20,19 +22,20 @@ STRONGEST = 1.0  # largest exponent of one step of the probabilities
 class JointSpar(LocalGradients, WrappingOptimizer):
     r"""JointSpar: the update of another optimizer, with a gradient of some of the layers, drawn by learned chances.
 
-    Layer l takes part in a step with probability ``p_l``, ``floor <= p_l <= 1``, ``sum p = share * layers`` of its group;
-    the base optimizer gets ``g_l / p_l``, which is right in the mean, and leaves the other layers as they are, their
-    momentum and decay too. The gradient of those is neither exchanged nor, after ``begin_update()``, computed. A layer is a
-    matrix with the vectors that follow it; vectors before the first matrix always take part. All workers draw the same.
+    Layer l takes part in a step with probability ``p_l``, ``floor <= p_l <= 1``, ``sum p = share * layers`` of its
+    group; the base optimizer gets ``g_l / p_l``, which is right in the mean, and leaves the other layers as they are,
+    their momentum and decay too. The gradient of those is neither exchanged nor, after ``begin_update()``, computed. A
+    layer is a matrix with the vectors that follow it; vectors before the first matrix always take part. All workers
+    draw the same.
 
-    The chances lower ``sum ||g_l||^2 / p_l``, whose best are proportional to ``||g_l||``: mirror descent (the exact update of
-    the paper was not at hand), ``p_l = p_l * exp(rate * Z_l / p_l * ||g_l||^2 / (p_l^2 * m))``, with
-    ``m = (sum Z_l / p_l * ||g_l|| / S)^2``, and the nearest point of the capped simplex, ``clip(c * p, floor, 1)``.
+    The chances lower ``sum ||g_l||^2 / p_l``, whose best are proportional to ``||g_l||``: mirror descent (the exact
+    update of the paper was not at hand), ``p_l = p_l * exp(rate * Z_l / p_l * ||g_l||^2 / (p_l^2 * m))``, with ``m =
+    (sum Z_l / p_l * ||g_l|| / S)^2``, and the nearest point of the capped simplex, ``clip(c * p, floor, 1)``.
 
     `JointSparLARS` is the same around `LARS`, which normalises the weighted gradient layer by layer.
 
     Args:
-        params: Tensors, or groups of them, which may override the base's arguments.
+        params: Tensors, or groups of them, which may override the base's arguments; the order of all says what follows.
         lr: Learning rate of the base optimizer.
         workers: Workers on this process; None is 1. See `lbt.optim.workers.LocalGradients`.
         base: Its name and arguments; None is ``{"name": "sgd"}``, or LARS.
@@ -67,16 +70,30 @@ class JointSpar(LocalGradients, WrappingOptimizer):
         check("floor", floor, floor <= share, "> 0 and at most the share")
         check_number("rate", rate)
         check("seed", seed, isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0, "a whole number >= 0")
-        inner = build_base(params, lr, self.default_base if base is None else dict(base), maximize)
+        groups = groups_of(params)
+        inner = build_base(groups, lr, self.default_base if base is None else dict(base), maximize)
         own = {"share": share, "floor": floor, "rate": rate, "seed": seed, "draws": 0}
         super().__init__(inner, {"workers": workers, "maximize": maximize, **own})
-        for group in self.param_groups:
-            self.check_workers(group)
+        self._keep_order(groups)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, to the base optimizer too."""
-        super().add_param_group(param_group)
-        self.check_workers(self.param_groups[-1])
+        if not self.param_groups or "places" not in self.param_groups[0]:  # while the optimizer is made
+            super().add_param_group(param_group)
+            return
+        groups = groups_of([param_group])
+        super().add_param_group(groups[0])
+        self._keep_order(groups)
+
+    def _keep_order(self, groups: list[dict[str, Any]]) -> None:
+        """Keep where parameters stand among all, which the base optimizer may have put into other groups."""
+        known = sum(len(group.get("places", ())) for group in self.param_groups)
+        given = [member[1] if isinstance(member, tuple) else member for group in groups for member in group["params"]]
+        place = {param: known + number for number, param in enumerate(given)}
+        for group in self.param_groups:
+            self.check_workers(group)
+            if "places" not in group:
+                group["places"] = [place[param] for param in group["params"]]
 
     def __getattr__(self, name: str) -> Any:
         if name in ("train", "eval", "trust_ratios") and "inner" in vars(self):
@@ -101,19 +118,24 @@ class JointSpar(LocalGradients, WrappingOptimizer):
 
     # --- drawing
 
-    def chances(self, group: dict[str, Any]) -> list[float]:
-        """The probabilities of a group's layers."""
-        count = len(layers_of(group["params"]))
-        known = group.get("chances", [])
-        if len(known) != count:
-            known = group["chances"] = [group["share"]] * count
-        return known
+    def layers(self) -> tuple[list[list[Tensor]], list[Tensor]]:
+        """The layers that are drawn, and the vectors before the first one."""
+        placed = [pair for group in self.param_groups for pair in zip(group["places"], group["params"], strict=True)]
+        params = [param for _, param in sorted(placed, key=itemgetter(0))]
+        return layers_of(params), leading_vectors(params)
 
-    def drawn(self, index: int) -> list[bool]:
-        """Which layers of a group take part in the step about to be made."""
-        group = self.param_groups[index]
-        chances = torch.tensor(self.chances(group), dtype=torch.float64, device="cpu")
-        generator = torch.Generator("cpu").manual_seed((group["seed"] * 1_000_003 + group["draws"]) * 1_009 + index)
+    def chances(self) -> list[float]:
+        """The probabilities of the layers; the first group keeps them."""
+        group, count = self.param_groups[0], len(self.layers()[0])
+        if len(group.get("chances", [])) != count:
+            group["chances"] = [group["share"]] * count
+        return group["chances"]
+
+    def drawn(self) -> list[bool]:
+        """Which layers take part in the step about to be made."""
+        group = self.param_groups[0]
+        chances = torch.tensor(self.chances(), dtype=torch.float64, device="cpu")
+        generator = torch.Generator("cpu").manual_seed(group["seed"] * 1_000_003 + group["draws"])
         return (torch.rand(len(chances), generator=generator, dtype=torch.float64, device="cpu") < chances).tolist()
 
     def begin_update(self) -> None:
@@ -122,9 +144,8 @@ class JointSpar(LocalGradients, WrappingOptimizer):
         `step` has them require a gradient again.
         """
         self._require_again()
-        for index, group in enumerate(self.param_groups):
-            for layer, taken in zip(layers_of(group["params"]), self.drawn(index), strict=True):
-                self._resting += [param for param in layer if param.requires_grad and not taken]
+        for layer, taken in zip(self.layers()[0], self.drawn(), strict=True):
+            self._resting += [param for param in layer if param.requires_grad and not taken]
         for param in self._resting:
             param.requires_grad_(False)
 
@@ -150,18 +171,13 @@ class JointSpar(LocalGradients, WrappingOptimizer):
             with torch.enable_grad():
                 loss = closure()
         self.begin_collected()
-        exchange = self.exchange()
+        exchange, group = self.exchange(), self.param_groups[0]
+        (layers, always), taken = self.layers(), self.drawn()
+        drawn = [pair for pair, ok in zip(zip(layers, self.chances(), strict=True), taken, strict=True) if ok]
+        chance_of = dict.fromkeys(always, 1.0) | {param: chance for layer, chance in drawn for param in layer}
         given: dict[Tensor, Tensor] = {}
-        for index, group in enumerate(self.param_groups):
-            taken = self.drawn(index)
-            layers = layers_of(group["params"])
-            chance_of = {
-                param: chance
-                for layer, chance, ok in zip(layers, self.chances(group), taken, strict=True)
-                for param in layer
-                if ok
-            } | dict.fromkeys(leading_vectors(group["params"]), 1.0)
-            lengths: dict[Tensor, Tensor] = {}
+        lengths: dict[Tensor, Tensor] = {}
+        for index in range(len(self.param_groups)):
             for found in self.collected(index, exchange):
                 found = found.only([param in chance_of for param in found.layers])
                 if not found.layers:
@@ -171,20 +187,22 @@ class JointSpar(LocalGradients, WrappingOptimizer):
                     lengths |= dict(zip(found.layers, torch._foreach_norm(pieces, 2, dtype=torch.float64), strict=True))
                 torch._foreach_mul_(pieces, [1 / chance_of[param] for param in found.layers])
                 given |= dict(zip(found.layers, pieces, strict=True))
-            self._learn(group, layers, taken, lengths)
+        self._learn(layers, taken, lengths)
         self.step_with(given)
         self._require_again()
         self.end_collected(exchange)
         return loss
 
-    def _learn(
-        self, group: dict[str, Any], layers: list[list[Tensor]], taken: list[bool], lengths: dict[Tensor, Tensor]
-    ) -> None:
+    def _learn(self, layers: list[list[Tensor]], taken: list[bool], lengths: dict[Tensor, Tensor]) -> None:
         """Count the draw and move the chances; waits for the device, because the host draws."""
+        group = self.param_groups[0]
         group["draws"] = group["draws"] + 1
         if not lengths:
             return
-        asked = dict(zip(lengths, torch.stack(list(lengths.values())).tolist(), strict=True))
+        first = next(iter(lengths.values()))
+        asked = dict(
+            zip(lengths, torch.stack([one.to(first.device) for one in lengths.values()]).tolist(), strict=True)
+        )
         norms = [
             math.hypot(*(asked.get(param, 0.0) for param in layer)) if ok else 0.0
             for layer, ok in zip(layers, taken, strict=True)

@@ -1,14 +1,15 @@
 """Means of vectors over workers by their signs, with error feedback (Tang et al. 2021, arXiv 2102.02888).
 
-``C[x] = s * sign(x)``, ``sign(0) = +1``, ``s = ||x|| / sqrt(d)``. Worker i sends ``C[y]`` of ``y = x_i + e_i`` and keeps
-``e_i = y - C[y]``. The vector is cut in n chunks; worker j is the server of chunk j: ``z = mean_i C[y_i] + E``, it sends
-``C[z]`` to all and keeps ``E = z - C[z]``. Signs travel packed, eight to a byte.
+``C[x] = s * sign(x)``, ``sign(0) = +1``, ``s = ||x|| / sqrt(d)``. Worker i sends ``C[y]`` of ``y = x_i + e_i`` and
+keeps ``e_i = y - C[y]``. The vector is cut in n chunks; worker j is the server of chunk j: ``z = mean_i C[y_i] + E``,
+it sends ``C[z]`` to all and keeps ``E = z - C[z]``. Signs travel packed, eight to a byte.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from lbt.optim.workers import Exchange
 
-BLOCK = 2**16  # elements that stay in a CPU's cache from one operation on them to the next
+BLOCK = 2**18  # a multiple of 8: elements that stay in a CPU's cache from one operation on them to the next
 # Multiplied by this, eight bytes of 0 or 1 leave their bits in the highest byte (no two of the products meet).
 GATHER = sum(1 << (7 * place) for place in range(1, 9))
 
@@ -61,47 +62,50 @@ def compress(y: Tensor, lengths: Sequence[int], mask: Tensor | None = None) -> t
     if mask is not None:
         y[:size].mul_(mask)
         counts = torch.stack([piece.sum() for piece in mask.split(list(lengths))]).clamp(min=1)
-    negative = torch.zeros(len(y), dtype=torch.bool, device=y.device)
-    by = _by_blocks if y.device.type == "cpu" and y.dtype in (torch.float32, torch.float64) else _by_vectors
-    scales = by(y, lengths, counts, mask, negative)
-    return pack(negative), scales
+    on_cpu = y.device.type == "cpu" and y.dtype in (torch.float32, torch.float64)
+    return (_by_blocks if on_cpu else _by_vectors)(y, lengths, counts, mask)
 
 
-def _blocks(lengths: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    start = 0
-    for piece, length in enumerate(lengths):
-        for first in range(start, start + length, BLOCK):
-            yield piece, first, min(first + BLOCK, start + length)
-        start += length
+def _blocks(lengths: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Pieces cut at multiples of `BLOCK`: (piece, start, stop)."""
+    found = []
+    for piece, (start, length) in enumerate(zip(_starts(lengths), lengths, strict=True)):
+        while length:
+            stop = min(start + length, (start // BLOCK + 1) * BLOCK)
+            found.append((piece, start, stop))
+            start, length = stop, start + length - stop
+    return found
 
 
-def _by_blocks(y: Tensor, lengths: Sequence[int], counts: Tensor, mask: Tensor | None, negative: Tensor) -> Tensor:
+def _by_blocks(y: Tensor, lengths: Sequence[int], counts: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """On a CPU: what is in the cache is used for all that is computed of it."""
-    blocks, array, found = [*_blocks(lengths)], y.numpy(), negative.numpy()
+    blocks, array = _blocks(lengths), y.numpy()
     squares = np.zeros(len(lengths))
     for piece, start, stop in blocks:
-        squares[piece] += float(torch.dot(y[start:stop], y[start:stop]))
+        squares[piece] += float(np.dot(array[start:stop], array[start:stop]))
     scales = (torch.from_numpy(squares) / counts).sqrt().to(y.dtype)
+    of_piece, sent, negative = scales.unbind(), y.new_empty(BLOCK), np.empty(BLOCK, dtype=bool)
+    packed, done = np.zeros(len(y) // 8, dtype=np.uint8), 0
     for piece, start, stop in blocks:
+        if start >= done:  # of all pieces in the block, before any of them is changed
+            done = min((start // BLOCK + 1) * BLOCK, len(y))
+            whole = np.signbit(array[start:done], out=negative[: done - start])
+            packed[start // 8 : done // 8] = np.packbits(whole, bitorder="little")
         block = y[start:stop]
-        np.signbit(array[start:stop], out=found[start:stop])
-        sent = torch.copysign(scales[piece], block)
-        block.sub_(sent if mask is None else sent.mul_(mask[start:stop]))
-    return scales
+        signed = torch.copysign(of_piece[piece], block, out=sent[: stop - start])
+        block.sub_(signed if mask is None else signed.mul_(mask[start:stop]))
+    return torch.from_numpy(packed), scales
 
 
-def _by_vectors(y: Tensor, lengths: Sequence[int], counts: Tensor, mask: Tensor | None, negative: Tensor) -> Tensor:
+def _by_vectors(y: Tensor, lengths: Sequence[int], counts: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """On a GPU: few launches, none of which waits."""
-    size = sum(lengths)
-    held = y[:size]
-    norms = torch.stack(
-        torch._foreach_norm(held.split(list(lengths)), 2, dtype=torch.promote_types(y.dtype, torch.float32))
-    )
-    scales = (norms / counts.to(norms.dtype).sqrt()).to(y.dtype)
-    torch.signbit(held, out=negative[:size])
+    held, dtype = y[: sum(lengths)], torch.promote_types(y.dtype, torch.float32)
+    norms = torch.stack(torch._foreach_norm(held.split(list(lengths)), 2, dtype=dtype))
+    scales = (norms / counts.to(dtype).sqrt()).to(y.dtype)
+    packed = pack(torch.signbit(y))
     sent = torch.copysign(spread_over(scales, lengths), held)
     held.sub_(sent if mask is None else sent.mul_(mask))
-    return scales
+    return packed, scales
 
 
 class Signs:
@@ -123,7 +127,7 @@ class Signs:
         self.own = slice(chunk * exchange.first, chunk * (exchange.first + exchange.here))
         starts = _starts(self.lengths)
         cuts = sorted({*starts, self.size, *range(0, self.size, chunk)})
-        parts = list(zip(cuts, cuts[1:], strict=False))  # of the pieces, each in one chunk
+        parts = list(pairwise(cuts))  # of the pieces, each in one chunk
         self.parts = [[stop - start for start, stop in parts if start // chunk == j] for j in range(workers)]
         self._clipped = [
             max(0, min(start + length, self.own.stop) - max(start, self.own.start))

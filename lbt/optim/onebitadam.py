@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from lbt.optim.checks import check, check_betas, check_number
 from lbt.optim.layerwise import LayerwiseOptimizer, arguments_are_defaults
 from lbt.optim.onebit import Signs
 from lbt.optim.tensors import scalar_for
-from lbt.optim.workers import Exchange, Gradients, LocalGradients, side_by_side
+from lbt.optim.workers import Gradients, LocalGradients, side_by_side
 
 
 class OneBitOptimizer(LocalGradients, LayerwiseOptimizer):
@@ -93,11 +94,7 @@ class OneBitOptimizer(LocalGradients, LayerwiseOptimizer):
         A sign cannot say 0, and an element that never had a gradient would be divided by eps.
         """
         known = self._plans.get(found.key)
-        if (
-            known is None
-            or len(known[0]) != len(found.layers)
-            or any(a is not b for a, b in zip(known[0], found.layers))
-        ):
+        if known is None or len(known[0]) != len(found.layers) or any(map(operator.is_not, known[0], found.layers)):
             mask = side_by_side([self.state[layer]["exp_avg_sq"] for layer in found.layers]).ne(0)
             whole = mask.device.type == "cpu" and bool(mask.all())  # elsewhere asking would wait for the device
             mask = None if whole else mask.to(found.rows.dtype)
@@ -153,10 +150,10 @@ class OneBitOptimizer(LocalGradients, LayerwiseOptimizer):
 class OneBitAdam(OneBitOptimizer):
     r"""1-bit Adam: Adam until its second moment is stable, then with a momentum that is exchanged by its signs.
 
-    Until ``freeze_steps``: Adam of the mean gradient, with decoupled decay. From then on v is frozen;
-    ``m_i = beta1 * m + (1 - beta1) * g_i`` of each worker, ``m`` their mean by signs with error feedback (`lbt.optim.onebit`,
-    a scale a layer); ``w -= lr * (m / (sqrt(v) + eps) + wd * w)``. Frozen v keeps the bias correction of its last step.
-    An element whose v is zero at the freeze has never had a gradient: it is neither sent nor, but for decay, moved.
+    Until ``freeze_steps``: Adam of the mean gradient, with decoupled decay. From then on v is frozen; ``m_i = beta1 * m
+    + (1 - beta1) * g_i`` of each worker, ``m`` their mean by signs with error feedback (`lbt.optim.onebit`, a scale a
+    layer); ``w -= lr * (m / (sqrt(v) + eps) + wd * w)``. Frozen v keeps the bias correction of its last step. An
+    element whose v is zero at the freeze has never had a gradient: it is neither sent nor, but for decay, moved.
 
     A NaN or an infinity of one worker reaches all of them, in the layer that it is in.
 

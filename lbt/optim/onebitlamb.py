@@ -21,13 +21,13 @@ class OneBitLAMB(OneBitOptimizer):
     r"""1-bit LAMB: LAMB until its second moment is stable, then with a momentum that is exchanged by its signs.
 
     Until ``freeze_steps``: LAMB of the mean gradient, its trust ratio clamped; ``c`` is the moving average of a layer's
-    ratios, from its first one. From then on v and c are frozen and the momentum is exchanged as in `OneBitAdam`, with one
-    scale for all layers of a group, for which momenta are multiplied by the mean over layers of ``RMS(m)`` over the
+    ratios, from its first one. From then on v and c are frozen and the momentum is exchanged as in `OneBitAdam`, with
+    one scale for all layers of a group, for which momenta are multiplied by the mean over layers of ``RMS(m)`` over the
     layer's own, both of the freeze. The mean gradient is found back, ``g = (m - beta1 * m_before) / (1 - beta1)``, and
     moves a second moment v' that starts from v. ``f = max (sqrt(v) + eps) / (sqrt(v') + eps)`` over a layer's elements;
     with decay ``f = f * q + 1 - q``, ``q = min(1, ||u|| / ||u + wd * w||)``; f is clamped to ``factor_low`` and
-    ``factor_high`` and to ``factor_change`` of its last value a step. ``w -= lr * c * f * (u + wd * w)``,
-    ``u = m / (sqrt(v) + eps)``.
+    ``factor_high`` and to ``factor_change`` of its last value a step. ``w -= lr * c * f * (u + wd * w)``, ``u = m /
+    (sqrt(v) + eps)``.
 
     Args:
         params: Tensors, or groups of them, which may override each argument below but ``workers``.

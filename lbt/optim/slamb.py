@@ -19,13 +19,14 @@ RATIOS = (0.01, 1000.0)  # bounds of the trust ratio of what is exchanged in par
 class SLAMB(LocalGradients, LayerwiseOptimizer):
     r"""SLAMB: each worker takes LAMB's steps by itself, and a chunk of the momentum is averaged in each of them.
 
-    Each worker has moments, and weights, of its own. A fixed random permutation cuts the elements of each layer in ``1/k``
-    chunks; step t averages the chunk ``t mod 1/k`` of the momentum over the workers (the authors permute all layers
-    together). Tensors of ``ndim <= 1``, or smaller than ``exchanged_below``, are always exchanged whole. ``a`` counts the
-    steps since an element was last exchanged, ``s = beta3**a``. With Adam's bias-corrected direction ``u`` (plus
-    ``wd * w``), ``r_1 = ||w|| / ||u||`` over the elements exchanged in this step and ``r_0`` over the others:
-    ``w -= (s * lr + (1 - s) * lr / sqrt(n)) * (s * r_1 + (1 - s) * r_0) * u``, the latter clamped to [0.01, 1000]; what is
-    exchanged whole has LAMB's ratio. Every ``average_steps`` steps of a layer its weights are averaged over the workers.
+    Each worker has moments, and weights, of its own. A fixed random permutation cuts the elements of each layer in
+    ``1/k`` chunks; step t averages the chunk ``t mod 1/k`` of the momentum over the workers (the authors permute all
+    layers together). Tensors of ``ndim <= 1``, or smaller than ``exchanged_below``, are always exchanged whole. ``a``
+    counts the steps since an element was last exchanged, ``s = beta3**a``. With Adam's bias-corrected direction ``u``
+    (plus ``wd * w``), ``r_1 = ||w|| / ||u||`` over the elements exchanged in this step and ``r_0`` over the others: ``w
+    -= (s * lr + (1 - s) * lr / sqrt(n)) * (s * r_1 + (1 - s) * r_0) * u``, the latter clamped to [0.01, 1000]; what is
+    exchanged whole has LAMB's ratio. Every ``average_steps`` steps of a layer its weights are averaged over the
+    workers.
 
     The parameters hold the weights of this process' first worker. With several, ``show_worker(worker)`` puts another
     one's there, before its forward pass. ``eval()`` shows the mean over all workers, ``train()`` undoes that; all

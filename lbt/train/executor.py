@@ -37,14 +37,11 @@ class Executor:
     """Runs a model's updates and evaluations in a precision.
 
     Args:
-        model: on its device, channels_last.
-        task: see `lbt.tasks`.
-        precision: "bf16" (autocast; weights and optimizer state stay fp32) or "fp32".
-        micro_batch: images per forward and backward pass; None: the whole batch.
-        compiled: the model as compiled code, for training passes of full size; None: not compiled.
-        regions: is told of the parts.
-        group: the devices that share a batch; the model's norm layers become those of all of them.
-        workers: parts of a batch, on all devices, each with a gradient and batch norm of its own; 0: there are none, and
+        model: on its device, channels_last. task: see `lbt.tasks`. precision: "bf16" (autocast; weights and optimizer
+        state stay fp32) or "fp32". micro_batch: images per forward and backward pass; None: the whole batch. compiled:
+        the model as compiled code, for training passes of full size; None: not compiled. regions: is told of the parts.
+        group: the devices that share a batch; the model's norm layers become those of all of them. workers: parts of a
+        batch, on all devices, each with a gradient and batch norm of its own; 0: there are none, and
             gradients are averaged over the devices.
 
     Attributes:

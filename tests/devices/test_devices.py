@@ -57,7 +57,7 @@ CASES = {
     },
     **{f"{rule}, workers": six(rule) for rule in WORKERS},
     "onebit_adam, workers, batch norm": six("onebit_adam", model=BATCH, micro_batch=2, grad_clip=0.1),
-    "slamb, workers, ghost": six("slamb", model=GHOST),
+    "slamb, workers, ghost batch norm": six("slamb", model=GHOST),
     "shampoo, blocks": {"optimizer": {"name": "shampoo", **OPTIONS["shampoo"], "block": 5, "interval": 3}},
     "sam around shampoo": {"optimizer": {"name": "sam", "base": {"name": "shampoo", **OPTIONS["shampoo"]}}},
     "micro-batches": {"micro_batch": 5},

@@ -29,6 +29,8 @@ OPTIONS = {
     "soap": {"max_precondition_dim": 1},  # else rounding chooses its first basis, see test_suite.py
 }
 LAYERS = {"lars", "tvlars", "clars", "larc", "lamb", "sm3", "shampoo", "muon", "sam", "soap"}  # see more than elements
+# Rules for several workers exchange by themselves: test_workers.py and tests/devices.
+NAMES = [name for name in lbt.optim.names() if not getattr(lbt.optim.get(name), "local_gradients", False)]
 WAYS = ("ddp", "no_sync", "zero", "fsdp2", "fsdp2_resumed", "fsdp1")
 NEAR = 1e-12
 
@@ -168,7 +170,7 @@ def work(rank, port, path):
     distributed.init_process_group("gloo", rank=rank, world_size=2)
     found = {"clars": clars_differences(rank), "shared": shampoo_shared(rank)}
     half = slice(4 * rank, 4 * rank + 4)
-    for name in lbt.optim.names():
+    for name in NAMES:
         try:
             expected = trained(name, "alone", slice(None))
         except ValueError as error:  # a package is not installed
@@ -213,25 +215,25 @@ def expect(found, name, way, refused=None):
         assert refused in outcome and outcome.count("\n") == 0
 
 
-@pytest.mark.parametrize("name", lbt.optim.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_distributed_data_parallel(found, name):
     expect(found, name, "ddp")
     expect(found, name, "no_sync")
 
 
-@pytest.mark.parametrize("name", lbt.optim.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_fully_shard(found, name):
     refused = "takes no DTensors (use DistributedDataParallel" if name in ("soap", "adan") else None
     expect(found, name, "fsdp2", refused)
     expect(found, name, "fsdp2_resumed", refused)
 
 
-@pytest.mark.parametrize("name", lbt.optim.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_flat_shards(found, name):
     expect(found, name, "fsdp1", "(use fully_shard, FSDP2, or DistributedDataParallel)" if name in LAYERS else None)
 
 
-@pytest.mark.parametrize("name", lbt.optim.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_zero_redundancy_optimizer(found, name):
     refused = {"lamb": "LAMB's grad_clip under Zero", "clars": "CLARS under Zero", "sam": "SAM's radius under Zero"}
     expect(found, name, "zero", refused.get(name))

@@ -41,10 +41,8 @@ def draw(spec: Spec, frame: Frame) -> Figure | None:
     grid[-1][1].set_xlabel(f"predicted seconds at {gigabits:g} Gb/s")
     points = [Point((None, None), one.optimizer, batch, one.cell) for one in found]
     notes = [*stands(spec, points), *counted(points)]
-    notes.append(
-        f"{workers} workers; rules that average gradients: fp32 all-reduce, computed; seconds: the alpha-beta model, not measured, "
-        f"{LATENCY * 1e6:.0f} us a message"
-    )
+    notes.append(f"{workers} workers; of rules that average gradients an fp32 all-reduce, computed")
+    notes.append(f"seconds: by the alpha-beta model, {LATENCY * 1e6:.0f} us a message; not measured")
     drawn = {one.optimizer for one in found}
     handles = [
         Line2D([], [], label=spec.label(name), **{**line_style(look), "linestyle": ""})

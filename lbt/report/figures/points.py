@@ -121,6 +121,7 @@ def _one_standing(found: Sequence[Point]) -> list[Point]:
 
 
 def stands(spec: Spec, found: Sequence[Point]) -> list[str]:
+    """Returns the lines that say what the points stand on."""
     kinds: dict[Standing, list[Point]] = {}
     for point in found:
         kinds.setdefault(point.cell.standing, []).append(point)

@@ -54,7 +54,9 @@ def sent(frame: Frame, wanted: Mapping[str, Any], metric: str, workers: int, gig
     found = []
     for cell in make_cells(runs, KEYS, metric):
         rows = [run for run in cell.runs.to_dict("records") if run["summary"].get("steps")]
-        alike = [all_reduce_bytes(4 * known[run["id"]]["parameters"], workers) * run["summary"]["steps"] for run in rows]
+        alike = [
+            all_reduce_bytes(4 * known[run["id"]]["parameters"], workers) * run["summary"]["steps"] for run in rows
+        ]
         own = [run["summary"].get("bytes_sent", full) for run, full in zip(rows, alike, strict=True)]
         counted = any("bytes_sent" in run["summary"] for run in rows)
         if not rows:

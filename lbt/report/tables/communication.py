@@ -52,7 +52,15 @@ class CommunicationTable:
         for standing in list(dict.fromkeys(one.cell.standing for one in self.sent)):
             here = [one for one in self.sent if one.cell.standing == standing]
             predicted = [f"predicted s at {speed:g} Gb/s" for speed in self.spec["gigabits"]]
-            header = ["batch", "optimizer", "lr", self.spec["metric"].replace("_", " "), "MB sent", "of fp32", *predicted]
+            header = [
+                "batch",
+                "optimizer",
+                "lr",
+                self.spec["metric"].replace("_", " "),
+                "MB sent",
+                "of fp32",
+                *predicted,
+            ]
             rows = [self._row(one) for one in here]
             caption = standing.caption([one.cell for one in here])
             notes = [note for one in here for note in one.cell.notes()]
@@ -74,11 +82,12 @@ class CommunicationTable:
         return [Entry(text) for text in texts]
 
     def _legend(self) -> list[str]:
+        metric, workers = self.spec["metric"].replace("_", " "), self.spec["sent_by"]
         return [
-            f"{self.spec['metric'].replace('_', ' ')} after the last epoch: mean ± standard deviation over n seeds. MB sent: by "
-            f"each of {self.spec['sent_by']} workers in a run, counted from the buffers; (computed): a ring all-reduce of fp32 "
-            "gradients in each update. Of fp32: as a share of that. Predicted, not measured: the alpha-beta model, the bytes "
-            f"through one link and two phases of n - 1 messages of {LATENCY * 1e6:.0f} us an update, nothing overlapped. "
+            f"{metric} after the last epoch: mean ± standard deviation over n seeds. MB sent: by each of {workers} "
+            "workers in a run, counted from the buffers; (computed): a ring all-reduce of fp32 gradients in each "
+            "update. Of fp32: as a share of that. Predicted, not measured: the alpha-beta model, the bytes through one "
+            f"link and two phases of n - 1 messages of {LATENCY * 1e6:.0f} us an update, nothing overlapped. "
             f"Each figure's runs are named in `{self.name}.csv`. Made by `lbt tables {self.name}`."
         ]
 
@@ -89,7 +98,9 @@ class CommunicationTable:
         lines = []
         for one in self.sent:
             line = {**one.cell.key, **one.cell.figures(), "bytes_sent": one.bytes, "counted": one.counted}
-            line |= {"of_all_reduce": one.of_all_reduce} | {speeds[speed]: value for speed, value in one.seconds.items()}
+            line |= {"of_all_reduce": one.of_all_reduce} | {
+                speeds[speed]: value for speed, value in one.seconds.items()
+            }
             lines.append(line)
         columns = [*communication.KEYS, *figures, "bytes_sent", "counted", "of_all_reduce", *speeds.values()]
         return render.csv(lines, columns)
