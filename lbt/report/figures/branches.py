@@ -64,6 +64,7 @@ def _critical(axes: Axes, found: Sequence[Point], series: Sequence[Any], spec: S
     """Draws the critical batch over training; open and with an arrow where none of the batches was too large."""
     axes.set(title="critical batch", xlabel="epoch", yscale="log")
     offset = len({one.at for one in found})
+    axes.set_xticks(sorted({one.at for one in found}))
     batches = sorted({one.batch * factor for one in found for factor in one.cells})
     axes.set_yticks(batches, [f"{batch:,}" for batch in batches])
     axes.minorticks_off()
@@ -94,8 +95,8 @@ def _notes(found: Sequence[Point], tolerance: float, others: int) -> list[str]:
     networks = ", ".join(sorted({str(value) for cell in cells for value in cell.runs["network"]}))
     batches = ", ".join(f"{batch:,}" for batch in sorted({one.batch for one in found}))
     notes = [
-        f"trainings of {standing.epochs} epochs at batch {batches}: {networks} on {standing.origin}, pixels "
-        f"{standing.fingerprint}; n={n} for each batch",
+        f"{standing.epochs} epochs of {networks} on {standing.origin}, pixels {standing.fingerprint}, "
+        f"at batch {batches}; n={n} for each batch of a branch",
         f"shaded: tolerated, {tolerance:g}; critical batch: the largest up to which all are; open: none was too large",
     ]
     return [*notes, f"not shown: {others} places of other settings, data or length"] if others else notes
