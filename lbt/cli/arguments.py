@@ -1,14 +1,9 @@
-"""The `lbt` command: its verbs, their arguments and how a mistake is told."""
+"""The verbs of the `lbt` command and their arguments."""
 
 import argparse
-import os
-import sys
-import time
-from collections.abc import Sequence
 from typing import Any
 
-from lbt.devices import QUIET, speaks, started
-from lbt.errors import UserError, said
+from lbt.cli import execute
 
 DESCRIPTION = "Large-batch training: sweep optimizers, batch sizes and learning rates; regenerate published tables."
 
@@ -18,85 +13,15 @@ train one configuration, or with -m a sweep of them:
   lbt train -m +experiment=quickstart
   lbt train --help shows every setting"""
 
-TOLD_SECONDS = 5.0  # torchrun ends all processes with the first: the one that tells a mistake is given this time
-PIPE_CLOSED = 141  # a shell's exit code for SIGPIPE
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns 0, 1 for a failed run, 2 for a mistake, 130 or 143 for a signal."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        _prepare_streams()
-        _refuse_other_encodings(arguments)
-        code = _command(arguments)
-        sys.stdout.flush()  # a closed pipe is noticed here at the latest
-        return code
-    except BrokenPipeError:  # who reads has enough: lbt status | head
-        _discard_output()
-        return PIPE_CLOSED
-    except KeyboardInterrupt:
-        return 130
-    except Exception as error:
-        if os.environ.get("LBT_DEBUG") == "1":
-            raise
-        message = str(error) if isinstance(error, UserError) else said(error)
-        if not isinstance(error, UserError | OSError):
-            message += "; LBT_DEBUG=1 shows where"
-        elif not speaks():  # all processes make the same mistake; one tells it, and torchrun then ends the others
-            time.sleep(TOLD_SECONDS)
-            return 2
-    print(f"lbt: {message}", file=sys.stderr)
-    return 2
-
-
-def _command(arguments: Sequence[str]) -> int:
-    if not speaks():
-        _discard_output()
-    if started() or "SLURM_PROCID" in os.environ:
-        os.environ.setdefault(*QUIET)
-    if arguments[:1] == ["train"] or arguments[:1] in (["-sc"], ["--shell-completion"]):
-        from lbt.sweep.app import train
-
-        return train(arguments)
-    options = _parser().parse_args(arguments)
-    if not hasattr(options, "config_dir"):
-        return options.run(options)
-    from lbt.config import groups
-
-    with groups.using(options.config_dir):
-        return options.run(options)
-
-
-def _prepare_streams() -> None:
-    """Has output that knows few letters show the others by their numbers."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure") and (stream.encoding or "").lower().replace("-", "") != "utf8":
-            stream.reconfigure(errors="backslashreplace")
-
-
-def _discard_output() -> None:
-    """Has what is still to be written go nowhere, so that the interpreter's end does not fail over it."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
-
-
-def _refuse_other_encodings(arguments: Sequence[str]) -> None:
-    """Refuses paths that no record or table, all of them UTF-8, could hold."""
-    for word in (*arguments, f"LBT_DATA={os.environ.get('LBT_DATA', '')}"):
-        try:
-            word.encode()
-        except UnicodeEncodeError:
-            raise UserError(f"{word!r}: is not UTF-8; give the folder such a name, or a link that has one") from None
-
-
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Returns what reads the command line; each verb has its function as `run`."""
     parser = argparse.ArgumentParser("lbt", description=DESCRIPTION, formatter_class=argparse.RawTextHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     verbs.add_parser("train", help=TRAIN_HELP)
     init = verbs.add_parser("init", help="write a small folder of your own to begin with, for --config-dir")
     init.add_argument("folder", metavar="DIR")
-    init.set_defaults(run=_init)
+    init.set_defaults(run=execute.init)
     _add_reports(verbs)
     _add_runs(verbs)
     return parser
@@ -127,7 +52,7 @@ def _add_reports(verbs: Any) -> None:
     report.add_argument("folder", nargs="?", metavar="DIR", help="the results, as --results-dir")
     _add_layout(tables)
     _add_layout(plots)
-    runs = (_tables, _plots, _audit, _why, _reality, _answer, _report)
+    runs = (execute.tables, execute.plots, execute.audit, execute.why, execute.reality, execute.answer, execute.report)
     for verb, run in zip((tables, plots, audit, why, reality, answer, report), runs, strict=True):
         _add_results_dir(verb)
         _add_config_dir(verb)
@@ -154,10 +79,10 @@ def _add_runs(verbs: Any) -> None:
     landscape = _add_landscape(verbs)
     _add_results_dir(landscape)
     for verb, run in (
-        (status, _status),
-        (profile, _profile),
-        (evaluate, _evaluate),
-        (landscape, _landscape),
+        (status, execute.status),
+        (profile, execute.profile),
+        (evaluate, execute.evaluate),
+        (landscape, execute.landscape),
     ):
         _add_config_dir(verb)
         verb.set_defaults(run=run)
@@ -168,7 +93,7 @@ def _add_runs(verbs: Any) -> None:
     verify.add_argument("--write-manifest", action="store_true", help="vouch for the records as they are now")
     _add_results_dir(verify)
     _add_config_dir(verify)
-    verify.set_defaults(run=_verify)
+    verify.set_defaults(run=execute.verify)
 
 
 def _add_landscape(verbs: Any) -> argparse.ArgumentParser:
@@ -221,135 +146,3 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text}: expected a whole number, 1 or more")
     return int(text)
-
-
-def _init(options: argparse.Namespace) -> int:
-    from lbt.init import write
-
-    return write(options.folder)
-
-
-def _reality(options: argparse.Namespace) -> int:
-    if options.words[:1] != ["choose"]:
-        from lbt.report.reality.page import write
-
-        return write(options.words, options.results_dir)
-    from lbt.report.reality.selection import choose
-
-    if not options.words[1:]:
-        raise UserError("lbt reality choose: name a study, for instance reality_check")
-    return max(choose(name, options.results_dir) for name in options.words[1:])
-
-
-def _verify(options: argparse.Namespace) -> int:
-    from lbt import verify
-
-    if options.write_manifest:
-        return verify.write_manifest(options.results_dir)
-    again = {"epochs": options.epochs, "root": options.data_root}
-    if options.run_id is not None:
-        return verify.repeat(options.run_id, options.results_dir, **again)
-    return max(verify.check_all(options.results_dir), verify.repeat_one(options.results_dir, **again))
-
-
-def _tables(options: argparse.Namespace) -> int:
-    from lbt.report.layout import Wanted
-    from lbt.report.tables import write_tables
-
-    layout = Wanted(options.rows, options.columns, options.best, options.metric)
-    return write_tables(options.names, options.results_dir, layout)
-
-
-def _plots(options: argparse.Namespace) -> int:
-    from lbt.report.figures import write_figures
-    from lbt.report.layout import Wanted
-
-    layout = Wanted(options.rows, options.columns, options.best, options.metric)
-    return write_figures(options.names, options.results_dir, layout)
-
-
-def _audit(options: argparse.Namespace) -> int:
-    from lbt.report.audit import write
-
-    return write(options.results_dir)
-
-
-def _answer(options: argparse.Namespace) -> int:
-    from lbt.report.answer.screen import show
-
-    return show(options.words, options.results_dir)
-
-
-def _report(options: argparse.Namespace) -> int:
-    from lbt.report.page import report
-
-    return report(options.folder or options.results_dir)
-
-
-def _why(options: argparse.Namespace) -> int:
-    from lbt.report.why import write
-
-    return write(options.results_dir)
-
-
-def _status(options: argparse.Namespace) -> int:
-    every = None if options.watch is None else _every(options)
-    settings = [word for word in options.words if "=" in word]
-    if not settings and every is not None:
-        from lbt.sweep import watch
-
-        return watch.names(options.words, options.results_dir, every)
-    if not settings:
-        from lbt.sweep import recorded
-
-        names, folder = options.words, options.results_dir
-        return recorded.show(names, folder) if names else recorded.show_all(folder)
-    if options.results_dir != "results":
-        raise UserError(f"--results-dir: beside settings it is one of them, results_dir={options.results_dir}")
-    from lbt.sweep.mistakes import in_one_line
-    from lbt.sweep.status import show
-
-    with in_one_line():
-        if every is None:
-            return show(options.words)
-        from lbt.sweep import watch
-
-        return watch.grid(options.words, every)
-
-
-def _every(options: argparse.Namespace) -> float:
-    """Returns how often to look; another word than a number after `--watch` is one of the command's."""
-    from lbt.sweep import watch
-
-    every = watch.seconds(options.watch) if options.watch else watch.EVERY
-    if every is None:
-        options.words.insert(0, options.watch)
-        return watch.EVERY
-    return every
-
-
-def _evaluate(options: argparse.Namespace) -> int:
-    from lbt.evaluate import show
-    from lbt.sweep.mistakes import in_one_line
-
-    with in_one_line():
-        return show(options.run_id, options.overrides, options.results_dir)
-
-
-def _landscape(options: argparse.Namespace) -> int:
-    from lbt import landscape
-    from lbt.sweep.mistakes import in_one_line
-
-    names = ("plane", "directions", "points", "images", "seed", "batch_norm")
-    wanted = {name: getattr(options, name) for name in names}
-    with in_one_line():
-        span = None if options.span is None else tuple(options.span)
-        return landscape.show(options.words, options.results_dir, landscape.Wanted(**wanted, span=span))
-
-
-def _profile(options: argparse.Namespace) -> int:
-    from lbt.profile import show
-    from lbt.sweep.mistakes import in_one_line
-
-    with in_one_line():
-        return show(options.overrides, options.images, options.epochs)
