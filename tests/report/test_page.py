@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from markupsafe import escape
 from planted import PROVENANCE, make, plant
 from support import REPOSITORY, configure
 
@@ -185,6 +186,13 @@ def test_a_grid_says_how_much_of_it_exists_and_marks_what_became_of_it(folder):
     assert (grid.there, grid.runs) == (2, 4) and grid.places >= 8
     (mean,) = [entry for entry in entries if entry.value is not None]
     assert mean.value == pytest.approx(33.0) and len(mean.runs) == 3
+
+
+def test_the_overview_begins_with_the_answers(folder):
+    answer = pytest.importorskip("lbt.report.answer")
+    text, _ = read(write(folder))
+    found = answer.answers(load(folder))
+    assert found and all(str(escape(one.sentence)) in text for one in found)
 
 
 def test_it_is_a_verb_that_says_where_the_page_is(folder, capsys):
