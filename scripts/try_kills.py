@@ -48,7 +48,7 @@ WORDS = [
     "schedule=warmup_cosine", "optimizer=lars", "precision=fp32", "device=cpu", "devices=2",
 ]  # fmt: skip
 SOON = 30.0  # seconds after which no process may be left
-MADE_ANEW = ("wall_", "started", "sha256")  # what differs between two records of one run
+MADE_ANEW = ("wall_", "started", "sha256", "commit", "dirty")  # what differs between two records of one run
 
 
 def start(results: Path, epochs: int) -> subprocess.Popen:
@@ -143,6 +143,10 @@ def main() -> int:
             print(start(results, options.epochs).communicate()[0].strip().splitlines()[-2:], flush=True)
         left = [path.name for path in killed.glob("work/*") if path.is_file()]
         equal = content(killed) == content(whole)
+        for one, other in zip(content(killed), content(whole), strict=False):
+            for key in sorted(one.keys() | other.keys()):
+                if one.get(key) != other.get(key):
+                    print(f"{one.get('kind')} {one.get('epoch', '')} {key}: {one.get(key)} and {other.get(key)}")
     print(f"{kills} kills; all gone after {latest:.1f} s at the latest; left in work/: {left or 'nothing'}")
     print("bit-equal" if equal else "NOT EQUAL")
     return 0 if equal and latest <= SOON and kills == options.kills else 1
