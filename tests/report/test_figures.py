@@ -61,6 +61,10 @@ def results(tmp_path_factory):
     record(folder, 41.0, *tiny, "optimizer=tvlars", "lr_rank=2")
     record(folder, 30.0, *tiny, "optimizer=tvlars", "optimizer.lam=0.01", folder="fig6_lambda")
     record(folder, 35.0, *tiny, "optimizer=lars", "ema=0.5", folder="fig3_norms", lines=norm_lines())
+    sending = ("batch=512", "epochs=5")
+    record(folder, 60.0, *sending, "optimizer=lamb", folder="communication")
+    lines = [{"bytes_sent": 3_000_000}] * 5
+    record(folder, 58.0, *sending, "optimizer=onebit_lamb", "workers=8", folder="communication", lines=lines)
     return folder
 
 
