@@ -12,7 +12,7 @@ from lbt.identity import identity, run_id, to_json
 
 PROVENANCE = {
     "lbt": "0.1.0", "commit": "0123456789abcdef", "dirty": False, "torch": "2.11.0", "device_name": "a machine",
-    "data": "digits (scikit-learn)", "data_fingerprint": "f" * 16, "steps_per_epoch": 1,
+    "data": "digits (scikit-learn)", "data_fingerprint": "f" * 16, "steps_per_epoch": 1, "parameters": 11_173_962,
 }  # fmt: skip
 
 
@@ -44,6 +44,8 @@ def plant(
     if status:
         last = lines[-1] if lines else {}
         more = {key: value for key, value in last.items() if key.endswith("_loss") or key.startswith("val_")}
+        if "bytes_sent" in last:
+            more["total_bytes_sent"] = sum(line["bytes_sent"] for line in lines)
         summary = {"epochs": len(curve), "steps": len(curve), **more, "test_accuracy": curve[-1], "wall_seconds": 1.0}
         writer.end(status, summary)
     return writer.path

@@ -282,7 +282,7 @@ class Training:
         if self.changed:
             executed["plugins_changed"] = self.changed
         if self.update.executor.workers:  # by a worker, in all epochs
-            executed["bytes_sent"] = sum(json.loads(line).get("bytes_sent", 0) for line in self.record.lines)
+            executed["total_bytes_sent"] = sum(json.loads(line).get("bytes_sent", 0) for line in self.record.lines)
         length = {"epochs": self.progress.epoch, "steps": self.progress.step}
         return {**length, **figures, **executed, **self.threads.history(), "wall_seconds": wall}
 

@@ -69,6 +69,10 @@ def results(tmp_path_factory):
     for factor, loss in ((1, 1.0), (2, 1.2), (4, None)):
         branch = runtime.settle(configure("+experiment=critical_batch", "branch.at=1", f"branch.factor={factor}"))
         plant(folder, branch, [50.0] * 2, status="done" if loss else "diverged", lines=[{"test_loss": loss}] * 2)
+    sending = ("batch=512", "epochs=5")
+    record(folder, 60.0, *sending, "optimizer=lamb", folder="communication")
+    lines = [{"bytes_sent": 3_000_000}] * 5
+    record(folder, 58.0, *sending, "optimizer=onebit_lamb", "workers=8", folder="communication", lines=lines)
     return folder
 
 

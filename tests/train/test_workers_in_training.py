@@ -30,7 +30,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit_and_its_bytes_are_counted(tmp_pa
         assert figures(run_tiny(tmp_path / str(updates), *words).path) == figures(whole.path)
     record = records.read(whole.path)
     sent = [line["bytes_sent"] for line in record.epochs]
-    assert sum(sent) == record.end["summary"]["bytes_sent"] and min(sent) > 0
+    assert sum(sent) == record.end["summary"]["total_bytes_sent"] and min(sent) > 0
     if rule.startswith("onebit"):  # of three updates an epoch, with 4 workers
         assert sent[0] == 3 * 2 * 3 / 4 * 4 * record.run["provenance"]["parameters"]
         assert sent[1] < sent[0] / 3  # next to these few weights scales count

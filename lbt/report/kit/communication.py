@@ -14,6 +14,10 @@ from lbt.report.kit.exchange import all_reduce_bytes, sent_seconds
 KEYS = ("batch", "optimizer.name", "optimizer.base.name", "lr")
 
 
+def _has_length(run: Mapping[str, Any], provenance: Mapping[str, Any]) -> bool:
+    return bool(run["summary"] and run["summary"].get("steps") and provenance.get("parameters"))
+
+
 @dataclass(frozen=True)
 class Sent:
     """What the runs of a cell have sent.
@@ -53,12 +57,12 @@ def sent(frame: Frame, wanted: Mapping[str, Any], metric: str, workers: int, gig
     known = {} if runs.empty else dict(zip(runs["id"], runs["provenance"], strict=True))
     found = []
     for cell in make_cells(runs, KEYS, metric):
-        rows = [run for run in cell.runs.to_dict("records") if run["summary"].get("steps")]
+        rows = [run for run in cell.runs.to_dict("records") if _has_length(run, known[run["id"]])]
         alike = [
             all_reduce_bytes(4 * known[run["id"]]["parameters"], workers) * run["summary"]["steps"] for run in rows
         ]
-        own = [run["summary"].get("bytes_sent", full) for run, full in zip(rows, alike, strict=True)]
-        counted = any("bytes_sent" in run["summary"] for run in rows)
+        own = [run["summary"].get("total_bytes_sent", full) for run, full in zip(rows, alike, strict=True)]
+        counted = any("total_bytes_sent" in run["summary"] for run in rows)
         if not rows:
             found.append(Sent(cell, None, counted, None, {}))
             continue
