@@ -186,7 +186,7 @@ def test_mistakes_are_one_line(runs):
     mistakes = [
         ([without.id], Wanted(), "weights were not kept; keep=weights in another results_dir keeps them"),
         (["nothing"], Wanted(), "no run whose id begins so has weights"),
-        ([first.id, other.id], Wanted(), f"{other.id}: another network than {first.id}'s, tiny and tiny: fc.bias"),
+        ([first.id, other.id], Wanted(), f"{other.id}: another network than {first.id}'s, tiny and tiny: fc."),
         ([first.id, second.id], Wanted(plane=True), "--plane: is of one run's random directions"),
         ([first.id] * 3, Wanted(), "expected one or two runs, not 3"),
         ([first.id], Wanted(points=1), "--points 1: expected two or more"),

@@ -3,6 +3,7 @@
 import csv
 import io
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -29,11 +30,11 @@ def test_the_fit_gives_back_what_the_steps_were_made_of():
 def test_its_interval_holds_the_truth_as_often_as_it_says():
     random = np.random.default_rng(0)
     held = 0
-    for _ in range(200):
+    for _ in range(60):
         noisy = [300 * (1 + 2500 / batch) * np.exp(0.05 * random.standard_normal()) for batch in BATCHES]
         low, high = fit(BATCHES, noisy).interval
         held += low <= 2500 <= high
-    assert 180 <= held <= 199
+    assert 52 <= held <= 59
 
 
 @pytest.mark.parametrize("steps", [[1600, 800, 400], [100, 100, 100]])
@@ -43,10 +44,14 @@ def test_what_the_batches_do_not_bound_is_not_told(steps):
     assert fit([64, 128], [10, 5]) is None
 
 
-def record(folder, batch, curve, *overrides, optimizer="tvlars", seed=0, name="tvlars_table1_cifar10_clf", **more):
-    words = ["data=cifar10", "precision=fp32", "protocol=released", f"optimizer={optimizer}", f"batch={batch}"]
-    config = runtime.settle(configure(*words, *overrides))
-    config = replace(config, epochs=100, experiment=name, seed=seed)
+@cache
+def composed(*words):
+    return runtime.settle(configure(*words))
+
+
+def record(folder, batch, curve, *, rate=1.0, optimizer="tvlars", seed=0, name="tvlars_table1_cifar10_clf", **more):
+    config = composed("data=cifar10", "precision=fp32", "protocol=released", f"optimizer={optimizer}")
+    config = replace(config, batch=batch, lr=rate, experiment=name, seed=seed)
     curve = [*curve, *[curve[-1]] * (100 - len(curve))] if more.get("status", "done") == "done" else curve
     return plant(folder, config, curve, **more)
 
@@ -57,7 +62,7 @@ def steps_table(tmp_path_factory):
     folder = tmp_path_factory.mktemp("steps")
     for batch, epoch in ((512, 12), (1024, 7), (2048, 4), (4096, 3)):
         record(folder, batch, [10.0] * (epoch - 1) + [76.0])
-        record(folder, batch, [75.5], "lr_rank=0")  # at once, but it ends lower
+        record(folder, batch, [75.5], rate=0.5)  # at once, but it ends lower
     record(folder, 512, [10.0] * 13 + [76.0], seed=1)
     for seed, last in ((0, 80.0), (1, 70.0)):
         record(folder, 512, [10.0, last], optimizer="lars", seed=seed)
@@ -69,7 +74,7 @@ def test_steps_are_those_of_the_rate_that_ends_best(steps_table):
     rows = list(csv.DictReader(io.StringIO(steps_table.csv())))
     found = {(row["optimizer.name"], row["batch"]): row for row in rows}
     steps = {batch: found["tvlars", batch]["steps"] for batch in ("512", "1024", "2048", "4096")}
-    assert steps == {"512": "13.0", "1024": "7", "2048": "4", "4096": "3"}  # a planted record's epoch is a step
+    assert steps == {"512": "13", "1024": "7", "2048": "4", "4096": "3"}  # a planted record's epoch is a step
     assert found["tvlars", "512"]["n"] == found["tvlars", "512"]["reached"] == "2"
     assert (found["lars", "512"]["reached"], found["lars", "512"]["steps"]) == ("1", "")
     wanted = fit([512, 1024, 2048, 4096], [13, 7, 4, 3])
@@ -86,8 +91,9 @@ def test_its_page_says_who_did_not_get_there(steps_table):
 
 
 def branch(folder, at, factor, loss, seed=0):
-    config = configure("+experiment=critical_batch", "optimizer=lars", f"branch.at={at}", f"branch.factor={factor}")
-    config, status = replace(runtime.settle(config), seed=seed), "diverged" if loss is None else "done"
+    config = composed("+experiment=critical_batch", "optimizer=lars", "branch.at=1")
+    config = replace(config, branch=replace(config.branch, at=at, factor=factor), seed=seed)
+    status = "diverged" if loss is None else "done"
     return plant(folder, config, [50.0] * (at + 1), status=status, lines=[{"test_loss": loss}] * (at + 1))
 
 

@@ -102,7 +102,8 @@ class StepsTable:
                     fitted = dict(zip(COLUMNS[-4:], map("{:.4g}".format, figures), strict=True))
                 cell = one.cell.figures()
                 reached = [step for step in one.steps if step is not None]
-                own = {"n": len(one.steps), "reached": len(reached), "steps": one.mean}
+                own = {"n": len(one.steps), "reached": len(reached)}
+                own["steps"] = None if one.mean is None else f"{one.mean:g}"
                 lines.append({self.spec.series: one.series, "batch": one.batch, **one.at, **cell, **own, **fitted})
         return render.csv(lines, [self.spec.series, "batch", *self.spec.best_of, *COLUMNS[1:], *STANDING])
 
