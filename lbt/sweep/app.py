@@ -15,6 +15,7 @@ from lbt.config import CONFIG_DIR, groups, register_resolvers, resolve
 from lbt.devices import slurm, speaks
 from lbt.devices import started as one_of_several
 from lbt.errors import UserError
+from lbt.records import places
 from lbt.session.console import ConsoleReporter, Reporter, Screen, sweep_table
 from lbt.session.interrupt import Interrupt
 from lbt.session.outcome import Outcome
@@ -63,7 +64,10 @@ def _complete(arguments: Sequence[str]) -> int:
         if line is None:
             return 0
         with groups.using(line.folder) as own:
-            if line.group is not None:
+            if line.runs is not None:
+                kept = places.weights_folder(line.runs).glob(f"{line.word}*.safetensors")
+                print(*sorted(path.stem for path in kept))
+            elif line.group is not None:
                 print(*[name for name in groups.choices(line.group) if name.startswith(line.word)])
             else:
                 os.environ.update(COMP_LINE=line.settings, COMP_POINT=str(len(line.settings)))

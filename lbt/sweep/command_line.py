@@ -8,6 +8,7 @@ from lbt.errors import UserError
 
 SETTINGS = ("train", "status", "profile")  # verbs whose words are settings
 GROUPS = {"tables": "table", "plots": "figure", "reality": "reality"}  # verb -> the group that its words are choices of
+WEIGHTS = ("evaluate", "landscape")  # verbs whose words are runs that have kept their weights
 _FOLDER = ("--config-dir", "-cd")
 _SWEEP = ("-m", "--multirun")
 
@@ -42,12 +43,14 @@ class Line(NamedTuple):
         word: the one being typed.
         folder: of one's own, that the line names.
         settings: the line as Hydra takes it, which knows no verbs.
+        runs: the folder of the results among whose kept weights the word may be; None: it is something else.
     """
 
     group: str | None
     word: str
     folder: str | None
     settings: str
+    runs: str | None = None
 
 
 def typed(line: str) -> Line | None:
@@ -55,9 +58,13 @@ def typed(line: str) -> Line | None:
     words = line.split()
     word = words.pop() if words and not line[-1].isspace() else ""
     app, verb, *words = words if len(words) > 1 else ("", "")
-    if verb not in (*SETTINGS, *GROUPS) or word.startswith("-") or words[-1:] in ([flag] for flag in _FOLDER):
+    if verb not in (*SETTINGS, *GROUPS, *WEIGHTS) or word.startswith("-") or words[-1:] in ([flag] for flag in _FOLDER):
         return None
     folder, others = parted(words)
     if folder is not None:
         folder = os.path.expandvars(folder)  # the shell has not done it yet
+    if verb in WEIGHTS:
+        place = words.index("--results-dir") + 1 if "--results-dir" in words else len(words)
+        known = os.path.expandvars(words[place]) if place < len(words) else "results"
+        return None if words[-1:] == ["--results-dir"] else Line(None, word, folder, "", known)
     return Line(GROUPS.get(verb), word, folder, " ".join([app, *others, word]))

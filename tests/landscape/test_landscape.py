@@ -181,6 +181,14 @@ def test_the_verb_writes_a_table_and_a_figure_and_no_record(runs, capsys):
     assert new == {f"{name}.{ending}" for name in (line, plane) for ending in ("csv", "svg", "png")}
 
 
+def test_a_shell_completes_the_runs_that_have_kept_weights(runs, capsys, monkeypatch):
+    folder, first, second, other, _ = runs
+    for typed, wanted in (("", {first.id, second.id, other.id}), (first.id[:6], {first.id})):
+        monkeypatch.setenv("COMP_LINE", f"lbt landscape --results-dir {folder} {second.id} {typed}")
+        assert main(["-sc", "query=bash"]) == 0
+        assert set(capsys.readouterr().out.split()) == wanted
+
+
 def test_mistakes_are_one_line(runs):
     folder, first, second, other, without = runs
     mistakes = [
