@@ -61,6 +61,7 @@ class Landscape:
         batch_norm: what was done with it; None: the network has none.
         origin, fingerprint: of the data.
         counts: training and test images used, and of how many.
+        foreign: the runs that were trained on other data.
     """
 
     runs: list[str]
@@ -71,6 +72,7 @@ class Landscape:
     origin: str
     fingerprint: str
     counts: dict[str, tuple[int, int]] = field(default_factory=dict)
+    foreign: list[str] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -166,7 +168,9 @@ def _landscape(
     parts = {"train": surface.train, "test": surface.test}
     counts = {split: (len(part.labels), part.of) for split, part in parts.items()}
     names = [str(one.run) for one in kept]
-    return Landscape(names, configs, wanted, rows, surface.batch_norm, images.origin, images.fingerprint, counts)
+    foreign = [str(one.run) for one in kept if one.metadata["data_fingerprint"] != images.fingerprint]
+    origin = images.origin, images.fingerprint
+    return Landscape(names, configs, wanted, rows, surface.batch_norm, *origin, counts, foreign)
 
 
 def _check(runs: Sequence[str | Path], wanted: Wanted) -> None:

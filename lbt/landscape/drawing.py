@@ -115,4 +115,5 @@ def _notes(found: Landscape) -> list[str]:
         f"{named(found.configs[0].model)} on {found.origin}, pixels {found.fingerprint}; n=1 of each run",
         f"{parts} images{how}, without augmentation",
         norm.get(found.batch_norm, "batch norm's running statistics kept, mixed as the weights are"),
+        *(f"run {run} was trained on other images" for run in found.foreign),
     ]

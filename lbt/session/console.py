@@ -178,15 +178,15 @@ def _summary(config: Config, name: str, images: Any, updates: Sequence[int]) -> 
         f"run {name}: {config.optimizer['name']}, batch {config.batch}{micro}, peak lr {config.peak_lr:g}{scaled}, "
         f"schedule {config.schedule['name']}, protocol {config.protocol['name']}\n"
         f"  {network_of(config.model)} on {images.origin}, {len(images.train_labels):,} images, "
-        f"{_length(config)} epochs of {length} updates, seed {config.seed}, {config.precision} on {config.device}"
+        f"{_length(config)} of {length} updates, seed {config.seed}, {config.precision} on {config.device}"
     )
 
 
 def _length(config: Config) -> str:
-    """Returns how many epochs a run trains, and of a branch how it goes on: "3 at batch 512 and 1 at 2048"."""
+    """Returns how many epochs a run trains: "10 epochs", of a branch "3 + 1 epochs (batch 512, then 2048)"."""
     if (branch := config.branch) is None:
-        return f"{config.epochs}"
-    return f"{branch.at} at batch {config.batch} and {branch.epochs} at {branch.factor * config.batch}"
+        return f"{config.epochs} epochs"
+    return f"{branch.at} + {branch.epochs} epochs (batch {config.batch}, then {branch.factor * config.batch})"
 
 
 def _sentence(outcome: Any) -> str:
@@ -216,7 +216,8 @@ def sweep_table(outcomes: Sequence[Any]) -> Table:
     for outcome, row in zip(outcomes, figures, strict=True):
         config = outcome.config
         status = outcome.status + (" before" if outcome.recorded_before else "")
-        settings = (outcome.id, config.optimizer["name"], str(config.batch), f"{config.lr:.4g}", str(config.seed))
+        then = f" to {config.batch * config.branch.factor}" if config.branch else ""
+        settings = (outcome.id, config.optimizer["name"], f"{config.batch}{then}", f"{config.lr:.4g}", str(config.seed))
         table.add_row(*settings, status, *(row.get(label, "") for label in labels))
     return table
 

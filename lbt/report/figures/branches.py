@@ -64,6 +64,7 @@ def _critical(axes: Axes, found: Sequence[Point], series: Sequence[Any], spec: S
     """Draws the critical batch over training; open and with an arrow where none of the batches was too large."""
     axes.set(title="critical batch", xlabel="epoch", yscale="log")
     offset = len({one.at for one in found})
+    axes.set_xticks(sorted({one.at for one in found}))
     batches = sorted({one.batch * factor for one in found for factor in one.cells})
     axes.set_yticks(batches, [f"{batch:,}" for batch in batches])
     axes.minorticks_off()
