@@ -95,8 +95,8 @@ def _notes(found: Sequence[Point], tolerance: float, others: int) -> list[str]:
     networks = ", ".join(sorted({str(value) for cell in cells for value in cell.runs["network"]}))
     batches = ", ".join(f"{batch:,}" for batch in sorted({one.batch for one in found}))
     notes = [
-        f"trainings of {standing.epochs} epochs at batch {batches}: {networks} on {standing.origin}, pixels "
-        f"{standing.fingerprint}; n={n} for each batch",
+        f"{standing.epochs} epochs of {networks} on {standing.origin}, pixels {standing.fingerprint}, "
+        f"at batch {batches}; n={n} for each batch of a branch",
         f"shaded: tolerated, {tolerance:g}; critical batch: the largest up to which all are; open: none was too large",
     ]
     return [*notes, f"not shown: {others} places of other settings, data or length"] if others else notes
