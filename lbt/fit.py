@@ -95,11 +95,14 @@ def _passes(config: Config, count: int) -> Iterator[_Pass]:
     """
     batch_of = build.batches(config)
     for batch in {batch_of(epoch) for epoch in range(config.length)}:
+        named = f"batch={batch}"
+        if config.branch is not None and batch != config.batch:
+            named = f"batch={config.batch}, branch.factor={config.branch.factor}"
         if batch > count:
-            raise UserError(f"batch={batch}: larger than the training set of {count} images")
-        wholes = [_Pass(batch, f"batch={batch}")]
+            raise UserError(f"{named}: larger than the training set of {count} images")
+        wholes = [_Pass(batch, named)]
         if config.data.last_batch == "keep" and count % batch:
-            last = f"batch={batch}, data.last_batch=keep: the last batch of {count:,} images"
+            last = f"{named}, data.last_batch=keep: the last batch of {count:,} images"
             wholes.append(_Pass(count % batch, last))
         for whole in wholes:
             micro = config.micro_batch or whole.size

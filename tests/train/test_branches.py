@@ -117,7 +117,7 @@ def test_it_can_be_verified(made, capsys):
 MISTAKES = {
     "branch.at=0": "branch.at=0: expected a whole number, 1 or more",
     "branch.at=4": "branch.at=4, branch.epochs=1: a training of 4 epochs ends before",
-    "branch.at=1 branch.factor=3": "batch=48: larger than the training set of 44 images",
+    "branch.at=1 branch.factor=3": "batch=16, branch.factor=3: larger than the training set of 44 images",
     "branch.at=1 branch.factors=3": "branch.factors: no such setting",
     "branch.at=2 schedule.batch={1:32}": "schedule.batch={1: 32}: a training whose batch grows by itself has no",
 }
