@@ -219,8 +219,10 @@ class Training:
             ends = partial(metrics.diverged, line, self.metrics, last=progress.epoch == epochs)
             if self.group.first(ends):
                 return "diverged"
-            if self.trunk and progress.epoch == self.trunk.at and self.group.rank == 0:
-                self.trunk.keep(self.device, self.record.lines, self._parts())
+            if self.trunk and progress.epoch == self.trunk.at:
+                self.update.consolidate()
+                if self.group.rank == 0:
+                    self.trunk.keep(self.device, self.record.lines, self._parts())
             if time.monotonic() - self._saved > CHECKPOINT_SECONDS and progress.epoch < epochs:
                 self._save()
         return "done"
