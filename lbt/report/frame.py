@@ -1,9 +1,10 @@
 """Records as one table: a row per run, a column per setting."""
 
+import contextlib
 import gc
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import lru_cache
@@ -61,10 +62,17 @@ def load(results_dir: str | Path, keep: Keep | None = None) -> Frame:
     Left out and named are damaged records, those that contradict themselves (`lbt.records.consistency`) or are not what
     the manifest vouches for, and finished ones of one id with figures that differ by more than rounding.
     """
-    collecting = gc.isenabled()
-    gc.disable()  # nothing here refers to itself, and the collector would walk through all rows again and again
-    try:
+    with uncollected():
         return _load(results_dir, keep)
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Leaves the garbage collector off: rows do not refer to themselves, and it would walk through all of them."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
     finally:
         if collecting:
             gc.enable()

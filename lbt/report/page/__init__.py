@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lbt.records import replace_file
-from lbt.report.frame import load, refuse_missing
+from lbt.report.frame import load, refuse_missing, uncollected
 
 NAME = "index.html"
 
@@ -16,18 +16,21 @@ def write(results_dir: str | Path) -> Path:
     Raises:
         UserError: there is no such folder.
     """
+    refuse_missing(results_dir)
+    path = Path(results_dir) / NAME
+    with uncollected():
+        replace_file(path, _page(Path(results_dir)).encode())
+    return path
+
+
+def _page(results_dir: Path) -> str:
     from lbt.report.page import bundle, content, curves, runs
 
-    refuse_missing(results_dir)
-    results_dir = Path(results_dir)
     frame = load(results_dir, keep=curves.keep)
     packed = curves.island(frame.runs["curves"].tolist() if len(frame.runs) else [])
-    islands = {"runs": runs.island(frame.runs), "curves": packed}
     shown = content.gather(frame, results_dir)
-    islands["charts"] = content.charts(shown)
-    path = results_dir / NAME
-    replace_file(path, bundle.render({**shown, "packed": packed}, islands).encode())
-    return path
+    islands = {"runs": runs.island(frame.runs), "curves": packed, "charts": content.charts(shown)}
+    return bundle.render({**shown, "packed": packed}, islands)
 
 
 def report(results_dir: str | Path) -> int:
