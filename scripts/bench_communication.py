@@ -4,8 +4,8 @@
     python scripts/bench_communication.py --only bytes
 
 bytes: sent by a worker in an update, counted from the buffers of 8 virtual workers, against an fp32 all-reduce. signs:
-compressing and packing ResNet50's momentum, a scale for each of its tensors, against a copy of it. backward: forward
-and backward pass of JointSpar's drawn layers against those of all layers. Times are of this process' CPU, so that
+compressing and packing ResNet50's momentum, a scale for each of its tensors, against a copy of it. backward: an
+update of JointSpar with half of the layers against one with all. Times are of this process' CPU, so that
 other work on the machine counts little; each kind in turn, the median of some rounds.
 """
 
@@ -13,6 +13,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torchvision
@@ -90,25 +91,21 @@ def backward(batch: int, rounds: int) -> None:
     """Prints what JointSpar's drawn layers save of forward and backward pass."""
     model = network().to(memory_format=torch.channels_last)
     images, labels = torch.randn(batch, 3, 32, 32), torch.randint(10, (batch,))
-    drawn = lbt.optim.JointSpar(model.parameters(), 0.0, share=0.5)
+    shares = {"all": 1.0, "half": 0.5}
+    rules = {name: lbt.optim.JointSpar(model.parameters(), 0.0, share=share) for name, share in shares.items()}
 
-    def passes(sparse: bool) -> None:
-        drawn.zero_grad()
-        if sparse:
-            drawn.begin_update()
+    def update(rule: lbt.optim.JointSpar) -> None:
+        rule.zero_grad()
+        rule.begin_update()
         nn.functional.cross_entropy(model(images), labels).backward()
-        drawn.step()
+        rule.step()
 
-    def plain() -> None:
-        drawn.zero_grad()
-        nn.functional.cross_entropy(model(images), labels).backward()
-
-    found = medians({"forward": lambda: model(images), "all": plain, "drawn": lambda: passes(sparse=True)}, rounds)
-    whole = found["all"] - found["forward"]
-    part = found["drawn"] - found["forward"]
+    kinds = {name: partial(update, rule) for name, rule in rules.items()}
+    found = medians({"forward": lambda: model(images), **kinds}, rounds)
+    whole, part = (found[name] - found["forward"] for name in ("all", "half"))
     print(
-        f"ResNet18, batch {batch}: passes of half the layers in {found['drawn'] / found['all']:.2f} of those of all "
-        f"({1e3 * found['all']:,.0f} ms), backward alone and the update in {part / whole:.2f} of its time"
+        f"ResNet18, batch {batch}: an update with half of the layers in {found['half'] / found['all']:.2f} of the time "
+        f"of one with all ({1e3 * found['all']:,.0f} ms), without the forward pass in {part / whole:.2f} of it"
     )
 
 

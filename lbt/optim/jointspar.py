@@ -156,6 +156,7 @@ class JointSpar(LocalGradients, WrappingOptimizer):
 
     # --- the step
 
+    @torch.compiler.disable  # who is drawn is new in each step
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Exchange the gradients of the layers that take part, and take the base optimizer's step with them.
