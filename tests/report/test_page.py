@@ -19,6 +19,7 @@ from lbt import records, runtime
 from lbt.cli import main
 from lbt.config import resolve
 from lbt.identity import identity, identity_of, run_id, to_json
+from lbt.report import answer
 from lbt.report.frame import load
 from lbt.report.page import bundle, curves, grids, runs, write
 from lbt.sweep import compose
@@ -189,7 +190,6 @@ def test_a_grid_says_how_much_of_it_exists_and_marks_what_became_of_it(folder):
 
 
 def test_the_overview_begins_with_the_answers(folder):
-    answer = pytest.importorskip("lbt.report.answer")
     text, _ = read(write(folder))
     found = answer.answers(load(folder))
     assert found and all(str(escape(one.sentence)) in text for one in found)

@@ -3,13 +3,13 @@
 import csv
 from collections import Counter
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from lbt.report import audit
+from lbt.report.answer import answers
 from lbt.report.audit import effects
 from lbt.report.frame import Frame
 from lbt.report.page import figures, grids, study
@@ -52,10 +52,6 @@ def charts(content: dict[str, Any]) -> dict[str, Any]:
 
 def _answers(frame: Frame) -> list[tuple[str, list[Any]]]:
     """Returns what the evidence favours by workload and batch: decided workloads first, then those of many batches."""
-    if find_spec("lbt.report.answer") is None:
-        return []
-    from lbt.report.answer import answers
-
     of_workload: dict[str, list[Any]] = {}
     for one in answers(frame) if len(frame.runs) else []:
         of_workload.setdefault(one.workload, []).append(one)

@@ -54,11 +54,14 @@ function drawSettings(host, figure, panel) {
   });
 }
 
+const MOST_RUNS = 30; // of a line over training
+
 /** Draws means over training, a line for each place; thin lines are the runs. */
 function drawTraining(host, figure, panel) {
   const groups = panel.points.map((point) => ({ label: figure.series[point.series].name, look: figure.series[point.series].look, places: point.runs.map((id) => placeOf.get(id)) }));
-  const lines = groups.flatMap((group) => linesOf([{ ...group, places: group.places.slice(0, 30) }], figure.metric, "epoch", true).map((line) => ({ ...line, look: group.look })));
-  lineChart(host, panel.title || figure.y, lines, { x: "epoch", y: figure.y, width: 520, height: 260 });
+  const cut = groups.some((group) => group.places.length > MOST_RUNS) ? ` (of each line ${MOST_RUNS} runs)` : "";
+  const lines = groups.flatMap((group) => linesOf([{ ...group, places: group.places.slice(0, MOST_RUNS) }], figure.metric, "epoch", true).map((line) => ({ ...line, look: group.look })));
+  lineChart(host, `${panel.title || figure.y}${cut}`, lines, { x: "epoch", y: figure.y, width: 520, height: 260 });
 }
 
 const OF_STUDY = { boxes: drawBoxes, best_of_k: drawBestOf, intervals: drawIntervals, schedules: drawSchedules };
