@@ -48,7 +48,7 @@ def gather(frame: Frame, results_dir: Any) -> tuple[list[Grid], list[ClaimsTable
         if isinstance(table, ClaimsTable):
             claims.append(table)
         else:
-            grids.append(_grid(table, trained_by(name)))
+            grids.append((_grid if isinstance(table, Table) else _listed)(table, trained_by(name)))
     for name in automatic.others(results_dir):
         if any(name in folders for folders in (frame.runs["folders"] if len(frame.runs) else ())):
             grids.append(_grid(tables.make(name, frame, AUTOMATIC)))
@@ -76,6 +76,16 @@ def _grid(table: Table, trained_by: str = "") -> Grid:
     said = [span and (number(span[0]), number(span[1])) for span in spans]
     filters = _filters(page.sections)
     return Grid(table.name, page, there, there + missing, len(table.runs), shades, said, filters, trained_by)
+
+
+def _listed(table: Any, trained_by: str) -> Grid:
+    """Returns a table that is no grid of settings: each of its lines is a place, and there once it has runs."""
+    page, runs = table.page(), len(table.runs)
+    lines = sum(len(section.rows) for section in page.sections)
+    shades = [[[None] * len(row) for row in section.rows] for section in page.sections]
+    there = lines if runs else 0
+    filters = _filters(page.sections)
+    return Grid(table.name, page, there, lines, runs, shades, [None] * len(shades), filters, trained_by)
 
 
 def _span(section: Section) -> tuple[float, float] | None:
