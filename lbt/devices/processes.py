@@ -64,6 +64,7 @@ def _join(device: str) -> None:
     if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
+    warnings.filterwarnings("ignore", "`torch.distributed.all_", FutureWarning)  # the new names are torch 2.14's
     dist.init_process_group(BACKENDS[device])
     atexit.register(_leave)
 

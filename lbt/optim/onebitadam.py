@@ -15,6 +15,11 @@ from lbt.optim.tensors import scalar_for
 from lbt.optim.workers import Gradients, LocalGradients, side_by_side
 
 
+def exact_steps(group: dict[str, Any]) -> int:
+    """Steps of a layer before its freeze: at least one, without which there is no second moment."""
+    return max(1, group["freeze_steps"])
+
+
 class OneBitOptimizer(LocalGradients, LayerwiseOptimizer):
     """What 1-bit Adam and 1-bit LAMB share: until a layer's freeze the mean gradient, from then on signs.
 
@@ -31,8 +36,8 @@ class OneBitOptimizer(LocalGradients, LayerwiseOptimizer):
             check_number(name, group[name])
         check_betas(group["betas"])
         steps = group["freeze_steps"]
-        whole = isinstance(steps, int) and not isinstance(steps, bool) and steps >= 1
-        check("freeze_steps", steps, whole, "a whole number >= 1")
+        whole = isinstance(steps, int) and not isinstance(steps, bool) and steps >= 0
+        check("freeze_steps", steps, whole, "a whole number >= 0")
 
     def begin_step(self) -> None:
         """See that gradients are there."""
@@ -62,7 +67,7 @@ class OneBitOptimizer(LocalGradients, LayerwiseOptimizer):
         for found in self.collected(index, self._exchange):
             for layer in found.layers:
                 self.state[layer]["step"] = int(self.state[layer].get("step", 0)) + 1
-            warm = [self.state[layer]["step"] <= group["freeze_steps"] for layer in found.layers]
+            warm = [self.state[layer]["step"] <= exact_steps(group) for layer in found.layers]
             if any(warm):
                 self.update_warm(found.only(warm), group)
             if not all(warm):
@@ -137,7 +142,7 @@ class OneBitOptimizer(LocalGradients, LayerwiseOptimizer):
         update = torch._foreach_sqrt(second)
         if group["bias_correction"]:
             steps = [self.state[layer]["step"] for layer in found.layers]
-            seen = [min(step, group["freeze_steps"]) for step in steps]
+            seen = [min(step, exact_steps(group)) for step in steps]
             torch._foreach_mul_(update, [(1 - beta2**step) ** -0.5 for step in seen])
         torch._foreach_add_(update, group["eps"])
         torch._foreach_reciprocal_(update)
@@ -161,7 +166,7 @@ class OneBitAdam(OneBitOptimizer):
         params: Tensors, or groups of them, which may override each argument below but ``workers``.
         lr: Learning rate.
         workers: Workers on this process; None is 1. See `lbt.optim.workers.LocalGradients`.
-        freeze_steps: Steps of a layer before v is frozen; the paper has 15 to 20 % of a training.
+        freeze_steps: Steps of a layer before v is frozen, at least one is made; the paper has 15 to 20 % of a training.
         betas: Decay rates of the two moments, each in [0, 1).
         eps: Added to the root of the second moment.
         weight_decay: wd, decoupled, times lr.

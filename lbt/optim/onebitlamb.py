@@ -10,7 +10,7 @@ from torch import Tensor
 from lbt.optim.checks import check, check_number
 from lbt.optim.layerwise import arguments_are_defaults
 from lbt.optim.onebit import spread_over
-from lbt.optim.onebitadam import OneBitOptimizer
+from lbt.optim.onebitadam import OneBitOptimizer, exact_steps
 from lbt.optim.tensors import norms, safe_ratio, scalar_for, scaled_by_layer, wide_dtype
 from lbt.optim.workers import Gradients
 
@@ -33,7 +33,7 @@ class OneBitLAMB(OneBitOptimizer):
         params: Tensors, or groups of them, which may override each argument below but ``workers``.
         lr: Learning rate: the relative change of a layer's weights in one step.
         workers: Workers on this process; None is 1. See `lbt.optim.workers.LocalGradients`.
-        freeze_steps: Steps of a layer before v and c are frozen.
+        freeze_steps: Steps of a layer before v and c are frozen; at least one is made.
         betas: Decay rates of the two moments, each in [0, 1).
         eps: Added to the root of the second moment.
         weight_decay: wd, decoupled: added to Adam's direction before the ratio.
@@ -145,7 +145,7 @@ class OneBitLAMB(OneBitOptimizer):
         group: dict[str, Any],
     ) -> Tensor:  # fmt: skip
         """The factors f on the frozen ratios, shape ``[n]``."""
-        rooted = self._rooted(found, second, group, [group["freeze_steps"]] * len(second))
+        rooted = self._rooted(found, second, group, [exact_steps(group)] * len(second))
         torch._foreach_div_(rooted, self._rooted(found, fresh, group, [self.state[p]["step"] for p in found.layers]))
         found_before = [
             torch.where(v > 0, r, 0) for v, r in zip(second, rooted, strict=True)

@@ -248,7 +248,7 @@ WRONG = {
     "max_precondition_dim": [0],
     "warmup_steps": [-1],
     "workers": [0, 1.5],
-    "freeze_steps": [0, 1.5],
+    "freeze_steps": [-1, 1.5],
     "factor_change": [0.0],
     "ratio_low": [-1.0],
     "k": [0.0, 1.5],
