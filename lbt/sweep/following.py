@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-from lbt.config import Config
+from lbt.config import Config, length_of
 from lbt.records import FINAL, index
 from lbt.records.watched import Seen, Watched
 from lbt.session.grid_bar import ENDED, Grid
@@ -95,7 +95,7 @@ class Runs:
 
 
 def _config(seen: Seen) -> SimpleNamespace:
-    return SimpleNamespace(**{"micro_batch": None, **seen.config})
+    return SimpleNamespace(**{"micro_batch": None, **seen.config, "length": length_of(seen.config)})
 
 
 def _furthest(seen: Seen) -> tuple:
@@ -120,7 +120,7 @@ def _grid(found: Sequence[tuple[Any, Seen | None]], others: dict[str, int]) -> G
         if one is not None and one.status == "running":
             since = time.monotonic() - one.grew
             pace = one.epochs / one.seconds if one.seconds else 0.0  # epochs a second
-            share = min(1.0, pace * (one.seconds + since) / one.config["epochs"])
+            share = min(1.0, pace * (one.seconds + since) / length_of(one.config))
             tally.begin(place, ago=one.seconds + since, share=share)
     now = tally.now()
     states = Counter(one.status for one in left if one is not None and one.status != "running")

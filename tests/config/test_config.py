@@ -26,7 +26,11 @@ def test_every_optimizer_composes_and_builds_under_every_protocol(optimizer, pro
     build.validate(configure(f"optimizer={optimizer}", f"protocol={protocol}"))
 
 
-@pytest.mark.parametrize("inside", [name for name in choices("optimizer") if name != "sam"])
+def has_workers(name):
+    return getattr(optim.get(configure(f"optimizer={name}").optimizer["name"]), "local_gradients", False)
+
+
+@pytest.mark.parametrize("inside", [name for name in choices("optimizer") if name != "sam" and not has_workers(name)])
 def test_sam_is_around_any_optimizer_with_its_rate_schedule_and_settings(inside):
     alone = configure(f"optimizer={inside}", "batch=4096")
     config = configure("optimizer=sam", f"optimizer@optimizer.base={inside}", "batch=4096")
