@@ -11,14 +11,14 @@ from torch import Tensor
 from lbt.optim.checks import check, check_number
 from lbt.optim.generic import groups_of
 from lbt.optim.sam import build_base
-from lbt.optim.workers import Exchange, Gradients, LocalGradients
-from lbt.optim.wrapping import WrappingOptimizer
+from lbt.optim.workers import Exchange, Gradients
+from lbt.optim.wrapping import WrappingWorkers
 
 SMALL = 1e-6  # added to both variances of a ratio
 BOUNDS = (0.5, 10.0)  # of their ratio
 
 
-class AGVM(LocalGradients, WrappingOptimizer):
+class AGVM(WrappingWorkers):
     r"""AGVM: the update of another optimizer, each module's rate by how much its gradient varies between workers.
 
     Every ``interval`` steps after the first ``warmup_steps`` the workers form two halves with the mean gradients A and
@@ -45,6 +45,7 @@ class AGVM(LocalGradients, WrappingOptimizer):
     """
 
     groups_by_module = True
+    mark = "module"
 
     def __init__(
         self,
@@ -66,18 +67,9 @@ class AGVM(LocalGradients, WrappingOptimizer):
         inner = build_base(groups, lr, {"name": "nesterov"} if base is None else dict(base), maximize)
         own = {"interval": interval, "warmup_steps": warmup_steps, "decay": decay, "looks": 0}
         super().__init__(inner, {"workers": workers, "maximize": maximize, **own})
-        self._keep_modules(groups)
+        self.keep(groups)
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group, to the base optimizer too."""
-        if not self.param_groups or "module" not in self.param_groups[0]:  # while the optimizer is made
-            super().add_param_group(param_group)
-            return
-        groups = groups_of([param_group])
-        super().add_param_group(groups[0])
-        self._keep_modules(groups)
-
-    def _keep_modules(self, groups: list[dict[str, Any]]) -> None:
+    def keep(self, groups: list[dict[str, Any]]) -> None:
         """Keep which of the given groups a parameter is of; the base optimizer may have split one."""
         known = 1 + max(group.get("module", -1) for group in self.param_groups)
         module_of = {
@@ -90,11 +82,6 @@ class AGVM(LocalGradients, WrappingOptimizer):
             if "module" not in group:
                 group["module"] = module_of[group["params"][0]] if group["params"] else known
 
-    def __getattr__(self, name: str) -> Any:
-        if name in ("train", "eval", "trust_ratios") and "inner" in vars(self):
-            return getattr(self.inner, name)
-        raise AttributeError(f"AGVM has no attribute {name!r}")
-
     def row_count(self) -> int:
         """Rows of collected gradients: one for each half of the workers."""
         return 2
@@ -103,14 +90,6 @@ class AGVM(LocalGradients, WrappingOptimizer):
         """The half that a worker belongs to."""
         exchange = self.exchange()
         return int(exchange.first + worker >= exchange.count // 2)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state, which is the same on all processes."""
-        return self.whole_state_dict(super().state_dict())
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what ``state_dict()`` gave; raises ValueError for that of another number of workers."""
-        super().load_state_dict(self.own_state_dict(state_dict))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

@@ -13,13 +13,12 @@ from torch import Tensor
 from lbt.optim.checks import check, check_number
 from lbt.optim.generic import groups_of
 from lbt.optim.sam import build_base
-from lbt.optim.workers import LocalGradients
-from lbt.optim.wrapping import WrappingOptimizer
+from lbt.optim.wrapping import WrappingWorkers
 
 STRONGEST = 1.0  # largest exponent of one step of the probabilities
 
 
-class JointSpar(LocalGradients, WrappingOptimizer):
+class JointSpar(WrappingWorkers):
     r"""JointSpar: the update of another optimizer, with a gradient of some of the layers, drawn by learned chances.
 
     Layer l takes part in a step with probability ``p_l``, ``floor <= p_l <= 1``, ``sum p = share * layers`` of its
@@ -50,6 +49,7 @@ class JointSpar(LocalGradients, WrappingOptimizer):
     """
 
     default_base: ClassVar[dict[str, Any]] = {"name": "sgd"}
+    mark = "places"
 
     def __init__(
         self,
@@ -74,18 +74,9 @@ class JointSpar(LocalGradients, WrappingOptimizer):
         inner = build_base(groups, lr, self.default_base if base is None else dict(base), maximize)
         own = {"share": share, "floor": floor, "rate": rate, "seed": seed, "draws": 0}
         super().__init__(inner, {"workers": workers, "maximize": maximize, **own})
-        self._keep_order(groups)
+        self.keep(groups)
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group, to the base optimizer too."""
-        if not self.param_groups or "places" not in self.param_groups[0]:  # while the optimizer is made
-            super().add_param_group(param_group)
-            return
-        groups = groups_of([param_group])
-        super().add_param_group(groups[0])
-        self._keep_order(groups)
-
-    def _keep_order(self, groups: list[dict[str, Any]]) -> None:
+    def keep(self, groups: list[dict[str, Any]]) -> None:
         """Keep where parameters stand among all, which the base optimizer may have put into other groups."""
         known = sum(len(group.get("places", ())) for group in self.param_groups)
         given = [member[1] if isinstance(member, tuple) else member for group in groups for member in group["params"]]
@@ -95,11 +86,6 @@ class JointSpar(LocalGradients, WrappingOptimizer):
             if "places" not in group:
                 group["places"] = [place[param] for param in group["params"]]
 
-    def __getattr__(self, name: str) -> Any:
-        if name in ("train", "eval", "trust_ratios") and "inner" in vars(self):
-            return getattr(self.inner, name)
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-
     def row_count(self) -> int:
         """Rows of collected gradients: their sum is what is exchanged."""
         return 1
@@ -107,14 +93,6 @@ class JointSpar(LocalGradients, WrappingOptimizer):
     def row_of(self, worker: int) -> int:
         """The row of a worker."""
         return 0
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state, which is the same on all processes."""
-        return self.whole_state_dict(super().state_dict())
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what ``state_dict()`` gave; raises ValueError for that of another number of workers."""
-        super().load_state_dict(self.own_state_dict(state_dict))
 
     # --- drawing
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from lbt.optim.generic import groups_of
 from lbt.optim.layerwise import LayerwiseOptimizer, restore_wide_state
 from lbt.optim.sharded import spread_of
+from lbt.optim.workers import LocalGradients
 
 
 class WrappingOptimizer(Optimizer):
@@ -99,3 +100,44 @@ class WrappingOptimizer(Optimizer):
                 raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
             lists.setdefault((param.device, param.dtype, spread_of(param)), []).append(param)
         return list(lists.values())
+
+
+class WrappingWorkers(LocalGradients, WrappingOptimizer):
+    """A rule for several workers around another optimizer, which may split the groups that are given: what AGVM and
+    JointSpar share.
+
+    Attributes:
+        mark: Key of a group that `keep` has seen.
+    """
+
+    mark: ClassVar[str]
+
+    def keep(self, groups: list[dict[str, Any]]) -> None:
+        """Put `mark` into the groups that lack it.
+
+        Args:
+            groups: As they were given, parameters with or without a name.
+        """
+        raise NotImplementedError
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, to the base optimizer too."""
+        if not self.param_groups or self.mark not in self.param_groups[0]:  # while the optimizer is made
+            super().add_param_group(param_group)
+            return
+        groups = groups_of([param_group])
+        super().add_param_group(groups[0])
+        self.keep(groups)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("train", "eval", "trust_ratios") and "inner" in vars(self):
+            return getattr(self.inner, name)
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state, which is the same on all processes."""
+        return self.whole_state_dict(super().state_dict())
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what ``state_dict()`` gave; raises ValueError for that of another number of workers."""
+        super().load_state_dict(self.own_state_dict(state_dict))
