@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from lbt.optim.checks import check, check_number
+from lbt.optim.exchange import Exchange
 from lbt.optim.generic import groups_of
+from lbt.optim.gradients import Gradients
 from lbt.optim.sam import build_base
-from lbt.optim.workers import Exchange, Gradients
 from lbt.optim.wrapping import WrappingWorkers
 
 SMALL = 1e-6  # added to both variances of a ratio

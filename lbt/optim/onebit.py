@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lbt.optim.workers import Exchange
+from lbt.optim.exchange import Exchange
 
 BLOCK = 2**18  # a multiple of 8: elements that stay in a CPU's cache from one operation on them to the next
 # Multiplied by this, eight bytes of 0 or 1 leave their bits in the highest byte (no two of the products meet).

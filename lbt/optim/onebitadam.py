@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from lbt.optim.checks import check, check_betas, check_number
+from lbt.optim.gradients import Gradients, side_by_side
 from lbt.optim.layerwise import LayerwiseOptimizer, arguments_are_defaults
 from lbt.optim.onebit import Signs
 from lbt.optim.tensors import scalar_for
-from lbt.optim.workers import Gradients, LocalGradients, side_by_side
+from lbt.optim.workers import LocalGradients
 
 
 def exact_steps(group: dict[str, Any]) -> int:

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from lbt.optim.checks import check, check_number
+from lbt.optim.gradients import Gradients
 from lbt.optim.layerwise import arguments_are_defaults
 from lbt.optim.onebit import spread_over
 from lbt.optim.onebitadam import OneBitOptimizer, exact_steps
 from lbt.optim.tensors import norms, safe_ratio, scalar_for, scaled_by_layer, wide_dtype
-from lbt.optim.workers import Gradients
 
 KEPT = 0.9  # share of a layer's average ratio that an update before the freeze leaves
 

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from lbt.optim.checks import check, check_betas, check_number
+from lbt.optim.gradients import Gradients, side_by_side, views
 from lbt.optim.layerwise import LayerwiseOptimizer, arguments_are_defaults
 from lbt.optim.onebit import spread_over
 from lbt.optim.tensors import norms, scalar_for, wide_dtype
-from lbt.optim.workers import Gradients, LocalGradients, side_by_side, views
+from lbt.optim.workers import LocalGradients
 
 RATIOS = (0.01, 1000.0)  # bounds of the trust ratio of what is exchanged in part
 

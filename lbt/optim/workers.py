@@ -1,4 +1,4 @@
-"""What rules for several workers share: each worker's gradient, what workers send each other, and their state.
+"""What rules for several workers share: that each worker gives its own gradient, and their state.
 
 A worker computes the gradient of its part of a batch. Several can be held by one process ("virtual workers"); those of
 all processes of a group are the rule's workers, numbered process by process.
@@ -6,163 +6,17 @@ all processes of a group are the rule's workers, numbered process by process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lbt.optim.checks import check
+from lbt.optim.exchange import Exchange
+from lbt.optim.gradients import Collected, Gradients, state_dtype, views
 from lbt.optim.sharded import is_spread, refuse_flat, refuse_zero
-
-
-class Exchange:
-    """What workers tell each other, and how many bytes one of them sends for it.
-
-    Args:
-        group: Process group, None for torch's default one, if there is one.
-        here: Workers on this process.
-
-    Attributes:
-        here, count: Workers on this process, and in all.
-        first: The first worker here.
-        processes: Of the group.
-        sent: Bytes that a worker has sent, counted from the buffers: of a ring all-reduce of ``b`` bytes
-            ``2 (n - 1)/n * b``, of what is sent to each of the others once ``(n - 1)/n`` of all that arrives.
-    """
-
-    def __init__(self, group: Any, here: int):
-        distributed = torch.distributed
-        joined = distributed.is_available() and distributed.is_initialized()
-        self._group, self.here = group, here
-        self.processes = distributed.get_world_size(group) if joined else 1
-        self.first = here * distributed.get_rank(group) if joined else 0
-        self.count, self.sent = here * self.processes, 0.0
-
-    def _count(self, nbytes: int) -> None:
-        self.sent += (self.count - 1) / self.count * nbytes
-
-    def total(self, tensor: Tensor) -> Tensor:
-        """The sum over all processes, in the tensor's place."""
-        self._count(2 * tensor.nbytes)
-        if self.processes > 1:
-            torch.distributed.all_reduce(tensor, group=self._group)
-        return tensor
-
-    def mean(self, rows: Tensor) -> Tensor:
-        """The mean over all workers, ``[d]``, of this process' summands ``[r, d]``."""
-        return self.total(rows.sum(0)).div_(self.count)
-
-    def to_servers(self, rows: Tensor) -> Tensor:
-        """Each worker's row ``[here, n, b]``, an element for each worker; what those here get, ``[n, here, b]``."""
-        self._count(rows[0].nbytes)
-        if self.processes == 1:
-            return rows
-        to = rows.unflatten(1, (self.processes, self.here)).transpose(0, 1).contiguous()
-        found = torch.empty_like(to)
-        torch.distributed.all_to_all_single(found, to, group=self._group)
-        return found.flatten(0, 1)
-
-    def all_of(self, rows: Tensor) -> Tensor:
-        """The rows of all workers, ``[n, ...]``, of those of the workers here, ``[here, ...]``."""
-        self._count(rows[0].nbytes * self.count)
-        return self.gathered(rows)
-
-    def summed(self, tensor: Tensor) -> Tensor:
-        """The sum over all processes, in the tensor's place, not counted: for what is no part of an update."""
-        if self.processes > 1:
-            torch.distributed.all_reduce(tensor, group=self._group)
-        return tensor
-
-    def gathered(self, rows: Tensor) -> Tensor:
-        """The rows of all workers, not counted."""
-        if self.processes == 1:
-            return rows
-        found = rows.new_empty(self.count, *rows.shape[1:])
-        torch.distributed.all_gather_into_tensor(found, rows.contiguous(), group=self._group)
-        return found
-
-
-class Gradients(NamedTuple):
-    """Local gradients of some layers, of one group, device and dtype.
-
-    Attributes:
-        key: Of group, device and dtype.
-        layers: Those that some worker has a gradient of, not empty.
-        rows: ``[r, d]``: the layers side by side, a row for each worker here; free to be written to.
-    """
-
-    key: Any
-    layers: list[Tensor]
-    rows: Tensor
-
-    def only(self, wanted: Sequence[bool]) -> Gradients:
-        """Those of some of the layers."""
-        if all(wanted):
-            return self
-        pieces = self.rows.split([layer.numel() for layer in self.layers], dim=1)
-        chosen = [piece for piece, ok in zip(pieces, wanted, strict=True) if ok]
-        layers = [layer for layer, ok in zip(self.layers, wanted, strict=True) if ok]
-        return Gradients(self.key, layers, torch.cat(chosen, dim=1) if chosen else self.rows[:, :0])
-
-    def views(self, vector: Tensor) -> list[Tensor]:
-        """A vector ``[d]`` (or more) as tensors like the layers."""
-        return views(vector, self.layers)
-
-
-def views(vector: Tensor, layers: Sequence[Tensor]) -> list[Tensor]:
-    """Pieces of ``[..., d]`` as tensors ``[..., *shape]`` like the layers."""
-    found, start = [], 0
-    for layer in layers:
-        piece = vector[..., start : start + layer.numel()]
-        found.append(piece.view((*vector.shape[:-1], *layer.shape)))
-        start += layer.numel()
-    return found
-
-
-def side_by_side(tensors: Sequence[Tensor], lead: int = 0) -> Tensor:
-    """Tensors ``[..., *shape]`` with ``lead`` leading dimensions as one, ``[..., d]``."""
-    return torch.cat([tensor.flatten(lead) for tensor in tensors], dim=-1)
-
-
-def state_dtype(layer: Tensor) -> torch.dtype:
-    """The type of a layer's state: its own, float32 for float16."""
-    return torch.float32 if layer.dtype == torch.float16 else layer.dtype
-
-
-class _Collected:
-    """Rows of the layers of one group, device and dtype, filled worker by worker."""
-
-    def __init__(self, layers: list[Tensor], rows: int):
-        self.layers = layers
-        size = sum(layer.numel() for layer in layers)
-        self.rows = torch.zeros(rows, size, dtype=state_dtype(layers[0]), device=layers[0].device)
-        self.views = [views(row, layers) for row in self.rows]
-        self.clear()
-
-    def clear(self) -> None:
-        self.used: set[int] = set()
-        self.seen: set[Tensor] = set()
-
-    def take(self, row: int) -> None:
-        """Put the layers' gradients into a row, or add them to what is there."""
-        given = [(view, layer) for view, layer in zip(self.views[row], self.layers, strict=True)]
-        present = [(view, layer.grad) for view, layer in given if layer.grad is not None]
-        for _, grad in present:
-            if grad.layout != torch.strided:
-                raise RuntimeError("rules for several workers do not support sparse gradients")
-        into, grads = [view for view, _ in present], [grad for _, grad in present]
-        if row in self.used:
-            for view, grad in present:
-                view.add_(grad)
-        else:
-            if len(present) < len(given):
-                self.rows[row].zero_()
-            if into:
-                torch._foreach_copy_(into, grads)
-        self.used.add(row)
-        self.seen.update(layer for _, layer in given if layer.grad is not None)
 
 
 class LocalGradients:
@@ -234,7 +88,7 @@ class LocalGradients:
     def forget_sums(self) -> None:
         """Called before something is collected."""
 
-    def _buffers(self) -> dict[Any, _Collected]:
+    def _buffers(self) -> dict[Any, Collected]:
         held = self.__dict__.setdefault("_rows", {})
         layers: dict[Any, list[Tensor]] = {}
         for index, group in enumerate(self.param_groups):
@@ -246,7 +100,7 @@ class LocalGradients:
         for key, some in layers.items():
             known = held.get(key)
             if known is None or len(known.layers) != len(some) or any(map(_differ, known.layers, some)):
-                held[key] = _Collected(some, self.row_count())
+                held[key] = Collected(some, self.row_count())
         for key in held.keys() - layers.keys():
             del held[key]
         return held

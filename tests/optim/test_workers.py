@@ -12,7 +12,7 @@ from torch import nn
 
 import lbt.optim
 from lbt.optim import jointspar, onebit, slamb
-from lbt.optim.workers import Exchange
+from lbt.optim.exchange import Exchange
 
 ALONE = {"workers": 1}
 
