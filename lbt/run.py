@@ -32,7 +32,7 @@ from lbt.session.lock import held
 from lbt.session.outcome import Outcome
 from lbt.train import Training
 from lbt.train.beginning import ImagesTooLargeError, out_of_memory
-from lbt.train.executor import is_out_of_memory
+from lbt.train.memory import is_out_of_memory
 
 ADHOC = "adhoc"  # the experiment of a run that belongs to none
 

@@ -21,8 +21,9 @@ from lbt.session.console import Reporter
 from lbt.session.interrupt import Interrupt
 from lbt.session.outcome import Outcome
 from lbt.train import beginning, checkpoint, reuse
-from lbt.train.executor import Sets, is_out_of_memory
+from lbt.train.executor import Sets
 from lbt.train.graph import GraphedUpdate
+from lbt.train.memory import is_out_of_memory
 from lbt.train.precision import compute_in_float32
 from lbt.train.progress import Progress
 from lbt.train.random import Random

@@ -14,7 +14,7 @@ from lbt.identity import to_json
 from lbt.session import mirrors
 from lbt.session.console import Reporter
 from lbt.session.outcome import Outcome
-from lbt.train.executor import is_out_of_memory
+from lbt.train.memory import is_out_of_memory
 
 
 def path_of(config: Config, name: str) -> Path:

@@ -11,7 +11,7 @@ import torch
 from lbt.devices.group import ALONE, Group
 from lbt.errors import UserError, flat
 from lbt.records import replace_file
-from lbt.train.executor import is_out_of_memory
+from lbt.train.memory import is_out_of_memory
 
 SCHEMA = 2
 

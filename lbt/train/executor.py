@@ -2,21 +2,22 @@
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from lbt.data.augment import IMAGENET_MEAN, IMAGENET_STD, normalise
 from lbt.devices.group import ALONE, Group, Part
 from lbt.devices.norm import running_statistics, spread, statistics_in_turn
 from lbt.train.compiled import CompiledModel
+from lbt.train.memory import is_out_of_memory
 from lbt.train.random import Random
 from lbt.train.regions import Regions
-from lbt.train.sets import EVALUATION_BATCH, Sets
+from lbt.train.sets import Sets
+from lbt.train.statistics import frozen_statistics, statistics_of
 
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -299,30 +300,13 @@ class Executor:
         model.train()
         return scores
 
-    @contextmanager
-    def statistics_of(self, images: Tensor) -> Iterator[None]:
+    def statistics_of(self, images: Tensor) -> AbstractContextManager[None]:
         """Has batch norm's running statistics be those of `images` under the present weights, then gives them back.
 
         Args:
             images: augmented as in training, uint8 [N, C, H, W] or [N, views, C, H, W].
         """
-        layers = [
-            layer for layer in self.model.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats
-        ]
-        kept = [({name: buffer.clone() for name, buffer in layer.named_buffers()}, layer.momentum) for layer in layers]
-        for layer in layers:
-            layer.reset_running_stats()
-            layer.momentum = None  # the mean over all batches
-        try:
-            with torch.no_grad():
-                for part in images.split(EVALUATION_BATCH):
-                    if len(part) > 1 or len(images) == 1:  # a lone last one has no variance where maps are 1x1
-                        self.forward(part)
-            yield
-        finally:
-            for layer, (buffers, momentum) in zip(layers, kept, strict=True):
-                layer.load_state_dict(buffers, strict=False)
-                layer.momentum = momentum
+        return statistics_of(self.model, self.forward, images)
 
     def largest_micro_batch(self, images: Tensor, labels: Tensor) -> int:
         """Returns the largest halving of the (micro-)batch whose forward and backward pass fit into memory; 0: none."""
@@ -340,24 +324,3 @@ class Executor:
                 size //= 2
         self.model.zero_grad(set_to_none=True)
         return size
-
-
-@contextmanager
-def frozen_statistics(model: nn.Module) -> Iterator[None]:
-    """Keeps batch norm's running statistics as they are during further passes over one batch."""
-    layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
-    for layer in layers:
-        layer.track_running_stats = False
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.track_running_stats = True
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Says whether `error` is torch's running out of memory, on a GPU or on the host."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    said = str(error)
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in said or "CUDA error: out of memory" in said)

@@ -17,10 +17,11 @@ from lbt.devices.group import ALONE, Group
 from lbt.errors import UserError
 from lbt.optim.workers import is_local
 from lbt.train.compiled import CompiledModel, pays
-from lbt.train.executor import Executor, Sets, frozen_statistics
+from lbt.train.executor import Executor, Sets
 from lbt.train.probes import Probe, chosen
 from lbt.train.progress import Progress
 from lbt.train.regions import Regions
+from lbt.train.statistics import frozen_statistics
 
 STATISTICS_IMAGES = 10_000  # whose batch-norm statistics go with weights that were not trained on
 

@@ -15,7 +15,7 @@ from lbt.errors import UserError
 from lbt.records import places
 from lbt.run import run
 from lbt.tasks import Classification
-from lbt.train import Training, executor
+from lbt.train import Training
 from lbt.train.executor import Executor
 
 OPTIMIZERS = ["tvlars", "lamb", "nesterov", "adamw"]
@@ -482,7 +482,7 @@ def test_weights_that_were_not_trained_on_are_scored_with_batch_norm_statistics_
 
 
 def test_batch_norm_statistics_do_not_stumble_over_a_lone_last_image(monkeypatch):
-    monkeypatch.setattr(executor, "EVALUATION_BATCH", 4)
+    monkeypatch.setattr("lbt.train.statistics.EVALUATION_BATCH", 4)
     model = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.BatchNorm2d(3))
     images = torch.randint(0, 256, (9, 3, 2, 2), dtype=torch.uint8)
     made = Executor(model, Classification(), precision="fp32", micro_batch=None)

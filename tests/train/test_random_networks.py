@@ -8,7 +8,7 @@ from torchvision.ops import StochasticDepth
 
 from lbt import records
 from lbt.run import run
-from lbt.train.executor import frozen_statistics
+from lbt.train.statistics import frozen_statistics
 
 TWINS = ["task=barlow_twins", "data.augment=barlow_twins", "task.projector=[16,16]", "task.probe.epochs=1"]
 

@@ -16,8 +16,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from lbt.config import Config
 from lbt.data import normalise
 from lbt.errors import flat
-from lbt.train.executor import frozen_statistics
 from lbt.train.random import Random
+from lbt.train.statistics import frozen_statistics
 
 if TYPE_CHECKING:
     from lbt.train.update import Update
