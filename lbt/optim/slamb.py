@@ -272,8 +272,9 @@ class SLAMB(LocalGradients, LayerwiseOptimizer):
         by_element = [spread_over(ratio.to(update.dtype), sizes) for ratio in ratios]
         found_ratio = by_element[0].lerp(by_element[1], stale)
         in_part = [piece for piece, count in zip(found_ratio.split(sizes), parts, strict=True) if count > 1]
-        for piece in in_part:
-            piece.clamp_(*RATIOS)
+        if in_part:
+            torch._foreach_clamp_min_(in_part, RATIOS[0])
+            torch._foreach_clamp_max_(in_part, RATIOS[1])
         return found_ratio
 
     def _average(self, found: Gradients, weights: Tensor, group: dict[str, Any]) -> None:

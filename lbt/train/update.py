@@ -96,6 +96,8 @@ class Update:
             raise UserError(
                 "layer_norms: an optimizer with workers is given no gradient of the whole batch; leave it out"
             )
+        if average is not None and hasattr(optimizer, "show_worker") and (config.workers or 1) > 1:
+            raise UserError(f"ema={config.ema}: each of the optimizer's workers has weights of its own; leave it out")
         wanted = pays(model, task, data, config.length) if config.compile == "auto" else config.compile
         compiled, micro = CompiledModel(model) if wanted else None, config.micro_batch
         how = {

@@ -98,6 +98,10 @@ def test_the_number_of_workers_is_part_of_a_run_where_there_is_more_than_one(tmp
         (["workers=20", "optimizer=slamb"], "workers=20: a batch of 16 images has none for some of them"),
         (["+optimizer.workers=4", "optimizer=slamb"], "optimizer.workers=4: the setting is workers, of all devices"),
         (["optimizer=agvm", "optimizer@optimizer.base=slamb"], 'there is no optimizer "slamb"'),
+        (
+            ["optimizer=slamb", "workers=2", "ema=0.9"],
+            "ema=0.9: each of the optimizer's workers has weights of its own",
+        ),
         (["optimizer=slamb", "workers=2", "layer_norms=1"], "layer_norms: an optimizer with workers is given no"),
     ],
 )

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lbt.config import Config
 from lbt.train.probes.curvature import Curvature
 from lbt.train.probes.looks import Looks, joined, loss_of, trained
 
@@ -25,11 +24,6 @@ class BatchNorm(Looks):
     task whose loss is a mean over images) only rounding is left of `change`. The batch is one pass: it takes the memory
     of `probe.noise_images` images.
     """
-
-    @classmethod
-    def of(cls, config: Config, model: nn.Module, most: int) -> BatchNorm:
-        """Returns the probe of a configuration."""
-        return cls(config)
 
     def choose(self, labels: Tensor) -> Tensor:
         """Returns a random draw without replacement."""

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lbt.config import Config
 from lbt.data import normalise
-from lbt.errors import flat
+from lbt.errors import UserError, flat
 from lbt.train.random import Random
 from lbt.train.statistics import frozen_statistics
 
@@ -41,17 +41,33 @@ class Looks:
 
     Attributes:
         obstacle: None: a look is no part of an update, so that a CUDA graph may hold that.
+        compares: name of a probe that compares micro-batches of `probe.noise_images` with each other; "": it does not.
+
+    Raises:
+        UserError: there are fewer than two micro-batches to compare.
     """
 
     obstacle: ClassVar[str | None] = None
+    compares: ClassVar[str] = ""
 
     def __init__(self, config: Config):
         self.config, self.settings = config, config.probe
+        size, images = self.settings.micro_batch, self.settings.noise_images
+        if self.compares and images < 2 * size:
+            raise UserError(
+                f"probe.noise_images={images}: {self.compares} compares micro-batches and needs two, "
+                f"{2 * size} images or more at probe.micro_batch={size}"
+            )
         self._looks: list[dict[str, Any]] = []  # since the last `read`
         self._ended = False  # whether the last of them was at the end of its epoch
         self._told = False  # whether the record has what is said once
         self._indices = torch.empty(0, dtype=torch.long)
         self._images: tuple[Tensor, Tensor] | None = None
+
+    @classmethod
+    def of(cls, config: Config, model: nn.Module, most: int) -> Looks:
+        """Returns the probe of a configuration."""
+        return cls(config)
 
     def choose(self, labels: Tensor) -> Tensor:
         """Returns the indices, int64 [n], of the images to look at, given all labels on the host."""

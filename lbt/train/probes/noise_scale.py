@@ -8,8 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lbt.config import Config
-from lbt.errors import UserError
 from lbt.train.probes.looks import Looks, loss_of, momentum_of, relative_rates, trained
 
 if TYPE_CHECKING:
@@ -25,23 +23,9 @@ class NoiseScale(Looks):
     estimates of tr(Sigma) and |G|^2; `noise_scale`, their quotient in images, null where the estimate of |G|^2 is not
     positive; `by_layer` the same for each layer; after the first update `temperature`, lr / (B (1 - mu)) with B the
     batch, for optimizers with momentum, and `by_layer.temperature` with layer-wise rates.
-
-    Raises:
-        UserError: there are fewer than two micro-batches.
     """
 
-    def __init__(self, config: Config):
-        super().__init__(config)
-        if self.settings.noise_images < 2 * self.settings.micro_batch:
-            raise UserError(
-                f"probe.noise_images={self.settings.noise_images}: noise_scale compares micro-batches and needs two, "
-                f"{2 * self.settings.micro_batch} images or more at probe.micro_batch={self.settings.micro_batch}"
-            )
-
-    @classmethod
-    def of(cls, config: Config, model: nn.Module, most: int) -> NoiseScale:
-        """Returns the probe of a configuration."""
-        return cls(config)
+    compares = "noise_scale"
 
     def choose(self, labels: Tensor) -> Tensor:
         """Returns a draw with replacement: the estimates are then unbiased, which they are not of a stratified one."""

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lbt.config import Config
 from lbt.data import held_out
 from lbt.train.probes.curvature import Curvature
 from lbt.train.probes.looks import Looks, loss_of, momentum_of, relative_rates, trained
@@ -31,11 +30,6 @@ class Sharpness(Looks):
     also `lambda_max_optimizer`, in the geometry of layer-wise rates (the largest of D^(1/2) H D^(1/2), D the trust
     ratios), and `edge`: the rate as a share of the largest that is stable on a quadratic of this curvature.
     """
-
-    @classmethod
-    def of(cls, config: Config, model: nn.Module, most: int) -> Sharpness:
-        """Returns the probe of a configuration."""
-        return cls(config)
 
     def choose(self, labels: Tensor) -> Tensor:
         """Returns a stratified draw in a random order, so that each micro-batch holds all classes."""

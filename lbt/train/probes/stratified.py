@@ -8,9 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lbt.config import Config
 from lbt.data.resident import spread_by_class
-from lbt.errors import UserError
 from lbt.train.probes.looks import Looks, joined, loss_of, trained
 from lbt.train.probes.noise_scale import estimates
 
@@ -27,23 +25,9 @@ class Stratified(Looks):
     among the pieces of a random order is that of random batches. Figures: `random` and `stratified`, tr(Sigma) in units
     of a single image's as in `noise_scale`, and `ratio`, the second over the first; `imbalanced` the same for images
     whose classes have a long tail: class k of K has a share that falls as 100^(-k / (K - 1)).
-
-    Raises:
-        UserError: there are fewer than two micro-batches.
     """
 
-    def __init__(self, config: Config):
-        super().__init__(config)
-        if self.settings.noise_images < 2 * self.settings.micro_batch:
-            raise UserError(
-                f"probe.noise_images={self.settings.noise_images}: stratified compares micro-batches and needs two, "
-                f"{2 * self.settings.micro_batch} images or more at probe.micro_batch={self.settings.micro_batch}"
-            )
-
-    @classmethod
-    def of(cls, config: Config, model: nn.Module, most: int) -> Stratified:
-        """Returns the probe of a configuration."""
-        return cls(config)
+    compares = "stratified"
 
     def choose(self, labels: Tensor) -> Tensor:
         """Returns a random draw of the set, and as many images with a long tail."""
