@@ -121,7 +121,7 @@ def test_averaged_weights_keep_whole_numbers_as_they_are(monkeypatch, tmp_path):
             self.register_buffer("index", torch.arange(1000))
 
     monkeypatch.setitem(MODELS, "tiny", lambda num_classes, **_: Indexed(num_classes))
-    monkeypatch.setattr("lbt.build.bind", lambda target, values, where: dict(values), raising=True)
+    monkeypatch.setattr("lbt.build.settings.bind", lambda target, values, where: dict(values), raising=True)
     made = training(tmp_path, "ema=0.9")
     for images, labels in made.data.batches():
         made._update(images, labels)
