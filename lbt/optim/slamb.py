@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from lbt.optim.checks import check, check_betas, check_number
-from lbt.optim.gradients import Gradients, side_by_side, views
+from lbt.optim.gradients import Gradients, views
 from lbt.optim.layerwise import LayerwiseOptimizer, arguments_are_defaults
 from lbt.optim.onebit import spread_over
+from lbt.optim.own_weights import OwnWeights
 from lbt.optim.tensors import norms, scalar_for, wide_dtype
-from lbt.optim.workers import LocalGradients
 
 RATIOS = (0.01, 1000.0)  # bounds of the trust ratio of what is exchanged in part
 
 
-class SLAMB(LocalGradients, LayerwiseOptimizer):
+class SLAMB(OwnWeights, LayerwiseOptimizer):
     r"""SLAMB: each worker takes LAMB's steps by itself, and a chunk of the momentum is averaged in each of them.
 
     Each worker has moments, and weights, of its own. A fixed random permutation cuts the elements of each layer in
@@ -87,89 +87,13 @@ class SLAMB(LocalGradients, LayerwiseOptimizer):
 
     def _forget_steps(self) -> None:
         super()._forget_steps()
-        self.forget_joined()
-        self._shown, self._places, self._mean = 0, {}, None
-
-    # --- each worker's weights
-
-    def show_worker(self, worker: int) -> None:
-        """Put the weights of a worker of this process into the parameters.
-
-        Args:
-            worker: From 0.
-        """
-        self._keep_shown()
-        self._put([(param, held["weights"][worker]) for param, held in self._apart()])
-        self._shown = worker
-
-    def _apart(self) -> list[tuple[Tensor, dict[str, Any]]]:
-        params = (param for group in self.param_groups for param in group["params"])
-        return [(param, self.state[param]) for param in params if "weights" in self.state.get(param, {})]
-
-    @torch.no_grad()
-    def _keep_shown(self) -> None:
-        """Take over what somebody may have changed of the weights that are shown."""
-        self._put([(held["weights"][self._shown], param) for param, held in self._apart()])
-
-    @torch.no_grad()
-    def _put(self, pairs: list[tuple[Tensor, Tensor]]) -> None:
-        if pairs:
-            into, what = zip(*pairs, strict=True)
-            torch._foreach_copy_(list(into), list(what))
-
-    @torch.no_grad()
-    def eval(self) -> None:
-        """Show the mean of all workers' weights; nothing is counted as sent."""
-        exchange = self.exchange()
-        if self._mean is not None or exchange.count == 1:
-            return
-        self.show_worker(0)
-        params = [param for group in self.param_groups for param in group["params"]]
-        self._mean = [param.clone() for param in params]
-        for param in params:
-            held = self.state.get(param, {}).get("weights", param.unsqueeze(0))
-            param.copy_(exchange.summed(held.sum(0) / exchange.count))
-
-    @torch.no_grad()
-    def train(self) -> None:
-        """Show the first worker's weights again."""
-        if self._mean is not None:
-            self._put(list(zip([p for group in self.param_groups for p in group["params"]], self._mean, strict=True)))
-            self._mean = None
-
-    # --- state
-
-    def worker_state(self, param: Tensor, held: dict[str, Any]) -> dict[str, Tensor]:
-        """What the workers of this process have each for itself."""
-        if self.exchange().count == 1:
-            return {}
-        return {"weights": param.detach().unsqueeze(0)} | super().worker_state(param, held)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state of this process' workers, and of all after `consolidate_state_dict`."""
-        return self.whole_state_dict(super().state_dict())
-
-    @torch.no_grad()
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what ``state_dict()`` gave, and show the first worker's weights.
-
-        Raises:
-            ValueError: It is that of another number of workers.
-        """
-        super().load_state_dict(self.own_state_dict(state_dict))
-        self._put([(param, held["weights"][0]) for param, held in self._apart()])
-        if self.here == 1:
-            for held in self.state.values():
-                held.pop("weights", None)
+        self._places: dict[Any, Tensor] = {}
 
     # --- the step
 
     def begin_step(self) -> None:
         """See that gradients are there."""
-        if self._mean is not None:
-            raise RuntimeError("SLAMB.step between eval() and train(): the parameters show the mean over workers")
-        self.begin_collected()
-        self.show_worker(0)
+        self.begin_with_own_weights()
         self._exchange = self.exchange()
 
     def end_step(self) -> None:
@@ -195,7 +119,7 @@ class SLAMB(LocalGradients, LayerwiseOptimizer):
         first.index_copy_(1, chosen, mean.expand(self.here, -1))
         stale = self.joined_state(found, "staleness")  # 1 - s
         stale.mul_(group["beta3"]).add_(1 - group["beta3"]).index_fill_(0, chosen, 0)
-        weights = self._weights(found)
+        weights = self.weights_of(found)
         steps = [self.state[layer]["step"] for layer in layers]
         for worker in range(self.here):
             update = self._direction(found, first[worker], second[worker], steps, group)
@@ -206,7 +130,7 @@ class SLAMB(LocalGradients, LayerwiseOptimizer):
             weights[worker].sub_(update)
         self._average(found, weights, group)
         pieces = views(weights, layers)
-        self._put([(layer, piece[0]) for layer, piece in zip(layers, pieces, strict=True)])
+        self.put([(layer, piece[0]) for layer, piece in zip(layers, pieces, strict=True)])
 
     def _direction(
         self, found: Gradients, first: Tensor, second: Tensor, steps: list[int], group: dict[str, Any]
@@ -236,20 +160,6 @@ class SLAMB(LocalGradients, LayerwiseOptimizer):
                 start += layer.numel()
             self._places[key] = torch.cat(places).to(layer.device)
         return self._places[key]
-
-    def _weights(self, found: Gradients) -> Tensor:
-        """The weights of this process' workers, ``[here, d]``; the parameters show the first one's."""
-        if self.here == 1:
-            return side_by_side([layer.detach() for layer in found.layers]).to(found.rows.dtype).unsqueeze(0)
-
-        def begin(vector: Tensor) -> None:
-            pieces = zip(found.layers, views(vector, found.layers), strict=True)
-            for layer, piece in pieces:
-                if layer in fresh:
-                    piece.copy_(layer.detach().expand_as(piece))
-
-        fresh = {layer for layer in found.layers if "weights" not in self.state[layer]}
-        return self.joined_state(found, "weights", self.here, None, begin)
 
     def _ratios(
         self, found: Gradients, weights: Tensor, update: Tensor, chosen: Tensor, stale: Tensor, group: dict[str, Any]
