@@ -65,7 +65,7 @@ class Arms:
     def runs(self, variant: str, batch: int) -> list[dict[str, Any]]:
         """Returns the rows of the runs at a place."""
         cell = self._cells.get((variant, batch))
-        return [] if cell is None else cell.runs.to_dict("records")
+        return [] if cell is None else cell.rows
 
     def _value(self, measure: str, run: dict[str, Any]) -> float | None:
         if measure == "accuracy":

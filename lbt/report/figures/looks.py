@@ -65,7 +65,7 @@ def draw(spec: Spec, frame: Frame) -> Figure | None:
 
 
 def _looks(point: Point) -> list[Looks]:
-    return [Looks.of(run) for run in point.cell.runs.to_dict("records")]
+    return [Looks.of(run) for run in point.cell.rows]
 
 
 def _curve(looks: Looks, probe: str, figure: str) -> list[Curve]:

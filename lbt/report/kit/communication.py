@@ -40,7 +40,7 @@ class Sent:
     def optimizer(self) -> str:
         """Its name, and that of the one inside, where the outer one's does not say it."""
         name, base = self.cell.key["optimizer.name"], self.cell.key["optimizer.base.name"]
-        return f"{name} around {base}" if base and "_" not in name else name
+        return f"{name} around {base}" if base and base not in name else name
 
 
 def sent(frame: Frame, wanted: Mapping[str, Any], metric: str, workers: int, gigabits: Sequence[float]) -> list[Sent]:
@@ -57,7 +57,7 @@ def sent(frame: Frame, wanted: Mapping[str, Any], metric: str, workers: int, gig
     known = {} if runs.empty else dict(zip(runs["id"], runs["provenance"], strict=True))
     found = []
     for cell in make_cells(runs, KEYS, metric):
-        rows = [run for run in cell.runs.to_dict("records") if _has_length(run, known[run["id"]])]
+        rows = [run for run in cell.rows if _has_length(run, known[run["id"]])]
         alike = [
             all_reduce_bytes(4 * known[run["id"]]["parameters"], workers) * run["summary"]["steps"] for run in rows
         ]
