@@ -78,7 +78,7 @@ def moves_statistics(monkeypatch):
     monkeypatch.setattr(looks, "still", still)
 
 
-def draws(monkeypatch):
+def with_dropout(monkeypatch):
     whole = looks.still
 
     @contextmanager
@@ -87,6 +87,10 @@ def draws(monkeypatch):
             yield copied.train()
 
     monkeypatch.setattr(looks, "still", still)
+
+
+def draws(monkeypatch):
+    with_dropout(monkeypatch)
     monkeypatch.setattr(Random, "load_state_dict", lambda self, state: None)
 
 
@@ -100,6 +104,11 @@ def test_one_that_changed_the_training_would_be_seen(tmp_path, monkeypatch, whol
     spoil(monkeypatch)
     probed = run_tiny(tmp_path, *MODEL, *PROBED)
     assert without(figures(probed.path)) != figures(whole[0].path)
+
+
+def test_one_that_draws_random_numbers_takes_none_of_the_trainings(tmp_path, monkeypatch, whole):
+    with_dropout(monkeypatch)
+    assert without(figures(run_tiny(tmp_path, *MODEL, *PROBED).path)) == figures(whole[0].path)
 
 
 def test_resumed_they_record_the_same(tmp_path, whole):
