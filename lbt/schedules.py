@@ -3,10 +3,10 @@
 Every builder is called as `builder(total_steps, steps_per_epoch=..., **options)` and returns `factor(step)`, where
 `step` is the 0-based index of the update about to be made; the learning rate of that update is `peak * factor(step)`.
 
-Step convention, the same in all but `bert_polynomial`: the papers' `t` (or `s`) is `step + 1`, so t runs from 1 to T = `total_steps`.
-Hence the first update of a warm-up of W updates has the factor (1/W)**power, never 0; update t = W is at the peak; and
-the last one, t = T, has exactly the factor `end` (with `end=0` it moves nothing). A step beyond the last has the last
-one's factor. A warm-up that fills the training exactly (W = T) ends at the peak and has no decay.
+Step convention, the same in all but `bert_polynomial`: the papers' `t` (or `s`) is `step + 1`, so t runs from 1 to T =
+`total_steps`. Hence the first update of a warm-up of W updates has the factor (1/W)**power, never 0; update t = W is at
+the peak; and the last one, t = T, has exactly the factor `end` (with `end=0` it moves nothing). A step beyond the last
+has the last one's factor. A warm-up that fills the training exactly (W = T) ends at the peak and has no decay.
 """
 
 import math
@@ -170,9 +170,9 @@ def bert_polynomial(
 ) -> Schedule:
     """Polynomial decay counted from the first update, which a linear warm-up replaces while it lasts.
 
-    s/W for s < W, then end + (1 - end) * (1 - s/T)**decay_power, with s = step: counted from 0, as the source counts
-    and unlike the other schedules. So the first update of a warm-up has factor 0, none is at the peak, the rate drops
-    at the warm-up's end from (W - 1)/W to what the decay has come to by then, and the last update is one short of `end`.
+    s/W for s < W, then end + (1 - end) * (1 - s/T)**decay_power, with s = step: counted from 0, as in the source and
+    unlike the other schedules. So the first update of a warm-up has factor 0, none is at the peak, the rate drops at
+    the warm-up's end from (W - 1)/W to what the decay has come to by then, and the last update is one short of `end`.
     `warmup_polynomial` is what is meant: a decay that begins where the warm-up ends.
 
     Args:
