@@ -40,7 +40,7 @@ def gradient(made, images, labels):
 
 def chosen(made, found):
     indices = torch.tensor(found["subset"])
-    return looks.as_input(made.data.images[indices]), made.data.labels[indices]
+    return made.data.form.input(made.data.images[indices]), made.data.labels[indices]
 
 
 def test_the_change_is_that_between_one_pass_and_micro_batches(made):
