@@ -57,7 +57,9 @@ def fits(config: Config, images: ImageSet) -> None:
                 )
             raise UserError(f"{setting}: {_count(size, form.noun)}, which this model cannot take in training: {why}")
         if size == 1 and whole and task.spans_batch:
-            raise UserError(f"{setting}: {_count(size, form.noun)}, and {config.task['name']} compares the images of a batch")
+            raise UserError(
+                f"{setting}: {_count(size, form.noun)}, and {config.task['name']} compares the images of a batch"
+            )
     _check_probe(config, images, network)
     _check_lengths(config, len(images.train_labels))
     if config.init_from:

@@ -63,9 +63,7 @@ def is_miscomputed(layer: nn.Conv2d, size: tuple[int, int]) -> bool:
     return any(length < stride for length, stride in zip(size, layer.stride, strict=True))
 
 
-def input_sizes(
-    model: nn.Module, task: Any, shape: Sequence[int], form: Form = PICTURES
-) -> dict[str, tuple[int, int]]:
+def input_sizes(model: nn.Module, task: Any, shape: Sequence[int], form: Form = PICTURES) -> dict[str, tuple[int, int]]:
     """Returns the height and width of what reaches each 2-D convolution, by its name; computes nothing."""
     shadow = copy.deepcopy(model).to("meta").eval()
     sizes: dict[str, tuple[int, int]] = {}

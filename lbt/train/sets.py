@@ -40,9 +40,7 @@ class Sets:
         share = self.group.share(len(labels))
         return self.batches(images[share], labels[share])
 
-    def batches(
-        self, images: Tensor, labels: Tensor, size: int = EVALUATION_BATCH
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, images: Tensor, labels: Tensor, size: int = EVALUATION_BATCH) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields normalised images and what belongs to them, `size` at a time."""
         for part, wanted in zip(images.split(size), labels.split(size), strict=True):
             yield self.input(part), wanted
