@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from rich.table import Table
 
 from lbt import build, metrics, records, runtime, sweep
 from lbt.config import Config, typed
-from lbt.data import ImageSet
+from lbt.data import ImageSet, augmentation
 from lbt.errors import UserError, did_you_mean
 from lbt.records import places
 from lbt.session.console import Page
@@ -67,7 +68,7 @@ def _is_own(weights: Weights, config: Config, images: ImageSet) -> bool:
 def _heading(weights: Weights, config: Config, images: ImageSet) -> Iterator[str]:
     yield f"run {weights.run}: {config.model['name']}, {config.task['name']}, {config.precision} on {config.device}"
     own = "" if _is_own(weights, config, images) else ", not what the run was scored on"
-    yield f"  {images.origin}: {len(images.test_labels):,} images{own}"
+    yield f"  {images.origin}: {len(images.test_labels):,} {images.form.noun}{own}"
 
 
 def _compared(found: Mapping[str, Any], recorded: Mapping[str, Any]) -> str:
@@ -93,11 +94,13 @@ def score(weights: Weights, config: Config, images: ImageSet) -> dict[str, float
     if classifier(config.model) & network.state_dict().keys() and images.classes != weights.classes:
         raise UserError(_other_classes(config, images.classes, weights.classes))
     network.to(device, memory_format=torch.channels_last)
-    shape = images.train_images[torch.tensor([0])].shape[-3:]
-    compute_in_float32(network, task, shape, config.precision)
+    augment = augmentation(images.form, config.data.augment)
+    shape = images.form.shape(augment(images.train_images[torch.tensor([0])], torch.Generator()))
+    compute_in_float32(network, task, shape, config.precision, images.form)
     test = images.test_images.to(device), images.test_labels.to(device)
     sets = Sets(images.train_images.to(device), images.train_labels.to(device), *test, len(images.classes))
-    executor = Executor(network, task, precision=config.precision, micro_batch=None)
+    sets = replace(sets, augment=augment)
+    executor = Executor(network, task, precision=config.precision, micro_batch=None, form=images.form)
     return executor.evaluate(sets, epoch=config.length, epochs=config.length)
 
 

@@ -7,14 +7,14 @@ will have, so that what a layer refuses is refused here: no rule of any architec
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lbt import build, runtime, weights
 from lbt.config import Config, network_of
-from lbt.data import AUGMENTATIONS, ImageSet, views_of
+from lbt.data import Form, ImageSet, augmentation
 from lbt.errors import UserError, flat
 
 _TELLING_NOTHING = {"seed", "experiment", "results_dir", "study", "lr_rank"}  # of whether a run fits its data
@@ -35,29 +35,46 @@ def fits(config: Config, images: ImageSet) -> None:
         UserError: a batch, micro-batch or image that the model, the task or the augmentation cannot take, or weights to
             begin from that are another model's; one line.
     """
-    passes = set(_passes(config, len(images.train_labels)))
+    form = images.form
+    passes = set(_passes(config, len(images.train_labels), form.noun))
     task = build.task(config)
-    views = views_of(AUGMENTATIONS[config.data.augment])
+    _check_form(config, task, form)
+    views = form.views(augmentation(form, config.data.augment))
     if views != task.views:
         raise UserError(
             f"task={config.task['name']} needs {task.views} view(s) of an image, "
             f"data.augment={config.data.augment} gives {views}"
         )
-    shape = _augmented(config.data.augment, "data.augment", images)[-3:]
-    network = _Network(json.dumps([config.model, config.task, len(images.classes), list(shape)], sort_keys=True))
+    shape = list(form.shape(_augmented(config.data.augment, "data.augment", images)))
+    described = [config.model, config.task, len(images.classes), form.size(images.train_images), shape]
+    dtype = str(form.blank(1, shape).dtype).removeprefix("torch.")
+    network = _Network(json.dumps([*described, dtype], sort_keys=True))
     for size, setting, whole in sorted(passes, reverse=True):
         if why := network.refusal(size):
             if all(network.refusal(size + more) for more in (1, 2, 3)):  # the images', not their number's fault
                 raise UserError(
-                    f"model={network_of(config.model)}: does not take images of {_size(shape)} pixels: {why}"
+                    f"model={network_of(config.model)}: does not take {form.noun} of {form.in_words(shape)}: {why}"
                 )
-            raise UserError(f"{setting}: {_count(size)}, which this model cannot take in training: {why}")
+            raise UserError(f"{setting}: {_count(size, form.noun)}, which this model cannot take in training: {why}")
         if size == 1 and whole and task.spans_batch:
-            raise UserError(f"{setting}: {_count(size)}, and {config.task['name']} compares the images of a batch")
+            raise UserError(
+                f"{setting}: {_count(size, form.noun)}, and {config.task['name']} compares the images of a batch"
+            )
     _check_probe(config, images, network)
     _check_lengths(config, len(images.train_labels))
     if config.init_from:
         weights.told(config, _built(network.described))
+        weights.check_vocabulary(config, form.told(images.train_images).get("vocabulary"))
+
+
+def _check_form(config: Config, task: Any, form: Form) -> None:
+    """Checks that model and task are for such samples."""
+    for setting, name, reads in (
+        ("model", network_of(config.model), build.model_reads(config.model)),
+        ("task", config.task["name"], getattr(task, "reads", form.reads)),
+    ):
+        if reads != form.reads:
+            raise UserError(f"{setting}={name}: is for {reads}, data={config.data.name} has {form.reads}")
 
 
 def check_all(configs: Sequence[Config], *, elsewhere: bool = False) -> None:
@@ -87,7 +104,7 @@ def check_all(configs: Sequence[Config], *, elsewhere: bool = False) -> None:
         fits(config, images)
 
 
-def _passes(config: Config, count: int) -> Iterator[_Pass]:
+def _passes(config: Config, count: int, noun: str) -> Iterator[_Pass]:
     """Yields the forward passes of a training on so many images.
 
     Raises:
@@ -99,29 +116,29 @@ def _passes(config: Config, count: int) -> Iterator[_Pass]:
         if config.branch is not None and batch != config.batch:
             named = f"batch={config.batch}, branch.factor={config.branch.factor}"
         if batch > count:
-            raise UserError(f"{named}: larger than the training set of {count} images")
+            raise UserError(f"{named}: larger than the training set of {count} {noun}")
         wholes = [_Pass(batch, named)]
         if config.data.last_batch == "keep" and count % batch:
-            last = f"{named}, data.last_batch=keep: the last batch of {count:,} images"
+            last = f"{named}, data.last_batch=keep: the last batch of {count:,} {noun}"
             wholes.append(_Pass(count % batch, last))
         for whole in wholes:
             if build.takes_local_gradients(config):
-                yield from _worker_passes(config, whole)
+                yield from _worker_passes(config, whole, noun)
                 continue
             micro = config.micro_batch or whole.size
             if micro < whole.size:
                 yield _Pass(micro, f"micro_batch={micro}", whole=False)
                 if whole.size % micro:
-                    left = f"micro_batch={micro}: the last micro-batch of {whole.size:,} images"
+                    left = f"micro_batch={micro}: the last micro-batch of {whole.size:,} {noun}"
                     yield _Pass(whole.size % micro, left, whole=False)
             else:
                 yield whole
 
 
-def _worker_passes(config: Config, whole: _Pass) -> Iterator[_Pass]:
+def _worker_passes(config: Config, whole: _Pass, noun: str) -> Iterator[_Pass]:
     workers = config.workers or 1
     if whole.size < workers and whole.size == config.batch:
-        raise UserError(f"workers={workers}: a batch of {_count(whole.size)} has none for some of them")
+        raise UserError(f"workers={workers}: a batch of {_count(whole.size, noun)} has none for some of them")
     of = "" if workers == 1 else f", workers={workers}"
     for size in {whole.size // workers, -(-whole.size // workers)} - {0}:
         micro = min(config.micro_batch or size, size)
@@ -131,22 +148,18 @@ def _worker_passes(config: Config, whole: _Pass) -> Iterator[_Pass]:
             yield _Pass(size % micro, f"micro_batch={micro}: the last micro-batch of a worker{of}", whole=False)
 
 
-def _count(images: int) -> str:
-    return "one image" if images == 1 else f"{images:,} images"
+def _count(images: int, noun: str = "images") -> str:
+    return f"one {noun[:-1]}" if images == 1 else f"{images:,} {noun}"
 
 
-def _size(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape[-2:]))
-
-
-def _augmented(name: str, setting: str, images: ImageSet) -> Sequence[int]:
-    """Returns the shape of an augmented training image: [C, H, W], or [views, C, H, W]."""
-    one = images.train_images[torch.tensor([0])]
+def _augmented(name: str, setting: str, images: ImageSet) -> Tensor:
+    """Returns a batch of one augmented training image."""
+    one, form = images.train_images[torch.tensor([0])], images.form
     try:
-        return AUGMENTATIONS[name](one, torch.Generator().manual_seed(0)).shape[1:]
+        return augmentation(form, name, setting)(one, torch.Generator().manual_seed(0))
     except (ValueError, RuntimeError) as error:
         raise UserError(
-            f"{setting}={name}: does not take images of {_size(one.shape)} pixels: {flat(error)}"
+            f"{setting}={name}: does not take {form.noun} of {form.in_words(form.shape(one))}: {flat(error)}"
         ) from error
 
 
@@ -154,7 +167,7 @@ class _Network(NamedTuple):
     """A model as its task trains it.
 
     Attributes:
-        described: JSON of model, task, number of classes and the shape of an image, [C, H, W].
+        described: JSON of model, task, number of classes, size, shape ([C, H, W]) and type of an image.
     """
 
     described: str
@@ -171,12 +184,16 @@ class _Network(NamedTuple):
 
 @lru_cache(maxsize=256)
 def _refusal(described: str, size: int, backbone: bool) -> str | None:
-    shape = json.loads(described)[-1]
-    network = _built(described)
-    network = getattr(network, "backbone", network) if backbone else network
+    settings, (shape, dtype) = json.loads(described)[1], json.loads(described)[-2:]
+    network, task = _built(described), build.task_of(settings)
+    samples = torch.empty(size, *shape, dtype=getattr(torch, dtype), device="meta")
     try:
         with torch.no_grad():
-            network.train()(torch.empty(size, *shape, device="meta"))
+            if backbone or task.views > 1:  # which go through the network one after the other
+                network = getattr(network, "backbone", network) if backbone else network
+                network.train()(samples)
+            else:
+                task.forward(network.train(), samples)
     except (AssertionError, ValueError, RuntimeError) as error:
         return flat(error)
     return None
@@ -184,8 +201,8 @@ def _refusal(described: str, size: int, backbone: bool) -> str | None:
 
 @lru_cache(maxsize=4)
 def _built(described: str) -> nn.Module:
-    model, task, classes, shape = json.loads(described)
-    return build.outline(model, task, classes, shape[-2:])
+    model, task, classes, size, *_ = json.loads(described)
+    return build.outline(model, task, classes, size)
 
 
 def _check_probe(config: Config, images: ImageSet, network: _Network) -> None:

@@ -16,13 +16,14 @@ from lbt.build.settings import construct, named
 from lbt.config import Config
 from lbt.config.binding import bind, pick
 from lbt.data import AUGMENTATIONS, SOURCES, ImageSet, load, scored_part, split_validation, take_subset
+from lbt.data.forms import MASKINGS
 from lbt.errors import UserError
 from lbt.models import MODELS
 from lbt.tasks import TASKS
 
 __all__ = [
-    "average", "batches", "forget_images", "images", "model", "network", "optimizer", "outline", "prepared", "schedule",
-    "takes_local_gradients", "task", "validate",
+    "average", "batches", "forget_images", "images", "model", "model_reads", "network", "optimizer", "outline",
+    "prepared", "schedule", "takes_local_gradients", "task", "task_of", "validate",
 ]  # fmt: skip
 
 
@@ -38,7 +39,7 @@ def validate(config: Config) -> None:
     batches(config)
     schedule(config, steps=[1] * config.length)
     optimizer(config, [nn.Parameter(torch.zeros(2, 2))], steps=[1] * config.length)
-    pick("data.augment", config.data.augment, AUGMENTATIONS)
+    pick("data.augment", config.data.augment, AUGMENTATIONS | MASKINGS)
     bind(pick("data", config.data.name, SOURCES), config.data.options, "data")
 
 
@@ -68,9 +69,8 @@ def forget_images() -> None:
 
 def network(model: dict[str, Any], task: dict[str, Any], classes: int, image_size: Sequence[int]) -> nn.Module:
     """Returns a model as a task trains it, from the settings of both; see `_model` for the other arguments."""
-    kind, options = named("task", task, TASKS)
     made = _model(model, classes, image_size)
-    return prepared(construct("task", kind, **options), made)
+    return prepared(task_of(task), made)
 
 
 def outline(model: dict[str, Any], task: dict[str, Any], classes: int, image_size: Sequence[int]) -> nn.Module:
@@ -89,7 +89,8 @@ def model(config: Config, classes: int, image_size: Sequence[int] | None = None)
     Args:
         config: of the run.
         classes: their number.
-        image_size: height and width in pixels, for models that are made for one size.
+        image_size: height and width in pixels, for models that are made for one size; of text, how many tokens the
+            vocabulary and a sequence have.
     """
     return _model(config.model, classes, image_size)
 
@@ -111,8 +112,18 @@ def prepared(task: Any, model: nn.Module) -> nn.Module:
 
 def task(config: Config) -> Any:
     """Returns the task."""
-    kind, arguments = named("task", config.task, TASKS)
+    return task_of(config.task)
+
+
+def task_of(settings: dict[str, Any]) -> Any:
+    """Returns the task of its settings."""
+    kind, arguments = named("task", settings, TASKS)
     return construct("task", kind, **arguments)
+
+
+def model_reads(settings: dict[str, Any]) -> str:
+    """Returns which samples a model takes, "images" or "tokens", from its settings."""
+    return getattr(named("model", settings, MODELS)[0], "reads", "images")
 
 
 def average(config: Config, model: nn.Module) -> AveragedModel | None:

@@ -2,7 +2,17 @@
 
 from lbt.data.augment import AUGMENTATIONS, IMAGENET_MEAN, IMAGENET_STD, crop_flip_rotate, normalise, views_of, warp
 from lbt.data.cache import Known, cached
-from lbt.data.imageset import ImageSet, fingerprint, held_out, image_set, scored_part, split_validation, take_subset
+from lbt.data.forms import PICTURES, Form, Pictures, Tokens, augmentation
+from lbt.data.imageset import (
+    ImageSet,
+    fingerprint,
+    held_out,
+    image_set,
+    scored_part,
+    split_validation,
+    take_subset,
+    token_set,
+)  # fmt: skip
 from lbt.data.sources import SOURCES, load, source
 from lbt.data.streaming import feed
 from lbt.data.views import resized_crop_flip, two_views
@@ -13,9 +23,14 @@ __all__ = [
     "AUGMENTATIONS",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "PICTURES",
     "SOURCES",
+    "Form",
     "ImageSet",
     "Known",
+    "Pictures",
+    "Tokens",
+    "augmentation",
     "cached",
     "crop_flip_rotate",
     "feed",
@@ -30,6 +45,7 @@ __all__ = [
     "source",
     "split_validation",
     "take_subset",
+    "token_set",
     "two_views",
     "views_of",
     "warp",

@@ -1,4 +1,7 @@
-"""What every data set becomes: four tensors in memory, their class names, where they came from, and a fingerprint."""
+"""What every data set becomes: four tensors in memory, their class names, where they came from, and a fingerprint.
+
+A data set of text is one whose "images" are sequences of tokens: `form` says what its samples are.
+"""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -7,23 +10,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lbt.data.forms import PICTURES, Form, Tokens
+from lbt.data.vocabulary import Vocabulary
 from lbt.errors import UserError
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """An image classification data set, decoded.
+    """A data set of labelled images, or of token sequences, decoded.
 
     Attributes:
         name: the name it was asked for by.
-        train_images: uint8 [N, 3, H, W], RGB; `lbt.data.streaming.Files` where memory cannot hold them.
+        train_images: uint8 [N, 3, H, W], RGB; `lbt.data.streaming.Files` where memory cannot hold them. Of text:
+            int32 [N, L], token numbers.
         train_labels: int64 [N], 0 to len(classes) - 1.
-        test_images: uint8 [M, 3, H, W], RGB.
+        test_images: likewise, of M samples.
         test_labels: int64 [M].
         classes: class names in label order.
         origin: provenance in words, shown in every record, e.g. "cifar10 (unofficial: image folder, JPEG)".
         official: whether these are the data set's own pixels rather than somebody's copy or collection.
         fingerprint: first 16 hex digits of the SHA-256 of shapes, pixels and labels; see `fingerprint`.
+        form: what the samples are.
     """
 
     name: str
@@ -35,6 +42,7 @@ class ImageSet:
     origin: str
     official: bool
     fingerprint: str
+    form: Form = PICTURES
 
 
 def fingerprint(*tensors: Tensor) -> str:
@@ -73,12 +81,62 @@ def image_set(
     for images, labels in (train, test):
         if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
             raise ValueError(f"{name}: images must be uint8 [N, 3, H, W], not {images.dtype} {list(images.shape)}")
-        if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
-            raise ValueError(f"{name}: labels must be int64 [{len(images)}], not {labels.dtype} {list(labels.shape)}")
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
-            raise ValueError(f"{name}: labels must lie in 0 to {len(classes) - 1}")
+        _check_labels(name, images, labels, classes)
     mark = fingerprint(*train, *test)
     return ImageSet(name, *train, *test, tuple(classes), origin, official, mark)
+
+
+def _check_labels(name: str, samples: Tensor, labels: Tensor, classes: tuple[str, ...]) -> None:
+    if labels.dtype != torch.int64 or labels.shape != samples.shape[:1]:
+        raise ValueError(f"{name}: labels must be int64 [{len(samples)}], not {labels.dtype} {list(labels.shape)}")
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
+        raise ValueError(f"{name}: labels must lie in 0 to {len(classes) - 1}")
+
+
+def token_set(
+    name: str,
+    train: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    classes: tuple[str, ...],
+    *,
+    vocabulary: Vocabulary,
+    origin: str,
+    official: bool = False,
+) -> ImageSet:
+    """Makes the data set of (token sequences, labels) pairs and fingerprints it with the vocabulary.
+
+    Args:
+        name: the data set's name.
+        train: int32 [N, L], numbers of the vocabulary's tokens, and int64 [N].
+        test: int32 [M, L] and int64 [M].
+        classes: class names in label order.
+        vocabulary: of the tokens.
+        origin: provenance in words.
+        official: whether this is the data set's own text.
+
+    Raises:
+        ValueError: shapes, types, labels or tokens are not those of a token set: a mistake in the reader.
+    """
+    for tokens, labels in (train, test):
+        if tokens.dtype != torch.int32 or tokens.dim() != 2:
+            raise ValueError(f"{name}: tokens must be int32 [N, L], not {tokens.dtype} {list(tokens.shape)}")
+        if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < vocabulary.size:
+            raise ValueError(f"{name}: tokens must lie in 0 to {vocabulary.size - 1}")
+        _check_labels(name, tokens, labels, classes)
+    form = Tokens(vocabulary)
+    return ImageSet(name, *train, *test, tuple(classes), origin, official, _marked(form, *train, *test), form)
+
+
+def _marked(form: Form, *tensors: Tensor) -> str:
+    """Returns the fingerprint of a data set's tensors and of what they mean."""
+    return fingerprint(*tensors, *form.marks)
+
+
+def _remade(images: ImageSet, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], told: str) -> ImageSet:
+    """Returns a data set of other parts of a set's samples, whose origin tells so."""
+    parts = {"train_images": train[0], "train_labels": train[1], "test_images": test[0], "test_labels": test[1]}
+    mark = _marked(images.form, *parts.values())
+    return replace(images, **parts, origin=f"{images.origin}, {told}", fingerprint=mark)
 
 
 def _check_seed(setting: str, seed: int) -> None:
@@ -133,16 +191,14 @@ def split_validation(images: ImageSet, fraction: float, seed: int) -> ImageSet:
     present = len(labels.unique())
     if any(len(labels[side].unique()) < present for side in (mask, ~mask)):
         raise UserError(
-            f"a validation fraction of {fraction} of {images.name}'s {len(labels)} training images does not leave "
-            f"every class on both sides: choose one between 0 and 1 that does, for example 0.1"
+            f"a validation fraction of {fraction} of {images.name}'s {len(labels)} training {images.form.noun} does "
+            f"not leave every class on both sides: choose one between 0 and 1 that does, for example 0.1"
         )
-    return image_set(
-        images.name,
+    return _remade(
+        images,
         (images.train_images[~mask], labels[~mask]),
         (images.train_images[mask], labels[mask]),
-        images.classes,
-        origin=f"{images.origin}, validation split of {fraction:g} of the training set, seed {seed}",
-        official=images.official,
+        f"validation split of {fraction:g} of the training set, seed {seed}",
     )
 
 
@@ -159,7 +215,7 @@ def scored_part(images: ImageSet, every: int) -> ImageSet:
         images,
         test_images=images.test_images[::every],
         test_labels=images.test_labels[::every],
-        origin=f"{images.origin}, one test image in {every} scored",
+        origin=f"{images.origin}, one test {images.form.noun[:-1]} in {every} scored",
     )
 
 
@@ -185,14 +241,12 @@ def take_subset(images: ImageSet, count: int, seed: int) -> ImageSet:
     mask = held_out(labels, count, seed) if 0 < count < len(labels) else torch.zeros_like(labels, dtype=torch.bool)
     if len(labels[mask].unique()) < len(labels.unique()):
         raise UserError(
-            f"data.subset={count}: {images.name} has {len(labels)} training images of {len(labels.unique())} classes; "
-            "choose fewer than that many images, and enough for every class"
+            f"data.subset={count}: {images.name} has {len(labels)} training {images.form.noun} of "
+            f"{len(labels.unique())} classes; choose fewer than that many, and enough for every class"
         )
-    return image_set(
-        images.name,
+    return _remade(
+        images,
         (images.train_images[mask], labels[mask]),
         (images.test_images, images.test_labels),
-        images.classes,
-        origin=f"{images.origin}, stratified subset of {count:,} training images, seed {seed}",
-        official=images.official,
+        f"stratified subset of {count:,} training {images.form.noun}, seed {seed}",
     )

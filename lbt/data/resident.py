@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from lbt.config.binding import pick
-from lbt.data.augment import AUGMENTATIONS, Rows, views_of
+from lbt.data.augment import Rows
+from lbt.data.forms import PICTURES, Form, augmentation
 from lbt.errors import UserError
 
 
@@ -15,7 +15,7 @@ class ResidentData:
     """A training set on the device and the order in which its epochs go through it.
 
     Args:
-        images: uint8 [N, C, H, W], on the device.
+        images: uint8 [N, C, H, W], or token sequences, int32 [N, L], on the device.
         labels: int64 [N], on the device.
         batch: images per update.
         last_batch: "keep" or "drop" an epoch's last, smaller batch.
@@ -23,6 +23,7 @@ class ResidentData:
         stratified: draw batches whose class counts are as equal as the set's allow.
         seed: of the generator that draws permutations and augmentation.
         rows: the places in a batch of so many images of those that are delivered, int64 [b]; None: all of them.
+        form: what the samples are.
         around: returns the function that is called in the augmentation's place, for whoever times it; None: itself.
 
     Raises:
@@ -40,13 +41,14 @@ class ResidentData:
         stratified: bool = False,
         seed: int,
         rows: Callable[[int], Tensor] | None = None,
+        form: Form = PICTURES,
         around: Callable[[Callable[..., Tensor]], Callable[..., Tensor]] | None = None,
     ):
         self.images, self.labels, self.batch, self.last_batch = images, labels, batch, last_batch
-        self.stratified = stratified
-        self._augment = pick("data.augment", augment, AUGMENTATIONS)
+        self.stratified, self.form = stratified, form
+        self._augment = augmentation(form, augment)
         try:
-            self._augment(torch.zeros(1, *images.shape[1:], dtype=torch.uint8), torch.Generator())
+            self._augment(form.zeros(images.shape), torch.Generator())
         except ValueError as error:  # for images so small, or not in colour
             raise UserError(f"data.augment={augment}: {error}") from error
         self.generator = torch.Generator(images.device).manual_seed(seed)
@@ -60,7 +62,7 @@ class ResidentData:
     @property
     def views(self) -> int:
         """Images that the augmentation makes of one."""
-        return views_of(self._augment)
+        return self.form.views(self._augment)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -74,7 +76,7 @@ class ResidentData:
             UserError: it is larger than the set.
         """
         if batch > len(self.images):
-            raise UserError(f"batch={batch}: larger than the training set of {len(self.images)} images")
+            raise UserError(f"batch={batch}: larger than the training set of {len(self.images)} {self.form.noun}")
         full, rest = divmod(len(self.images), batch)
         return full + (rest > 0 and self.last_batch == "keep")
 
@@ -92,6 +94,11 @@ class ResidentData:
             self._next += 1
             yield batch
         self._order = self._order[:0]
+
+    @property
+    def augment(self) -> Callable[..., Tensor]:
+        """The augmentation: `(samples, generator, rows=...)`."""
+        return self._augment
 
     def examples(self, count: int) -> Tensor:
         """Returns up to `count` training images, drawn and augmented in the same way each time."""

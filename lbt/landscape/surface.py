@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lbt import build, runtime
 from lbt.config import Config
-from lbt.data import ImageSet, held_out
+from lbt.data import ImageSet, augmentation, held_out
 from lbt.errors import UserError
 from lbt.train.executor import Executor, Sets
 from lbt.train.precision import compute_in_float32
@@ -63,10 +63,12 @@ class Surface:
                 "loss is a mean over single images"
             )
         self.network = network.to(device, memory_format=torch.channels_last)
-        compute_in_float32(network, task, images.train_images[torch.tensor([0])].shape[-3:], config.precision)
+        form, augment = images.form, augmentation(images.form, config.data.augment)
+        shape = form.shape(augment(images.train_images[torch.tensor([0])], torch.Generator()))
+        compute_in_float32(network, task, shape, config.precision, form)
         self.train = _part(images.train_images, images.train_labels, count, seed, device)
         self.test = _part(images.test_images, images.test_labels, count, seed, device)
-        self._executor = Executor(network, task, precision=config.precision, micro_batch=None)
+        self._executor = Executor(network, task, precision=config.precision, micro_batch=None, form=form)
         self._sets = Sets(self.train.images, self.train.labels, self.test.images, self.test.labels, len(images.classes))
         self._length, self._seed = config.length, seed
         normalised = any(isinstance(layer, _BatchNorm) and layer.track_running_stats for layer in network.modules())

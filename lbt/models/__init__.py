@@ -1,6 +1,7 @@
 """The networks by name: `MODELS` maps what `model=` chooses to its builder, `builder(num_classes, **settings)`.
 
-A builder marked by `sized` is given the images' size besides: `builder(num_classes, (height, width), **settings)`.
+A builder marked by `sized` is given the images' size besides: `builder(num_classes, (height, width), **settings)`;
+one of a network for text, whose attribute `reads` is "tokens", (tokens of the vocabulary, of a sequence).
 """
 
 from collections.abc import Callable

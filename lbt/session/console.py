@@ -44,7 +44,7 @@ class Page(Console):
 
 class _Rate(ProgressColumn):
     def render(self, task: Any) -> Text:
-        return Text(f"{task.fields['rate']:,.0f} images/s" if task.fields["rate"] else "")
+        return Text(f"{task.fields['rate']:,.0f} {task.fields['noun']}/s" if task.fields["rate"] else "")
 
 
 class Reporter:
@@ -96,11 +96,12 @@ class ConsoleReporter(Reporter):
         self._progress: Progress | None = None
         self._grid = None if grid is None else GridLine(grid)
         self._shown = 0.0
-        self._epochs = 0
+        self._epochs, self._noun = 0, "images"
 
     def start(self, config: Config, name: str, images: Any, updates: Sequence[int], step: int) -> None:
         """Shows the configuration and opens the bar."""
         self._epochs, self._scores = config.length, partial(scores, config=config)
+        self._noun = images.form.noun
         if self._heading is not None and (heading := self._heading()):
             self._print(heading)
         self._print(_summary(config, name, images, updates))
@@ -115,7 +116,7 @@ class ConsoleReporter(Reporter):
                 TimeRemainingColumn(),
             )
             self._progress, self._updates = Progress(*columns, console=self.console), sum(updates)
-            fields = {"epoch": 1, "epochs": config.length, "scores": "", "rate": 0.0}
+            fields = {"epoch": 1, "epochs": config.length, "scores": "", "rate": 0.0, "noun": self._noun}
             self._bar = self._progress.add_task("", total=sum(updates), completed=step, **fields)
             self._live = live(self.console, self._progress, *([self._grid] if self._grid else []))
             self._live.start()
@@ -144,7 +145,7 @@ class ConsoleReporter(Reporter):
         elif time.monotonic() - self._shown > PLAIN_SECONDS or line["epoch"] == self._epochs:
             rate, lr = line["wall_images_per_second"], line["effective_lr"]
             self._print(
-                f"epoch {line['epoch']}/{self._epochs}  {self._scores(line)}  lr {lr:.4g}  {rate:,.0f} images/s"
+                f"epoch {line['epoch']}/{self._epochs}  {self._scores(line)}  lr {lr:.4g}  {rate:,.0f} {self._noun}/s"
             )
             self._shown = time.monotonic()
 
@@ -199,7 +200,7 @@ def _summary(config: Config, name: str, images: Any, updates: Sequence[int]) -> 
     return (
         f"run {name}: {config.optimizer['name']}, batch {config.batch}{micro}, peak lr {config.peak_lr:g}{scaled}, "
         f"schedule {config.schedule['name']}, protocol {config.protocol['name']}\n"
-        f"  {network_of(config.model)} on {images.origin}, {len(images.train_labels):,} images, "
+        f"  {network_of(config.model)} on {images.origin}, {len(images.train_labels):,} {images.form.noun}, "
         f"{_length(config)} of {length} updates, seed {config.seed}, {config.precision} on {config.device}"
     )
 

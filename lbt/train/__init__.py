@@ -4,6 +4,7 @@ import json
 import time
 import traceback
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from operator import mul
 from typing import Any
@@ -68,6 +69,7 @@ class Training:
             stratified=config.data.stratified,
             seed=config.seed,
             rows=(lambda count: self.update.executor.rows(count)) if group.size > 1 else None,
+            form=images.form,
             around=partial(self.regions.around, "augmentation"),
         )
         task = build.task(config)
@@ -79,8 +81,8 @@ class Training:
         self.update = Update.of(
             config, task, self.data, len(images.classes), self.steps_of, self.progress, self.regions, group
         )
-        shape = images.train_images[torch.tensor([0])].shape[-3:]
-        self.float32_layers = compute_in_float32(self.update.model, task, shape, config.precision)
+        shape = images.form.shape(self.data.examples(1))
+        self.float32_layers = compute_in_float32(self.update.model, task, shape, config.precision, images.form)
         self.graph: GraphedUpdate | None = None
         if config.cuda_graph:
             self.graph = GraphedUpdate(self.update, self.data, reuse.kind(config, images.fingerprint, self.update))
@@ -99,7 +101,8 @@ class Training:
     @property
     def sets(self) -> Sets:
         """What the model is scored on."""
-        return Sets(self.data.images, self.data.labels, *self._test, len(self.images.classes))
+        sets = Sets(self.data.images, self.data.labels, *self._test, len(self.images.classes))
+        return replace(sets, augment=self.data.augment)
 
     def execute(self, interrupt: Interrupt, reporter: Reporter) -> Outcome:
         """Trains to the end, to divergence, out of memory, or until interrupted, and records it."""

@@ -41,7 +41,7 @@ def line(config: Config, name: str, images: ImageSet, device: torch.device, **ma
         "classes": len(images.classes),
         "train_images": len(images.train_labels),
         "test_images": len(images.test_labels),
-        "image_size": list(images.train_images.shape[-2:]),
+        **images.form.told(images.train_images),
         **made_of,
     }
     if brought := plugins.provenance():
@@ -74,8 +74,8 @@ def placed(config: Config, images: ImageSet, device: torch.device, devices: int)
         size = sum(part.nbytes for part in parts if isinstance(part, Tensor)) / 2**30
         each = f", whole on each of {devices} devices" if devices > 1 else ""
         raise ImagesTooLargeError(
-            f"data={config.data.name}: its images take {size:,.1f} GiB{each}, for which there is no memory; "
-            "data=image_stream reads a folder of images as they are needed"
+            f"data={config.data.name}: its {images.form.noun} take {size:,.1f} GiB{each}, for which there is no "
+            "memory; data=image_stream reads a folder of images as they are needed"
         ) from error
 
 

@@ -6,13 +6,15 @@ measured.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 from torch.utils.flop_counter import FlopCounterMode
+
+from lbt.data.forms import PICTURES, Form
 
 BACKEND = "inductor"
 SHAPES = 64  # of all runs of a process; at torch's 8 it would give up
@@ -58,13 +60,13 @@ def pays(model: nn.Module, task: Any, data: Any, epochs: int) -> bool:
     """
     if next(model.parameters()).device.type != "cuda":
         return False
-    flops = 3 * forward_flops(model, task, data.examples(1).shape[-3:])  # the backward pass costs twice the forward
+    flops = 3 * forward_flops(model, task, data.form.shape(data.examples(1)), data.form)  # the backward pass: twice
     return flops * len(data.images) * epochs / RATE >= PAYS_FROM
 
 
-def forward_flops(model: nn.Module, task: Any, shape: torch.Size) -> int:
+def forward_flops(model: nn.Module, task: Any, shape: Sequence[int], form: Form = PICTURES) -> int:
     """Returns the FLOPs of the forward pass of an image [C, H, W], of all its views; computes nothing."""
-    image = torch.empty(1, *shape, device="meta")
+    image = form.blank(1, shape)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         task.forward(copy.deepcopy(model).to("meta").eval(), image if task.views == 1 else [image] * task.views)
     return counter.get_total_flops()

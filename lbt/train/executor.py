@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lbt.data.augment import IMAGENET_MEAN, IMAGENET_STD, normalise
+from lbt.data.forms import PICTURES, Form
 from lbt.devices.group import ALONE, Group, Part
 from lbt.devices.norm import running_statistics, spread, statistics_in_turn
 from lbt.train.compiled import CompiledModel
@@ -44,6 +44,7 @@ class Executor:
         group: the devices that share a batch; the model's norm layers become those of all of them. workers: parts of a
         batch, on all devices, each with a gradient and batch norm of its own; 0: there are none, and
             gradients are averaged over the devices.
+        form: what the samples are, which this class calls images.
 
     Attributes:
         batch: images of a full batch; an epoch's last, smaller one is not worth compiling for.
@@ -60,10 +61,11 @@ class Executor:
         regions: Regions | None = None,
         group: Group = ALONE,
         workers: int = 0,
+        form: Form = PICTURES,
     ):
         self.model, self.task, self.micro_batch, self.compiled = model, task, micro_batch, compiled
         self.batch: int | None = None
-        self.group, self.workers = group, workers
+        self.group, self.workers, self.form = group, workers, form
         exchanges = group.size > 1 and not workers
         self._unit = spread(model, group) if exchanges else 1
         self._exchanged = group.exchange(_Pass(model, task)) if exchanges else None
@@ -108,10 +110,8 @@ class Executor:
 
     def input(self, images: Tensor) -> Tensor | list[Tensor]:
         """Returns normalised images of uint8 [b, C, H, W], or a list of views of uint8 [b, views, C, H, W]."""
-        if images.ndim == 5:
-            return [self.input(view) for view in images.unbind(1)]
         with self._regions.region("augmentation"):
-            return normalise(images, IMAGENET_MEAN, IMAGENET_STD, self._dtype)
+            return self.form.input(images, self._dtype)
 
     def forward(self, images: Tensor, *, compiled: bool = True) -> Tensor:
         """Returns the task's outputs for uint8 images, by compiled code where there is some and it is wanted."""

@@ -7,14 +7,19 @@ up to 16 pixels. Their maps hold a pixel or two, so that float32 costs nothing t
 """
 
 import copy
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lbt.data.forms import PICTURES, Form
 
-def compute_in_float32(model: nn.Module, task: Any, shape: torch.Size, precision: str) -> list[str]:
+
+def compute_in_float32(
+    model: nn.Module, task: Any, shape: Sequence[int], precision: str, form: Form = PICTURES
+) -> list[str]:
     """Has the layers compute in float32 for which bfloat16 is wrong on a CPU, and returns their names.
 
     Args:
@@ -22,10 +27,11 @@ def compute_in_float32(model: nn.Module, task: Any, shape: torch.Size, precision
         task: see `lbt.tasks`.
         shape: of an image, [C, H, W].
         precision: the run's; nothing needs to be changed in "fp32".
+        form: what the images are.
     """
     if precision != "bf16" or next(model.parameters()).device.type != "cpu":
         return []
-    inputs = input_sizes(model, task, shape)
+    inputs = input_sizes(model, task, shape, form)
     found = [name for name, size in inputs.items() if is_miscomputed(model.get_submodule(name), size)]
     for name in found:
         layer = model.get_submodule(name)
@@ -57,7 +63,7 @@ def is_miscomputed(layer: nn.Conv2d, size: tuple[int, int]) -> bool:
     return any(length < stride for length, stride in zip(size, layer.stride, strict=True))
 
 
-def input_sizes(model: nn.Module, task: Any, shape: torch.Size) -> dict[str, tuple[int, int]]:
+def input_sizes(model: nn.Module, task: Any, shape: Sequence[int], form: Form = PICTURES) -> dict[str, tuple[int, int]]:
     """Returns the height and width of what reaches each 2-D convolution, by its name; computes nothing."""
     shadow = copy.deepcopy(model).to("meta").eval()
     sizes: dict[str, tuple[int, int]] = {}
@@ -68,7 +74,7 @@ def input_sizes(model: nn.Module, task: Any, shape: torch.Size) -> dict[str, tup
     for name, layer in shadow.named_modules():
         if isinstance(layer, nn.Conv2d):
             layer.register_forward_pre_hook(note(name))
-    image = torch.empty(1, *shape, device="meta")
+    image = form.blank(1, shape)
     with torch.no_grad():
         task.forward(shadow, image if task.views == 1 else [image] * task.views)
     return sizes

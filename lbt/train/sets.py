@@ -1,11 +1,11 @@
-"""The images that a model is scored on."""
+"""The samples that a model is scored on."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from lbt.data.augment import normalise
+from lbt.data.augment import none, normalise
 from lbt.devices.group import ALONE, Group
 
 EVALUATION_BATCH = 2000  # images per forward pass of an evaluation; the scores do not depend on it
@@ -21,7 +21,8 @@ class Sets:
         test_images: uint8 [M, C, H, W]; the validation set where one is held out.
         test_labels: int64 [M].
         classes: number of classes.
-        input: uint8 images to the model's input, normalised and in the run's precision.
+        input: uint8 images (or tokens) to the model's input, normalised and in the run's precision.
+        augment: the training's augmentation, `(samples, generator, rows=...)`, for tasks that score augmented samples.
         group: the devices that score together.
     """
 
@@ -31,6 +32,7 @@ class Sets:
     test_labels: Tensor
     classes: int
     input: Callable[[Tensor], Tensor] = normalise
+    augment: Callable[..., Tensor] = none
     group: Group = ALONE
 
     def own(self, images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -38,7 +40,7 @@ class Sets:
         share = self.group.share(len(labels))
         return self.batches(images[share], labels[share])
 
-    def batches(self, images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields normalised images and what belongs to them, some thousand at a time."""
-        for part, wanted in zip(images.split(EVALUATION_BATCH), labels.split(EVALUATION_BATCH), strict=True):
+    def batches(self, images: Tensor, labels: Tensor, size: int = EVALUATION_BATCH) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields normalised images and what belongs to them, `size` at a time."""
+        for part, wanted in zip(images.split(size), labels.split(size), strict=True):
             yield self.input(part), wanted

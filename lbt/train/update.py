@@ -87,7 +87,7 @@ class Update:
         Raises:
             UserError: the configuration does not fit the model.
         """
-        model = build.prepared(task, build.model(config, classes, data.images.shape[-2:]))
+        model = build.prepared(task, build.model(config, classes, data.form.size(data.images)))
         weights.take(config, model)
         model.to(data.labels.device, memory_format=torch.channels_last).train()
         average = build.average(config, model)
@@ -107,6 +107,7 @@ class Update:
             "regions": regions,
             "group": group,
             "workers": (config.workers or 1) if is_local(optimizer) else 0,
+            "form": data.form,
         }
         executor = Executor(model, task, **how)
         if hasattr(optimizer, "share_with"):

@@ -66,13 +66,13 @@ class Weights:
         return tuple(self._json("plugins", list)) if "plugins" in self.metadata else ()
 
     @property
-    def image_size(self) -> tuple[int, ...]:
-        """Height and width, in pixels, of that run's images.
+    def size(self) -> tuple[int, ...]:
+        """What that run's network was built for: height and width in pixels, or tokens of vocabulary and sequence.
 
         Raises:
             UserError: the file holds none.
         """
-        return tuple(self._json("image_size", list))
+        return tuple(self._json("token_size" if "token_size" in self.metadata else "image_size", list))
 
     def _json(self, key: str, kind: type) -> Any:
         if key not in self.metadata:
@@ -97,19 +97,20 @@ def keep(path: Path, network: nn.Module, run: Mapping[str, Any], classes: Sequen
         OSError: it cannot be written.
     """
     # Copies: a file holds every tensor in torch's plain layout and by itself, also where two names share one.
+    made_by = run["provenance"]
     tensors = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in network.state_dict().items()
     }
     metadata = {
         "format": "pt",
-        "lbt": str(run["provenance"]["lbt"]),
+        "lbt": str(made_by["lbt"]),
         "id": run["id"],
         "config": json.dumps(run["config"]),
-        "data_fingerprint": run["provenance"]["data_fingerprint"],
+        "data_fingerprint": made_by["data_fingerprint"],
         "classes": json.dumps(list(classes)),
-        "image_size": json.dumps(run["provenance"]["image_size"]),
-        "plugins": json.dumps([plugin["name"] for plugin in run["provenance"].get("plugins", [])]),
+        **{key: json.dumps(made_by[key]) for key in ("image_size", "token_size", "vocabulary") if key in made_by},
+        "plugins": json.dumps([plugin["name"] for plugin in made_by.get("plugins", [])]),
         "sha256": digest(tensors),
     }
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -52,6 +52,6 @@ def network_of(weights: Weights) -> nn.Module:
     settings, classes = weights.config, weights.classes
     plugins.load(settings.get("plugins", ()))
     with its_plugins(weights), reading(weights.path), torch.random.fork_rng(devices=[]):
-        network = build.network(settings["model"], settings["task"], len(classes), weights.image_size)
+        network = build.network(settings["model"], settings["task"], len(classes), weights.size)
         network.load_state_dict(dict(weights.tensors))
     return network

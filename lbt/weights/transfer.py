@@ -62,6 +62,25 @@ def take(config: Config, network: nn.Module) -> None:
             own[name].copy_(tensor)
 
 
+def check_vocabulary(config: Config, vocabulary: str | None) -> None:
+    """Refuses weights, named by `init_from`, that know a token number by another meaning than the data.
+
+    Args:
+        config: settled configuration, with `init_from`.
+        vocabulary: the fingerprint of that of the data; None: they are no text.
+
+    Raises:
+        UserError: the run that kept them was trained with another vocabulary.
+    """
+    theirs = opened(config.init_from).metadata.get("vocabulary")
+    if theirs is not None and vocabulary is not None and json.loads(theirs) != vocabulary:
+        source = config.init_from["run"] or config.init_from["sha256"][:16]
+        raise UserError(
+            f"init_from={source}: its tokens are of another vocabulary than data={config.data.name}'s; begin from "
+            "a run on the same text and with the same vocabulary"
+        )
+
+
 def told(config: Config, network: nn.Module) -> str:
     """Returns in one line which weights `init_from` has a network begin from, how many, and what is left out.
 

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 from support import TINY, configure
 
+from lbt.data import PICTURES
 from lbt.session.console import ConsoleReporter
 from lbt.session.grid_bar import Grid, GridLine, in_words
 
@@ -43,7 +44,7 @@ def test_a_run_of_a_sweep_has_the_grids_bar_below_its_own_on_a_terminal_alone(te
 
     console = Console(file=io.StringIO(), force_terminal=terminal, width=120)
     reporter = ConsoleReporter(console, heading=lambda: "run 3 of 5", grid=now)
-    images = SimpleNamespace(origin="made up", train_labels=np.zeros(44))
+    images = SimpleNamespace(form=PICTURES, origin="made up", train_labels=np.zeros(44))
     reporter.start(configure(*TINY), "abc", images, [3, 3, 3, 3], 0)
     reporter.step(1, 3, 44, 1.0)
     reporter.close()

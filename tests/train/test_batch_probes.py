@@ -11,7 +11,6 @@ from torch import nn
 from lbt import records
 from lbt.errors import UserError
 from lbt.models import MODELS
-from lbt.train.probes import looks
 from lbt.train.probes.stratified import IMBALANCE, long_tail
 
 BOTH = ["probes=[batch_norm,stratified]", "probe.noise_images=24", "probe.micro_batch=6", "data.augment=none"]
@@ -40,7 +39,7 @@ def gradient(made, images, labels):
 
 def chosen(made, found):
     indices = torch.tensor(found["subset"])
-    return looks.as_input(made.data.images[indices]), made.data.labels[indices]
+    return made.data.form.input(made.data.images[indices]), made.data.labels[indices]
 
 
 def test_the_change_is_that_between_one_pass_and_micro_batches(made):

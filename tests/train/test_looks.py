@@ -142,7 +142,7 @@ def test_the_figures_are_those_of_the_recorded_images(tmp_path, whole):
     model[1].track_running_stats = False
 
     def gradient(chosen):
-        images, labels = looks.as_input(made.data.images[chosen]), made.data.labels[chosen]
+        images, labels = made.data.form.input(made.data.images[chosen]), made.data.labels[chosen]
         loss = nn.functional.cross_entropy(model(images), labels)
         return torch.cat([one.flatten() for one in torch.autograd.grad(loss, list(model.parameters()))]).double()
 

@@ -14,7 +14,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lbt.config import Config
-from lbt.data import normalise
 from lbt.errors import UserError, flat
 from lbt.train.random import Random
 from lbt.train.statistics import frozen_statistics
@@ -129,7 +128,7 @@ class Looks:
         images, labels = self._images
         count = math.ceil(len(labels) / self.settings.micro_batch)
         pairs = zip(images.tensor_split(count), labels.tensor_split(count), strict=True)
-        return [(as_input(part), wanted) for part, wanted in pairs]
+        return [(update.data.form.input(part), wanted) for part, wanted in pairs]
 
     def read(self) -> dict[str, Any]:
         """Returns and forgets what was seen since the last call, maybe nothing.
@@ -170,11 +169,6 @@ def still(model: nn.Module) -> Iterator[nn.Module]:
 def trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """Returns the parameters that are trained, by name."""
     return [(name, one) for name, one in model.named_parameters() if one.requires_grad]
-
-
-def as_input(images: Tensor) -> Tensor | list[Tensor]:
-    """Returns normalised float32 images of uint8 [b, C, H, W], or a list of views of uint8 [b, views, C, H, W]."""
-    return [normalise(view) for view in images.unbind(1)] if images.ndim == 5 else normalise(images)
 
 
 def joined(parts: Sequence[tuple[Any, Tensor]]) -> tuple[Any, Tensor]:
