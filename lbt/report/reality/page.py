@@ -116,10 +116,9 @@ def _standing(results: Results) -> list[str]:
             lines.append(stands_on(runs.__getitem__, f"{kind}: {len(runs)} runs, {epochs} epochs of"))
     one, measure = results.study, results.measure
     best = "highest" if measure.metric.higher_is_better else "lowest"
-    lines.append(
-        f"Rule: the {best} {one.rule.metric.replace('_', ' ')}, {'last' if one.rule.epoch == 'last' else 'best'} epoch; "
-        f"target {one.target:g}{measure.unit}, margin {one.margin:g}{measure.unit and f' {measure.difference}'}."
-    )
+    metric, epoch = one.rule.metric.replace("_", " "), "last" if one.rule.epoch == "last" else "best"
+    target, margin = f"{one.target:g}{measure.unit}", f"{one.margin:g}{measure.unit and f' {measure.difference}'}"
+    lines.append(f"Rule: the {best} {metric}, {epoch} epoch; target {target}, margin {margin}.")
     if one.chance is not None:
         lines.append(f"Guessing: {measure.text(one.chance)}{measure.unit}; a worse figure counts as that.")
     return markdown_list(lines)
