@@ -165,20 +165,23 @@ def bert_polynomial(
     *,
     steps_per_epoch: int,
     warmup: float,
+    warmup_power: float = 1.0,
     decay_power: float = 1.0,
     end: float = 0.0,
 ) -> Schedule:
-    """Polynomial decay counted from the first update, which a linear warm-up replaces while it lasts.
+    """Polynomial decay counted from the first update, which the warm-up replaces while it lasts.
 
-    s/W for s < W, then end + (1 - end) * (1 - s/T)**decay_power, with s = step: counted from 0, as in the source and
-    unlike the other schedules. So the first update of a warm-up has factor 0, none is at the peak, the rate drops at
-    the warm-up's end from (W - 1)/W to what the decay has come to by then, and the last update is one short of `end`.
+    (s/W)**warmup_power for s < W, then end + (1 - end) * (1 - s/T)**decay_power, with s = step: counted from 0,
+    as in the source and unlike the other schedules. So the first update of a warm-up has factor 0, none is at the peak,
+    the rate drops at the warm-up's end from nearly 1 to what the decay has come to by then, and the last update is one
+    short of `end`.
     `warmup_polynomial` is what is meant: a decay that begins where the warm-up ends.
 
     Args:
         total_steps: T, updates of the whole training.
         steps_per_epoch: updates of one epoch.
         warmup: length of the warm-up in epochs; W = round(warmup * steps_per_epoch) updates, 0 for none.
+        warmup_power: exponent of the warm-up; 1 in the source.
         decay_power: exponent of the decay; 1 in the source.
         end: factor that the decay comes to after T updates, as a fraction of the peak; 0 in the source.
 
@@ -191,12 +194,12 @@ def bert_polynomial(
     Source: `create_optimizer` of github.com/google-research/bert, optimization.py; its drop is what Nado et al. 2021
         (arXiv 2102.06356) found in the public code.
     """
-    warm, power = _warmup_steps(total_steps, steps_per_epoch, warmup), _positive("decay_power", decay_power)
-    end = _fraction("end", end)
+    warm, end = _warmup_steps(total_steps, steps_per_epoch, warmup), _fraction("end", end)
+    rise, power = _positive("warmup_power", warmup_power), _positive("decay_power", decay_power)
 
     def factor(step: int) -> float:
         if step < warm:
-            return step / warm
+            return (step / warm) ** rise
         return end + (1.0 - end) * (1.0 - min(step, total_steps) / total_steps) ** power
 
     return factor

@@ -272,6 +272,8 @@ def test_the_public_bert_schedule_is_that_codes(warmup, power, end):
     shape = {"train_steps": total, "warmup_steps": steps, "power": power, "end": 0.006 * end}
     theirs = [public_bert_rate(step, init_lr=0.006, **shape) for step in range(total + 5)]
     assert [0.006 * mine(step) for step in range(total + 5)] == pytest.approx(theirs, rel=1e-12, abs=1e-15)
+    squared = bert_polynomial(total, steps_per_epoch=SPE, warmup=warmup, warmup_power=2.0, decay_power=power, end=end)
+    assert factors(squared, total) == [mine(step) ** (2 if step < steps else 1) for step in range(total)]
 
 
 def test_the_public_bert_schedule_drops_where_its_warmup_ends_and_the_intended_one_does_not():
