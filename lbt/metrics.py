@@ -63,7 +63,7 @@ ACCURACY = Metric("accuracy", "%")
 TOP5_ACCURACY = Metric("top5_accuracy", "%")
 KNN_ACCURACY = Metric("knn_accuracy", "%")
 PERPLEXITY = Metric("perplexity", higher_is_better=False)
-MASKED_ACCURACY = Metric("masked_accuracy", "%")
+MASKED_ACCURACY = Metric("masked_accuracy", "%", of_classes=False)
 
 Declared = Mapping[str, Metric]
 
