@@ -60,6 +60,8 @@ LOSS = Metric("loss", higher_is_better=False, finite=True, shown=("summary", "co
 ACCURACY = Metric("accuracy", "%")
 TOP5_ACCURACY = Metric("top5_accuracy", "%")
 KNN_ACCURACY = Metric("knn_accuracy", "%")
+PERPLEXITY = Metric("perplexity", higher_is_better=False)
+MASKED_ACCURACY = Metric("masked_accuracy", "%")
 
 Declared = Mapping[str, Metric]
 

@@ -25,11 +25,18 @@ from typing import Any
 
 def __getattr__(name: str) -> Any:
     """Imports the tasks where they are first asked for: `lbt.metrics` is read by reports, which need no torch."""
-    if name not in ("TASKS", "Classification", "BarlowTwins"):
+    if name not in ("TASKS", "Classification", "BarlowTwins", "MaskedLanguage", "SequenceClassification"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from lbt.tasks.barlow_twins import BarlowTwins
     from lbt.tasks.classification import Classification
+    from lbt.tasks.masked_language import MaskedLanguage
+    from lbt.tasks.sequence_classification import SequenceClassification
 
-    tasks = {"classification": Classification, "barlow_twins": BarlowTwins}
-    globals().update(TASKS=tasks, Classification=Classification, BarlowTwins=BarlowTwins)
+    tasks = {
+        "classification": Classification,
+        "barlow_twins": BarlowTwins,
+        "masked_language": MaskedLanguage,
+        "sequence_classification": SequenceClassification,
+    }
+    globals().update(TASKS=tasks, **{task.__name__: task for task in tasks.values()})
     return globals()[name]
