@@ -95,7 +95,8 @@ def draw_phases(spec: Spec, frame: Frame) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(5))
     grid[0][0].set_ylabel("learning rate")
     handles = [Line2D([], [], label=name, **line_style(index)) for index, name in enumerate(forms)]
-    return finish(figure, spec.title, ["linear warm-up, linear decay; computed from the formulas, no run"], handles)
+    said = "linear warm-up and decay, in updates and not in epochs of some data; computed from the formulas, no run (n=0)"
+    return finish(figure, spec.title, [said], handles)
 
 
 def _protocols(wanted: dict[str, Any], batch: int, steps: int) -> dict[str, dict[str, Any]]:
