@@ -95,7 +95,7 @@ def draw_phases(spec: Spec, frame: Frame) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(5))
     grid[0][0].set_ylabel("learning rate")
     handles = [Line2D([], [], label=name, **line_style(index)) for index, name in enumerate(forms)]
-    said = "linear warm-up and decay, in updates and not in epochs of some data; computed from the formulas, no run (n=0)"
+    said = "linear warm-up and decay, in updates, not epochs of some data; computed from the formulas, no run (n=0)"
     return finish(figure, spec.title, [said], handles)
 
 
