@@ -40,6 +40,7 @@ class Frame:
         runs: a row per run: the settings under their dotted names (`optimizer.name`, `batch`), and `id`, `path`,
             `network` (the model as it is shown),
             `experiment`, `folders` (the experiments of all its copies), `status`, `epochs_done`, `fingerprint`,
+            `samples` (what that is of: pixels or tokens),
             `origin`, `commit`, `torch`, `plugins` (names and hashes, one text), `device`, `steps_per_epoch`, `classes`,
             `train_images`, `test_images` (of the data; None where the record does not say), `warmed_up` (whether the
             schedule has a warm-up), `suspect` (whether wrong bf16 gradients made it), `provenance` (what made the
@@ -144,6 +145,7 @@ def _row(record: records.RunRecord) -> dict[str, Any]:
         "status": record.status,
         "epochs_done": len(record.epochs),
         "fingerprint": made_by["data_fingerprint"],
+        "samples": "tokens" if "token_size" in made_by else "pixels",
         "origin": made_by["data"],
         "commit": (made_by.get("commit") or made_by["lbt"])[:10] + _CHANGES[made_by.get("dirty")],
         "torch": made_by["torch"],

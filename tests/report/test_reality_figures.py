@@ -13,7 +13,13 @@ STUDY = study.read("reality_check_small")
 def final(optimizer, values, variant=""):
     """Final runs with these accuracies; None is one that diverged."""
     statuses = ["diverged" if value is None else "done" for value in values]
-    columns = {"epochs": 2, "model.name": "resnet18", "origin": "some $ data $", "fingerprint": "f" * 16}
+    columns = {
+        "epochs": 2,
+        "model.name": "resnet18",
+        "origin": "some $ data $",
+        "samples": "pixels",
+        "fingerprint": "f" * 16,
+    }
     runs = pd.DataFrame({"status": statuses, **{name: [value] * len(values) for name, value in columns.items()}})
     kept = [0.0 if value is None else value for value in values]
     return Final(optimizer, STUDY.batches[0], variant, "", runs, kept, statuses.count("diverged"), [], {})

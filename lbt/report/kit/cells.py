@@ -20,8 +20,8 @@ from lbt.report.kit.wording import counted, mean_and_spread, stands_on
 
 _COLUMNS = (
     "id", "path", "status", "settings", "summary", "curve", "seed", "steps_per_epoch", "data.name", "model.name",
-    "network", "protocol.name", "precision", "device", "torch", "commit", "plugins", "origin", "fingerprint", "suspect",
-    "classes", "data.classes", "test_images", "train_images", "data.val", "metrics",
+    "network", "samples", "protocol.name", "precision", "device", "torch", "commit", "plugins", "origin", "fingerprint",
+    "suspect", "classes", "data.classes", "test_images", "train_images", "data.val", "metrics",
 )  # fmt: skip
 _STANDING = ("data.", "model.", "task.", "epochs")  # what settings begin with that all cells of one section share
 

@@ -45,7 +45,7 @@ def stands_on(column: Callable[[str], Iterable], begin: str, more: str = "") -> 
 
     plugins = ", ".join(sorted({text for text in column("plugins") if text}))  # of several versions, each hash
     return (
-        f"{begin} {values('network')} on {values('origin')} (pixels {values('fingerprint')}); {more}"
+        f"{begin} {values('network')} on {values('origin')} ({values('samples')} {values('fingerprint')}); {more}"
         f"{values('precision')}; {values('device')}, torch {values('torch')}; lbt {values('commit')}"
         f"{plugins and '; plug-ins '}{plugins}."
     )

@@ -39,8 +39,8 @@ def notes(results: Results, runs: Iterable[pd.DataFrame | None], count: str) -> 
     def values(name: str) -> str:
         return ", ".join(sorted({str(value) for one in kept for value in one[name]}))
 
-    data = f"{values('epochs')} epochs of {values('model.name')} on {values('origin')}, pixels {values('fingerprint')}"
-    return [results.study.title, f"{data}; {count}"]
+    data = f"{values('epochs')} epochs of {values('model.name')} on {values('origin')}"
+    return [results.study.title, f"{data}, {values('samples')} {values('fingerprint')}; {count}"]
 
 
 def span(counts: Iterable[int]) -> str:

@@ -180,9 +180,8 @@ def ablations(results: Results) -> Rows:
     rows, measure = [], results.measure
     for batch in results.study.batches:
         base = results.final(results.study.ablate, batch)
-        for final in (
-            [base, *(f for f in results.finals if f.variant and f.batch == batch and f.values)] if base else []
-        ):
+        changed = [final for final in results.finals if final.variant and final.batch == batch and final.values]
+        for final in [base, *changed] if base and changed else []:
             found = statistics.summarise(final.values)
             label = final.variant or "as chosen"
             other = statistics.compare({label: final.values, "chosen": base.values})[0]
