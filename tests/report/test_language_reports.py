@@ -56,6 +56,7 @@ def test_fine_tuning_is_drawn_by_what_was_pre_trained(tmp_path):
     with context():
         figure = KINDS["lines"](Spec(**specs.read("figure", "bert_finetune")), load(tmp_path))
     drawn = [sorted(line.get_ydata()) for line in figure.axes[0].lines]
+    assert KINDS["lines"](Spec(**specs.read("figure", "bert_finetune")), load(tmp_path / "none")) is None
     assert all(accuracies in drawn and [np.mean(accuracies)] in drawn for accuracies in found.values())
 
 

@@ -22,10 +22,12 @@ def draw(spec: Spec, frame: Frame) -> Figure | None:
     """Draws means over seeds and each run; at the foot the runs that diverged, open markers for print.
 
     Of more than `FEW` runs the standard deviation is drawn. The lines of one place stand side by side.
-    `options.compares` names what the figure compares (`series` or `x`): with one value of it there is no figure yet.
+    `options.compares` names what the figure compares (`series` or `x`): with one value of it there is no figure yet; null:
+    the runs of a place.
     """
     found, notes = points(spec, frame)
-    if len({getattr(point, spec.options.get("compares", "x")) for point in found}) < 2:
+    compares = spec.options.get("compares", "x")
+    if not found or (compares and len({getattr(point, compares) for point in found}) < 2):
         return None
     rows = spec.sorted(spec.rows or "", [point.panel[0] for point in found])
     columns = spec.sorted(spec.columns or "", [point.panel[1] for point in found])
