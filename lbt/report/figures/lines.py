@@ -22,8 +22,8 @@ def draw(spec: Spec, frame: Frame) -> Figure | None:
     """Draws means over seeds and each run; at the foot the runs that diverged, open markers for print.
 
     Of more than `FEW` runs the standard deviation is drawn. The lines of one place stand side by side.
-    `options.compares` names what the figure compares (`series` or `x`): with one value of it there is no figure yet; null:
-    the runs of a place.
+    `options.compares` names what the figure compares (`series` or `x`): with one value of it there is no figure yet;
+    null: the runs of one place.
     """
     found, notes = points(spec, frame)
     compares = spec.options.get("compares", "x")
