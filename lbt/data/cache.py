@@ -1,7 +1,7 @@
 """Decoded once: one file a data set, found stale when its source changes, never seen half-written.
 
-A cache file is believed in its pixels alone. What the reader knows without it (`Known`) comes from the reader, so that
-nobody's file can call itself official.
+A cache file is believed in its pixels (of text: its tokens and their vocabulary) alone. What the reader knows without
+it (`Known`) comes from the reader, so that nobody's file can call itself official.
 """
 
 import hashlib
@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from lbt.data.files import alone, reason, said, tell
-from lbt.data.imageset import ImageSet, image_set
+from lbt.data.forms import Tokens
+from lbt.data.imageset import ImageSet, image_set, token_set
+from lbt.data.vocabulary import vocabulary_of
 from lbt.errors import UserError
 from lbt.files import irregular, remove_left, replacing
 
@@ -36,12 +38,14 @@ class Known:
         official: whether these are the data set's own pixels.
         classes: class names in label order, if they are known.
         labels: int64 [N] and [M] of the training and test images, if they are known.
+        text: whether they are sequences of tokens.
     """
 
     origin: str = ""
     official: bool = False
     classes: tuple[str, ...] | None = None
     labels: tuple[Tensor, Tensor] | None = None
+    text: bool = False
 
 
 def home() -> Path:
@@ -155,8 +159,12 @@ def _checked(name: str, stored: dict[str, Any], known: Known) -> ImageSet:
     for labels, expected in zip(parts[1::2], known.labels or parts[1::2], strict=True):
         if not torch.equal(labels, expected):
             raise ValueError("its labels are others")
-    pairs = parts[:2], parts[2:]
-    images = image_set(name, *pairs, classes, origin=known.origin or name, official=known.official)
+    words = {"origin": known.origin or name, "official": known.official}
+    if known.text:
+        vocabulary = vocabulary_of(stored["tokenizer"])
+        images = token_set(name, parts[:2], parts[2:], classes, vocabulary=vocabulary, **words)
+    else:
+        images = image_set(name, parts[:2], parts[2:], classes, **words)
     if images.fingerprint != stored["fingerprint"]:
         raise ValueError("its fingerprint differs")
     return images
@@ -166,6 +174,8 @@ def _write(path: Path, key: str, images: ImageSet, locked: bool) -> None:
     """Writes a cache file; where that fails (disk full) nothing is left behind and the run goes on without it."""
     stored = {part: getattr(images, part) for part in (*IMAGES, "fingerprint")}
     stored |= {"key": key, "classes": json.dumps(images.classes)}
+    if isinstance(images.form, Tokens):
+        stored["tokenizer"] = images.form.vocabulary.tokenizer
     try:
         remove_left(path, locked=locked)
         with replacing(path) as file:

@@ -1,4 +1,4 @@
-"""Finding images below a folder: what lies there, of which class it is, and what is refused."""
+"""Finding files below a folder: what lies there, of which class an image is, and what is refused."""
 
 import hashlib
 import os
@@ -39,11 +39,33 @@ class Listing:
         return tuple(self.sizes)
 
 
-def listing(base: Path, *parts: str) -> Listing:
-    """Lists `base`, a file, or everything below its folders `parts`; links are followed.
+@dataclass(frozen=True)
+class Wanted:
+    """What is looked for below a folder: it must be a file.
+
+    Attributes:
+        noun: what it is called.
+        endings: how its name ends, in lower case.
+        alone: whether other files are left out of a listing.
+    """
+
+    noun: str
+    endings: tuple[str, ...]
+    alone: bool = False
+
+    def fits(self, name: str) -> bool:
+        """Tells by the ending whether a file is one."""
+        return name.lower().endswith(self.endings)
+
+
+IMAGES = Wanted("an image", SUFFIXES)
+
+
+def listing(base: Path, *parts: str, wanted: Wanted = IMAGES) -> Listing:
+    """Lists `base`, a file, or everything below its folders `parts` ("" is `base` itself); links are followed.
 
     Raises:
-        UserError: a folder cannot be read, is linked into itself, or holds what is called an image and is no file.
+        UserError: a folder cannot be read, is linked into itself, or holds what is called `wanted` and is no file.
     """
     found: list[tuple[str, int, int]] = []
     folders: list[str] = []
@@ -57,14 +79,14 @@ def listing(base: Path, *parts: str) -> Listing:
             above = (*above, os.stat(base / folder))
             with os.scandir(base / folder) as entries:
                 for entry in entries:
-                    name = f"{folder}/{entry.name}"
-                    status = None if entry.name.startswith(".") else _status(entry, above)
+                    name = f"{folder}/{entry.name}" if folder else entry.name
+                    status = None if entry.name.startswith(".") else _status(entry, above, wanted)
                     if status is None:
                         continue
                     if stat.S_ISDIR(status.st_mode):
                         folders.append(name)
                         waiting.append((name, above))
-                    else:
+                    elif wanted.fits(entry.name) or not wanted.alone:
                         found.append((name, status.st_size, status.st_mtime_ns))
     except OSError as error:
         path = said(error.filename or base)
@@ -75,13 +97,13 @@ def listing(base: Path, *parts: str) -> Listing:
     return Listing(base, {name: size for name, size, _ in found}, tuple(folders), state)
 
 
-def _status(entry: os.DirEntry, above: Sequence[os.stat_result]) -> os.stat_result | None:
-    """Returns what an entry is or leads to; None for what is neither a file nor a folder nor called an image."""
+def _status(entry: os.DirEntry, above: Sequence[os.stat_result], wanted: Wanted) -> os.stat_result | None:
+    """Returns what an entry is or leads to; None for what is neither a file nor a folder nor called `wanted`."""
     path = said(entry.path)
     try:
         status = entry.stat()
     except FileNotFoundError:
-        if is_image(entry.name):
+        if wanted.fits(entry.name):
             raise UserError(f"{path} is a link to nothing: mend or remove it") from None
         return None
     if stat.S_ISDIR(status.st_mode):
@@ -90,14 +112,14 @@ def _status(entry: os.DirEntry, above: Sequence[os.stat_result]) -> os.stat_resu
         return status
     if (wrong := irregular(status.st_mode)) is None:
         return status
-    if is_image(entry.name):
-        raise UserError(f"{path} cannot be read as an image ({wrong}): remove it")
+    if wanted.fits(entry.name):
+        raise UserError(f"{path} cannot be read as {wanted.noun} ({wrong}): remove it")
     return None
 
 
 def is_image(name: str) -> bool:
     """Tells by the suffix whether a file is an image."""
-    return name.lower().endswith(SUFFIXES)
+    return IMAGES.fits(name)
 
 
 def scored_split(root: Path) -> str:
