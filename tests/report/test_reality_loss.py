@@ -23,7 +23,8 @@ BATCH = 512
 CONTENT = {
     "title": "By loss", "about": "Planted.", "tune": "mine_tune", "final": "mine_final", "batches": [BATCH, 1024],
     "contestants": ["nesterov", "lars", "lamb"], "rule": {"metric": "val_loss"}, "generic": ["nesterov"],
-    "layerwise": ["lars", "lamb"], "margin": 0.05, "target": 1.5, "chance": 2.3, "schedules": ["lars"], "ablate": "nesterov",
+    "layerwise": ["lars", "lamb"], "margin": 0.05, "target": 1.5, "chance": 2.3, "schedules": ["lars"],
+    "ablate": "nesterov",
 }  # fmt: skip
 
 
