@@ -110,6 +110,18 @@ def test_both_corners_of_every_space_are_runs(name):
     for u in (0.0, 0.999):
         drawn = found.trial([u] * len(found.axes), 30)
         words = [space.override(key, value) for key, value in drawn.items()]
-        config = configure(f"optimizer={name}", "epochs=30", *words)
+        text = ["data=pydocs", "model=bert_tiny", "task=masked_language"] if name.endswith("_text") else []
+        config = configure(f"optimizer={name.removesuffix('_text')}", "epochs=30", *text, *words)
         build.validate(config)
         assert config.peak_lr == float(drawn["lr"])
+
+
+def test_a_star_in_a_spaces_name_is_the_optimizers():
+    assert [space.of("lamb", name).name for name in (None, "*", "*_text", "adamw")] == [
+        "lamb",
+        "lamb",
+        "lamb_text",
+        "adamw",
+    ]
+    with pytest.raises(UserError, match='there is no space "lars_text"; did you mean "lamb_text"'):
+        space.of("lars", "*_text")
