@@ -17,6 +17,7 @@ from lbt.files import irregular, read_regular
 
 FILES = Wanted("text", (".txt",), alone=True)
 SHORTEST = 8  # tokens of a sequence
+LARGEST = 1_000_000  # tokens of a vocabulary
 LETTERS = 2_000  # of a topic of Python's reference, in which seven sequences of 64 tokens are to be trained on
 Kind = Literal["wordpiece", "bytes"]
 
@@ -94,9 +95,10 @@ def pydocs(
 
 def _check(length: int, vocabulary: int, held_out: float) -> None:
     """Raises UserError for an option out of range."""
-    for option, value, least in (("length", length, SHORTEST), ("vocabulary", vocabulary, SMALLEST)):
-        if value < least:
-            raise UserError(f"data.{option}={value}: expected a whole number of at least {least}")
+    if length < SHORTEST:
+        raise UserError(f"data.length={length}: expected a whole number of at least {SHORTEST}")
+    if not SMALLEST <= vocabulary <= LARGEST:
+        raise UserError(f"data.vocabulary={vocabulary}: expected a whole number of {SMALLEST} to {LARGEST:,}")
     if not 0 < held_out < 1:
         raise UserError(f"data.held_out={held_out:g}: expected a share of the text between 0 and 1, for example 0.1")
 
