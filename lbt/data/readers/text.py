@@ -127,9 +127,9 @@ def _read(path: Path) -> str:
     """
     data = read_regular(path)
     try:
-        wrong = data.find(b"\0")  # UTF-16 has such
-        if wrong < 0:
-            return data.decode("utf-8-sig")
+        words = data.decode().removeprefix("\ufeff")  # a mark of the byte order
+        if (wrong := data.find(b"\0")) < 0:  # UTF-16 of English has as many zeros as letters
+            return words
     except UnicodeDecodeError as error:
         wrong = error.start
     raise UserError(f"{said(path)} is not UTF-8 text (byte {wrong:,}): convert or remove it")
