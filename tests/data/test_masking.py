@@ -78,6 +78,15 @@ def test_eight_tenths_are_hidden_a_tenth_is_another_token_and_a_tenth_stays(whol
     assert all(within(int(count), len(others), 1 / (SIZE - 6)) for count in counts[torch.arange(SIZE - 5) != 2])
 
 
+def test_another_token_is_never_a_special_one():
+    two = Vocabulary("", 7, torch.zeros(7, dtype=torch.bool))
+    tokens = torch.full((4000, LENGTH), 5, dtype=torch.int32)
+    given, targets = mask_tokens(tokens, torch.Generator().manual_seed(0), two).unbind(1)
+    asked = targets != IGNORED
+    assert within(int((given == 6).sum()), int(asked.sum()), 0.05)
+    assert within(int((given == MASK).sum()), int(asked.sum()), 0.8)
+
+
 @pytest.mark.parametrize("whole_words", [False, True])
 def test_every_place_is_asked_as_often(whole_words):
     tokens = torch.full((4000, LENGTH), 7, dtype=torch.int32)
