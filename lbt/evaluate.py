@@ -1,8 +1,8 @@
 """`lbt evaluate`: scores the weights that a run has kept, on its own data or on another set; records nothing."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 

@@ -22,6 +22,7 @@ class Metric:
         name: as the task returns it; in a record the split stands before it (`test_accuracy`).
         unit: "%" or another one; "" for a plain number.
         higher_is_better: whether the best run is the one with the highest.
+        of_classes: whether guessing scores what the data's number of classes tells, if it is an accuracy.
         finite: whether a run whose last epoch has no finite value of it has diverged.
         shown: `summary` (a record's last line, from which tables and figures are made), `console` (the progress line)
             and `sweep` (the table at the end of a sweep).
@@ -32,6 +33,7 @@ class Metric:
     higher_is_better: bool = True
     finite: bool = False
     shown: tuple[Place, ...] = ("summary", "console", "sweep")
+    of_classes: bool = True
 
     @property
     def label(self) -> str:
@@ -60,6 +62,8 @@ LOSS = Metric("loss", higher_is_better=False, finite=True, shown=("summary", "co
 ACCURACY = Metric("accuracy", "%")
 TOP5_ACCURACY = Metric("top5_accuracy", "%")
 KNN_ACCURACY = Metric("knn_accuracy", "%")
+PERPLEXITY = Metric("perplexity", higher_is_better=False)
+MASKED_ACCURACY = Metric("masked_accuracy", "%", of_classes=False)
 
 Declared = Mapping[str, Metric]
 

@@ -3,10 +3,10 @@
 Every builder is called as `builder(total_steps, steps_per_epoch=..., **options)` and returns `factor(step)`, where
 `step` is the 0-based index of the update about to be made; the learning rate of that update is `peak * factor(step)`.
 
-Step convention, the same in all of them: the papers' `t` (or `s`) is `step + 1`, so t runs from 1 to T = `total_steps`.
-Hence the first update of a warm-up of W updates has the factor (1/W)**power, never 0; update t = W is at the peak; and
-the last one, t = T, has exactly the factor `end` (with `end=0` it moves nothing). A step beyond the last has the last
-one's factor. A warm-up that fills the training exactly (W = T) ends at the peak and has no decay.
+Step convention, the same in all but `bert_polynomial`: the papers' `t` (or `s`) is `step + 1`, so t runs from 1 to T =
+`total_steps`. Hence the first update of a warm-up of W updates has the factor (1/W)**power, never 0; update t = W is at
+the peak; and the last one, t = T, has exactly the factor `end` (with `end=0` it moves nothing). A step beyond the last
+has the last one's factor. A warm-up that fills the training exactly (W = T) ends at the peak and has no decay.
 """
 
 import math
@@ -160,7 +160,53 @@ def warmup_step(
     return factor
 
 
+def bert_polynomial(
+    total_steps: int,
+    *,
+    steps_per_epoch: int,
+    warmup: float,
+    warmup_power: float = 1.0,
+    decay_power: float = 1.0,
+    end: float = 0.0,
+) -> Schedule:
+    """Polynomial decay counted from the first update, which the warm-up replaces while it lasts.
+
+    (s/W)**warmup_power for s < W, then end + (1 - end) * (1 - s/T)**decay_power, with s = step: counted from 0,
+    as in the source and unlike the other schedules. So the first update of a warm-up has factor 0, none is at the peak,
+    the rate drops at the warm-up's end from nearly 1 to what the decay has come to by then, and the last update is one
+    short of `end`.
+    `warmup_polynomial` is what is meant: a decay that begins where the warm-up ends.
+
+    Args:
+        total_steps: T, updates of the whole training.
+        steps_per_epoch: updates of one epoch.
+        warmup: length of the warm-up in epochs; W = round(warmup * steps_per_epoch) updates, 0 for none.
+        warmup_power: exponent of the warm-up; 1 in the source.
+        decay_power: exponent of the decay; 1 in the source.
+        end: factor that the decay comes to after T updates, as a fraction of the peak; 0 in the source.
+
+    Returns:
+        step (0-based update) -> factor of the peak.
+
+    Raises:
+        ValueError: a count below 1, a negative warm-up or one longer than training, a power <= 0, `end` outside [0, 1].
+
+    Source: `create_optimizer` of github.com/google-research/bert, optimization.py; its drop is what Nado et al. 2021
+        (arXiv 2102.06356) found in the public code.
+    """
+    warm, end = _warmup_steps(total_steps, steps_per_epoch, warmup), _fraction("end", end)
+    rise, power = _positive("warmup_power", warmup_power), _positive("decay_power", decay_power)
+
+    def factor(step: int) -> float:
+        if step < warm:
+            return (step / warm) ** rise
+        return end + (1.0 - end) * (1.0 - min(step, total_steps) / total_steps) ** power
+
+    return factor
+
+
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
+    "bert_polynomial": bert_polynomial,
     "constant": constant,
     "warmup_cosine": warmup_cosine,
     "warmup_polynomial": warmup_polynomial,

@@ -27,6 +27,21 @@ def test_the_presets_peak_rates_are_the_stated_ones():
         assert (schedule["name"], schedule["warmup_power"]) == ("warmup_polynomial", power)
 
 
+def test_the_bert_recipes_peak_rates_and_warm_ups_are_the_stated_ones_and_follow_the_batch():
+    first, second, one = (configure(f"+preset=bert_lamb_{name}") for name in ("phase1", "phase2", "32k"))
+    assert (first.batch, first.data.options["length"]) == (65536, 128) and first.peak_lr == pytest.approx(6e-3)
+    assert (second.batch, second.data.options["length"]) == (32768, 512) and second.peak_lr == pytest.approx(4e-3)
+    assert (first.warmup / first.epochs, second.warmup / second.epochs) == pytest.approx((0.2843, 0.128))
+    assert first.epochs == 9 * second.epochs and {first.model["positions"], second.model["positions"]} == {512}
+    assert one.peak_lr == pytest.approx(5e-3) and one.warmup == pytest.approx(one.epochs / 5)
+    for k in range(1, 7):  # the paper's table: 5/(2^(k/2) * 10^3) and 1/(5 * 2^k) at 32,768/2^k
+        smaller = configure("+preset=bert_lamb_32k", f"batch={32768 // 2**k}")
+        assert smaller.peak_lr == pytest.approx(5 / (2 ** (k / 2) * 1e3))
+        assert smaller.schedule["warmup"] == pytest.approx(smaller.epochs / (5 * 2**k))
+    wanted = {"exclude_1d": True, "bias_correction": True, "grad_clip": 1.0, "weight_decay": 0.01}
+    assert all(preset.optimizer.items() >= wanted.items() for preset in (first, second, one))
+
+
 @pytest.fixture
 def imagenet(tmp_path):
     """A folder as ImageNet is laid out: photographs of many sizes below train/<wnid> and val/<wnid>."""

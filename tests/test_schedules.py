@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, PolynomialLR
 
-from lbt.schedules import SCHEDULES, constant, warmup_cosine, warmup_polynomial, warmup_step
+from lbt.schedules import SCHEDULES, bert_polynomial, constant, warmup_cosine, warmup_polynomial, warmup_step
 
 SPE = 7  # steps per epoch
 
@@ -255,3 +255,32 @@ def test_a_lag_without_a_warm_up_keeps_the_peak_and_a_negative_one_is_refused():
     assert factors(factor, 40)[:3] == [1.0] * 3 and factor(20) == plain(17)
     with pytest.raises(ValueError, match="lag=-1"):
         warmup_cosine(40, steps_per_epoch=4, warmup=0, lag=-1)
+
+
+def public_bert_rate(global_step, *, init_lr, train_steps, warmup_steps, power, end):
+    """The public BERT code's rate, in its own order: the decay of all updates, then the warm-up in its place."""
+    decayed = (init_lr - end) * (1 - min(global_step, train_steps) / train_steps) ** power + end
+    is_warmup = 1.0 if global_step < warmup_steps else 0.0
+    return (1 - is_warmup) * decayed + is_warmup * init_lr * global_step / max(warmup_steps, 1)
+
+
+@pytest.mark.parametrize("warmup", [0, 1 / SPE, 4, 12])
+@pytest.mark.parametrize(("power", "end"), [(1.0, 0.0), (2.0, 0.01)])
+def test_the_public_bert_schedule_is_that_codes(warmup, power, end):
+    total, steps = 12 * SPE, round(warmup * SPE)
+    mine = bert_polynomial(total, steps_per_epoch=SPE, warmup=warmup, decay_power=power, end=end)
+    shape = {"train_steps": total, "warmup_steps": steps, "power": power, "end": 0.006 * end}
+    theirs = [public_bert_rate(step, init_lr=0.006, **shape) for step in range(total + 5)]
+    assert [0.006 * mine(step) for step in range(total + 5)] == pytest.approx(theirs, rel=1e-12, abs=1e-15)
+    squared = bert_polynomial(total, steps_per_epoch=SPE, warmup=warmup, warmup_power=2.0, decay_power=power, end=end)
+    assert factors(squared, total) == [mine(step) ** (2 if step < steps else 1) for step in range(total)]
+
+
+def test_the_public_bert_schedule_drops_where_its_warmup_ends_and_the_intended_one_does_not():
+    total, warm = 7038, 2001  # of the first phase of a mixed-batch training
+    public = bert_polynomial(total, steps_per_epoch=1, warmup=warm)
+    intended = warmup_polynomial(total, steps_per_epoch=1, warmup=warm, decay_power=1.0)
+    assert public(warm - 1) > 0.999 and public(warm) == pytest.approx(1 - warm / total)
+    drops = [max(a - b for a, b in pairwise(factors(one, total))) for one in (public, intended)]
+    assert drops[0] > 0.28 and drops[1] == pytest.approx(1 / (total - warm))
+    assert all(public(step) <= intended(step) for step in range(total - 4))

@@ -22,8 +22,8 @@ from lbt.models import MODELS
 from lbt.tasks import TASKS
 
 __all__ = [
-    "average", "batches", "forget_images", "images", "model", "model_reads", "network", "optimizer", "outline", "prepared",
-    "schedule", "takes_local_gradients", "task", "task_of", "validate",
+    "average", "batches", "forget_images", "images", "model", "model_reads", "network", "optimizer", "outline",
+    "prepared", "schedule", "takes_local_gradients", "task", "task_of", "validate",
 ]  # fmt: skip
 
 

@@ -55,12 +55,25 @@ def _epochs_or_share(limit: float, share: float, epochs: Any) -> float:
     return min(float(limit), share * _number("epochs", epochs))
 
 
+def _of_batch(values: Mapping[int, Any], batch: Any) -> Any:
+    """Returns what is stated for a batch size.
+
+    Raises:
+        UserError: nothing is.
+    """
+    if batch not in values:
+        known = ", ".join(map(str, values))
+        raise UserError(f"batch={batch}: a length is stated for {known}; epochs= states one for others")
+    return values[batch]
+
+
 def register_resolvers() -> None:
     """Makes the functions the YAML files call known to OmegaConf."""
     for name, function in {
         "lbt.table_lr": lambda table, batch, rank: table_lr(table, batch, rank),
         "lbt.epochs_or_share": _epochs_or_share,
         "lbt.if_warm_up": lambda warmup, value, otherwise: value if warmup else otherwise,
+        "lbt.of_batch": _of_batch,
         "lbt.part": lambda whole, parts: max(1, int(_number("batch", whole)) // parts),
         "lbt.per_base_batch": lambda value, batch: value * _number("batch", batch) / BASE_BATCH,
     }.items():

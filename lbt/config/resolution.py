@@ -28,13 +28,13 @@ def resolve(composed: DictConfig) -> Config:
     settings = OmegaConf.to_container(composed, resolve=False)
     settings.pop("hydra", None)
     _refuse_environment(settings)
-    # The plain numbers come first: what is derived from them would otherwise fail with a less direct message.
-    for key in ("batch", "epochs", "seed"):
-        if OmegaConf.is_missing(composed, key) or not isinstance(composed[key], int) or isinstance(composed[key], bool):
-            raise UserError(f"{key}={composed[key]}: expected a whole number")
-    if isinstance(base := composed.optimizer.get("base"), str):
-        raise UserError(f"optimizer.base={base}: an optimizer inside is chosen by optimizer@optimizer.base={base}")
     try:
+        # The plain numbers come first: what is derived from them would otherwise fail with a less direct message.
+        for key in ("batch", "epochs", "seed"):
+            if OmegaConf.is_missing(composed, key) or type(composed[key]) is not int:
+                raise UserError(f"{key}={composed[key]}: expected a whole number")
+        if isinstance(base := composed.optimizer.get("base"), str):
+            raise UserError(f"optimizer.base={base}: an optimizer inside is chosen by optimizer@optimizer.base={base}")
         raw = OmegaConf.to_container(composed, resolve=True)
     except OmegaConfBaseException as error:
         message = str(error).splitlines()[0]

@@ -4,7 +4,14 @@ from lbt.data.augment import AUGMENTATIONS, IMAGENET_MEAN, IMAGENET_STD, crop_fl
 from lbt.data.cache import Known, cached
 from lbt.data.forms import PICTURES, Form, Pictures, Tokens, augmentation
 from lbt.data.imageset import (
-    ImageSet, fingerprint, held_out, image_set, scored_part, split_validation, take_subset, token_set,
+    ImageSet,
+    fingerprint,
+    held_out,
+    image_set,
+    scored_part,
+    split_validation,
+    take_subset,
+    token_set,
 )  # fmt: skip
 from lbt.data.sources import SOURCES, load, source
 from lbt.data.streaming import feed

@@ -191,8 +191,8 @@ def split_validation(images: ImageSet, fraction: float, seed: int) -> ImageSet:
     present = len(labels.unique())
     if any(len(labels[side].unique()) < present for side in (mask, ~mask)):
         raise UserError(
-            f"a validation fraction of {fraction} of {images.name}'s {len(labels)} training {images.form.noun} does not leave "
-            f"every class on both sides: choose one between 0 and 1 that does, for example 0.1"
+            f"a validation fraction of {fraction} of {images.name}'s {len(labels)} training {images.form.noun} does "
+            f"not leave every class on both sides: choose one between 0 and 1 that does, for example 0.1"
         )
     return _remade(
         images,

@@ -28,6 +28,7 @@ from lbt.records.variation import by_name, flatten
 ROUNDING = 1e-5  # of a figure; one image in 10,000 is ten times as much
 SMALL = 16  # pixels: an image of which a ResNet makes maps smaller than a stride
 SUSPECT = "suspect: made before a fault in bf16 gradients of small images on a CPU was mended"
+_OF_ORIGIN = {"optimizer": "optimizer.name", "batch": "batch"}  # what a run's row says of the one it begins from
 _CHANGES = {True: "+changes", False: "", None: " (changes unknown)"}  # of the source tree since its commit
 
 
@@ -43,6 +44,7 @@ class Frame:
             `train_images`, `test_images` (of the data; None where the record does not say), `warmed_up` (whether the
             schedule has a warm-up), `suspect` (whether wrong bf16 gradients made it), `provenance` (what made the
             record, as it says),
+            `init_from.optimizer` and `init_from.batch` (of the run that it begins from, where its record is there),
             `settings` (the identity that its id is made of, by dotted names), `metrics` (what its task declares),
             `summary` and `curve` (the task's leading metric on the test set, or on what was held out in its place,
             after each epoch; for images the accuracy in %; NaN where there is none), and what `load` was to keep.
@@ -113,6 +115,9 @@ def _load(results_dir: str | Path, keep: Keep | None) -> Frame:
             contradicted.add(row["id"])
             problems.append(f"{path}: differs from {known['path']}, which has the same id; both are left out")
     kept = [row for run_id, row in sorted(rows.items()) if run_id not in contradicted]
+    for row in kept:
+        if (origin := rows.get(row.get("init_from.run"))) is not None:
+            row |= {f"init_from.{name}": origin[key] for name, key in _OF_ORIGIN.items()}
     return Frame(pd.DataFrame(kept), problems)
 
 

@@ -3,10 +3,11 @@
 A module of this package that defines a class with these members, entered in `TASKS`, adds a task:
 
 - `views`: images of each sample that the augmentation must deliver; 1, or 2 for two augmented views.
+- `reads`: "images" or "tokens" where it is for one form of samples alone (see `lbt.data.forms`); without it for both.
 - `spans_batch`: whether the loss cannot be split into terms of single samples. Micro-batches then take two passes
   (see `lbt.train.executor.Executor.backward`).
 - `prepare(model)`: the module that is trained, made from a freshly built classifier.
-- `forward(model, images)`: outputs [b, ...] of normalised images [b, C, H, W], or of a list of views.
+- `forward(model, images)`: outputs [b, ...] of normalised images [b, C, H, W], of a list of views, or of tokens.
 - `loss(outputs, labels)`: `{"loss": scalar, ...}`, means over the batch; all of them are recorded an epoch.
 - `loss_together(outputs, count, total)`, if it has one: with `spans_batch` on several devices the same, of `count`
   images of which `outputs` are this device's; `total` gives a tensor's sum over the devices. Without it each device
@@ -24,11 +25,18 @@ from typing import Any
 
 def __getattr__(name: str) -> Any:
     """Imports the tasks where they are first asked for: `lbt.metrics` is read by reports, which need no torch."""
-    if name not in ("TASKS", "Classification", "BarlowTwins"):
+    if name not in ("TASKS", "Classification", "BarlowTwins", "MaskedLanguage", "SequenceClassification"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from lbt.tasks.barlow_twins import BarlowTwins
     from lbt.tasks.classification import Classification
+    from lbt.tasks.masked_language import MaskedLanguage
+    from lbt.tasks.sequence_classification import SequenceClassification
 
-    tasks = {"classification": Classification, "barlow_twins": BarlowTwins}
-    globals().update(TASKS=tasks, Classification=Classification, BarlowTwins=BarlowTwins)
+    tasks = {
+        "classification": Classification,
+        "barlow_twins": BarlowTwins,
+        "masked_language": MaskedLanguage,
+        "sequence_classification": SequenceClassification,
+    }
+    globals().update(TASKS=tasks, **{task.__name__: task for task in tasks.values()})
     return globals()[name]

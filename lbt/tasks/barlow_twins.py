@@ -143,6 +143,7 @@ class BarlowTwins:
     Source: Zbontar et al. 2021, arXiv 2103.03230; its use with large batches: arXiv 2309.14053, section 6.
     """
 
+    reads = "images"
     views = 2
     spans_batch = True
     metrics = (LOSS, KNN_ACCURACY, ACCURACY, TOP5_ACCURACY)

@@ -74,8 +74,8 @@ def placed(config: Config, images: ImageSet, device: torch.device, devices: int)
         size = sum(part.nbytes for part in parts if isinstance(part, Tensor)) / 2**30
         each = f", whole on each of {devices} devices" if devices > 1 else ""
         raise ImagesTooLargeError(
-            f"data={config.data.name}: its {images.form.noun} take {size:,.1f} GiB{each}, for which there is no memory; "
-            "data=image_stream reads a folder of images as they are needed"
+            f"data={config.data.name}: its {images.form.noun} take {size:,.1f} GiB{each}, for which there is no "
+            "memory; data=image_stream reads a folder of images as they are needed"
         ) from error
 
 

@@ -4,7 +4,8 @@
 the names of the network its task trains (`docs/weights.md`), with what made them as metadata, all of it texts:
 
 - `id`, `config` and `data_fingerprint` as in the record, `classes`: their names in label order, JSON, `image_size`:
-  height and width in pixels, JSON (of text `token_size` and `vocabulary`), `lbt`: version, `plugins`: the names of those that were loaded, JSON;
+  height and width in pixels, JSON (of text `token_size` and `vocabulary`), `lbt`: version, `plugins`: the names of
+  those that were loaded, JSON;
 - `sha256`: of the tensors (`lbt.weights.file.digest`), by which damage shows, and which is what `init_from` means.
 """
 

@@ -74,9 +74,10 @@ def check_vocabulary(config: Config, vocabulary: str | None) -> None:
     """
     theirs = opened(config.init_from).metadata.get("vocabulary")
     if theirs is not None and vocabulary is not None and json.loads(theirs) != vocabulary:
+        source = config.init_from["run"] or config.init_from["sha256"][:16]
         raise UserError(
-            f"init_from={config.init_from['run'] or config.init_from['sha256'][:16]}: its tokens are of another vocabulary than "
-            f"data={config.data.name}'s; begin from a run on the same text and with the same vocabulary"
+            f"init_from={source}: its tokens are of another vocabulary than data={config.data.name}'s; begin from "
+            "a run on the same text and with the same vocabulary"
         )
 
 

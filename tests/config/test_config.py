@@ -96,6 +96,14 @@ def test_lr_of_another_batch_is_scaled_by_the_square_root_from_the_nearest():
     assert table_lr(PAPER, 8192, 0) == pytest.approx(15 / math.sqrt(2))  # nearer to 16384 than to 1024
 
 
+@pytest.mark.parametrize("task", ["masked_language", "sequence_classification"])
+def test_lambs_rate_on_text_is_not_that_of_images(task):
+    words = "data=pydocs", "model=bert_tiny", f"task={task}", "optimizer=lamb"
+    assert configure(*words, "batch=65536").peak_lr == pytest.approx(0.006)
+    assert configure(*words, "batch=4096", "protocol=ladder").peak_lr == pytest.approx(0.0015)
+    assert configure(*words, "batch=4096", "lr=0.1", "lr_scaling=none").peak_lr == 0.1
+
+
 def test_scaling_rules():
     assert [scaling_factor(rule, 1024) for rule in ("none", "sqrt", "linear")] == [1, 2, 4]
 
@@ -270,3 +278,11 @@ def test_lamb_is_adam_in_the_released_barlow_twins_alone():
     ]:  # fmt: skip
         config = configure("optimizer=lamb", f"task={task}", f"protocol={protocol}")
         assert config.optimizer["unit_ratio"] is wanted
+
+
+def test_a_length_by_batch_is_that_batchs_and_of_no_other():
+    words = ("+experiment=reality_check_text_tune", "batch=256")
+    assert (configure(*words).epochs, configure(words[0], "batch=4096").epochs) == (19, 50)
+    assert configure(words[0], "batch=1000", "epochs=7").epochs == 7
+    with pytest.raises(UserError, match=r"batch=1000: a length is stated for 256, 4096; epochs= states one for others"):
+        configure(words[0], "batch=1000")

@@ -73,6 +73,11 @@ def results(tmp_path_factory):
     record(folder, 60.0, *sending, "optimizer=lamb", folder="communication")
     lines = [{"bytes_sent": 3_000_000}] * 5
     record(folder, 58.0, *sending, "optimizer=onebit_lamb", "workers=8", folder="communication", lines=lines)
+    for optimizer in ("adamw", "lamb"):
+        words = ("+experiment=reality_check_text_tune", f"optimizer={optimizer}", "batch=256")
+        path = plant(folder, runtime.settle(configure(*words)), 1.0)
+        origin = {"sha256": optimizer * 10, "run": records.read(path).run["id"]}
+        plant(folder, replace(runtime.settle(configure("+experiment=bert_finetune")), init_from=origin), 70.0)
     return folder
 
 

@@ -11,7 +11,6 @@ from torch import nn
 from lbt import records
 from lbt.errors import UserError
 from lbt.models import MODELS
-from lbt.train.probes import looks
 from lbt.train.probes.stratified import IMBALANCE, long_tail
 
 BOTH = ["probes=[batch_norm,stratified]", "probe.noise_images=24", "probe.micro_batch=6", "data.augment=none"]

@@ -16,6 +16,7 @@ KINDS: dict[str, Callable[[Spec, Frame], Figure | None]] = {
     "looks": looks.draw,
     "schedules": schedules.draw_rates,
     "phi": schedules.draw_phi,
+    "phases": schedules.draw_phases,
     "steps": steps.draw,
     "branches": branches.draw,
     "communication": communication.draw,

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from lbt.report.figures.spec import Spec
 from lbt.report.frame import Frame
 from lbt.report.kit.style import along, finish, line_style, panels
-from lbt.schedules import warmup_cosine
+from lbt.schedules import bert_polynomial, warmup_cosine, warmup_polynomial
 
 IMAGES = 50_000  # of CIFAR-10's training set
 BASE_BATCH = 256
@@ -69,6 +70,32 @@ def draw_phi(spec: Spec, frame: Frame) -> Figure:
         row[0].set_ylabel(name)
     handles = [Line2D([], [], label=f"lambda {lam:g}", **line_style(index)) for index, lam in enumerate(lams)]
     return finish(figure, spec.title, [_computed(wanted)], handles, columns=3)
+
+
+def draw_phases(spec: Spec, frame: Frame) -> Figure:
+    """Draws the rate over the updates as the public BERT code has it, over the intended one: a panel for each recipe.
+
+    `options.recipes` maps a recipe's name to its phases, one after the other: `updates`, `warmup` (updates) and `lr`.
+    """
+    forms = {
+        "intended: the decay begins where the warm-up ends": warmup_polynomial,
+        "public BERT code: the warm-up replaces the beginning of the decay": bert_polynomial,
+    }
+    recipes = spec.options["recipes"]
+    figure, grid = panels(1, len(recipes), width=3.6, height=2.6)
+    for axes, (name, phases) in zip(grid[0], recipes.items(), strict=True):
+        total = sum(phase["updates"] for phase in phases)
+        for index, form in enumerate(forms.values()):
+            rates = []
+            for phase in phases:
+                factor = form(phase["updates"], steps_per_epoch=1, warmup=phase["warmup"], decay_power=1.0)
+                rates += [phase["lr"] * factor(step) for step in range(phase["updates"])]
+            axes.plot(range(1, total + 1), rates, **along(index, total, len(forms)))
+        axes.set(title=name, xlabel="update")
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+    grid[0][0].set_ylabel("learning rate")
+    handles = [Line2D([], [], label=name, **line_style(index)) for index, name in enumerate(forms)]
+    return finish(figure, spec.title, ["linear warm-up, linear decay; computed from the formulas, no run"], handles)
 
 
 def _protocols(wanted: dict[str, Any], batch: int, steps: int) -> dict[str, dict[str, Any]]:

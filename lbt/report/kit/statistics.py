@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from lbt.metrics import metric_of
+
 LEVEL = 0.95
 CLASSES = {"cifar10": 10, "digits": 10, "tiny_imagenet": 200}  # of records that do not say
 IMAGES = 10_000  # scored, of records that do not say
@@ -43,13 +45,19 @@ def chance_of(count: int | None, metric: str) -> float | None:
 
 
 def chance(run: Mapping[str, Any], metric: str) -> float | None:
-    """Returns what guessing scores in a metric on a run's data, in %; None where that is not known.
+    """Returns what guessing scores in a metric on a run's data, in %; None where that is not known from its classes.
 
     Args:
         run: row of a frame.
         metric: name in the run's summary.
     """
-    return chance_of(classes(run), metric)
+    return chance_of(classes(run), metric) if _of_classes(run, metric) else None
+
+
+def _of_classes(run: Mapping[str, Any], metric: str) -> bool:
+    """Says whether a metric is an accuracy over the data's classes, as far as the run's task declares it."""
+    declared = metric_of(metric, run.get("metrics") or {})
+    return metric.endswith("accuracy") and (declared is None or declared.of_classes)
 
 
 def scored_images(run: Mapping[str, Any], metric: str = "test_accuracy") -> int:
@@ -94,7 +102,7 @@ def value_of(run: Mapping[str, Any], metric: str, infeasible: Sequence[str] = ("
     """
     if run["status"] == "done":
         return run["summary"].get(metric)
-    if run["status"] not in infeasible or not metric.endswith("accuracy"):
+    if run["status"] not in infeasible or not _of_classes(run, metric):
         return None
     guessing = chance(run, metric)
     return guessing if guessing is not None else run["summary"].get(metric) or 0.0

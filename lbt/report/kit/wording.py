@@ -51,16 +51,16 @@ def stands_on(column: Callable[[str], Iterable], begin: str, more: str = "") -> 
     )
 
 
-def shown(value: Any) -> str:
-    """Returns a cell as shown: two decimals, `-` for nothing, `never` for a step that did not come."""
+def shown(value: Any, digits: int = 2) -> str:
+    """Returns a cell as shown: so many decimals, `-` for nothing, `never` for a step that did not come."""
     if value is None or value == "" or value == []:
         return "-"
     if isinstance(value, tuple):
-        return f"{shown(value[0])} to {shown(value[1])}"
+        return f"{shown(value[0], digits)} to {shown(value[1], digits)}"
     if isinstance(value, list):
         return ", ".join(map(str, value))
     if isinstance(value, float):
-        return "never" if math.isinf(value) else f"{value:.2f}"
+        return "never" if math.isinf(value) else f"{value:.{digits}f}"
     return str(value)
 
 

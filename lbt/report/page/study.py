@@ -44,7 +44,9 @@ def _study(results: Results) -> dict[str, Any]:
         "about": one.about,
         "verdicts": [(batch, verdict(results, batch)) for batch in one.batches],
         "tables": [
-            (name, CAPTIONS[name] or PARTS[name].capitalize(), *_table(rows)) for name, rows in made.items() if rows
+            (name, CAPTIONS[name] or PARTS[name].capitalize(), *_table(rows, results.measure.digits))
+            for name, rows in made.items()
+            if rows
         ],
         "notes": results.notes,
         "charts": list(_charts(results)),
@@ -59,9 +61,9 @@ def _trial_ids(results: Results) -> list[str]:
     return [run for found in results.trials.values() for run in found.runs["id"]]
 
 
-def _table(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+def _table(rows: list[dict[str, Any]], digits: int) -> tuple[list[str], list[list[str]]]:
     header = list(rows[0])
-    return header, [[shown(row[key]) for key in header] for row in rows]
+    return header, [[shown(row[key], digits) for key in header] for row in rows]
 
 
 def _ids(final: Final) -> list[str]:
@@ -74,25 +76,30 @@ def _charts(results: Results) -> Iterator[dict[str, Any]]:
     looks = {name: place for place, name in enumerate(one.contestants)}
     common = {"looks": looks, "study": one.name}
     boxes = [(batch, _boxes(results, batch)) for batch in one.batches]
-    title = "Test accuracy of the final runs: each seed, quartiles and median"
-    target = {"target": one.target, "unit": "test accuracy (%)"}
+    measure = results.measure
+    title = f"Test {measure.metric.label} of the final runs: each seed, quartiles and median"
+    target = {"target": one.target, "unit": measure.axis("test"), "sign": measure.unit}
     yield from (
         {**common, **target, "kind": "boxes", "title": title, "batch": at, "rows": rows} for at, rows in boxes if rows
     )
-    rows = curves(results)
+    rows, expected = curves(results), f"expected{measure.unit}"
     for batch in one.batches:
         lines = [
-            {"name": row["optimizer"], "x": row["trials"], "y": row["expected %"], "range": row["10 % to 90 %"]}
+            {"name": row["optimizer"], "x": row["trials"], "y": row[expected], "range": row["10 % to 90 %"]}
             for row in rows
             if row["batch"] == batch
         ]
-        title = "Validation accuracy expected of the best of k trials; bars: 10 % to 90 % of the draws"
         if lines:
-            yield {**common, "kind": "best_of_k", "title": title, "batch": batch, "rows": lines}
+            title = (
+                f"Validation {measure.metric.label} expected of the best of k trials; bars: 10 % to 90 % of the draws"
+            )
+            unit = {"unit": measure.axis("validation"), "sign": measure.unit}
+            yield {**common, **unit, "kind": "best_of_k", "title": title, "batch": batch, "rows": lines}
     for batch in one.batches:
         if pairs := _pairs(results, batch):
             title = "Shifts between two optimizers, first minus second, with their exact intervals"
-            yield {**common, "kind": "intervals", "title": title, "batch": batch, "rows": pairs}
+            unit = f"difference ({measure.difference})"
+            yield {**common, "kind": "intervals", "title": title, "unit": unit, "batch": batch, "rows": pairs}
     for batch in one.batches:
         if lines := [
             _schedule(final) for name in one.schedules if (final := results.final(name, batch)) and has_rate(final)

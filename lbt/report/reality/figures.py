@@ -18,8 +18,8 @@ from lbt.report.reality.results import Results, curves, reach
 PERFECT = {"color": "#555555", "linestyle": (0, (1, 1.2)), "linewidth": 1}
 
 CAPTIONS = {
-    "best_of_k": "Validation accuracy expected of the best of k trials; bars: 10 % to 90 % of the draws",
-    "boxes": "Test accuracy of the final runs, every seed, and their medians",
+    "best_of_k": "Validation {metric} expected of the best of k trials; bars: 10 % to 90 % of the draws",
+    "boxes": "Test {metric} of the final runs, every seed, and their medians",
     "schedules": "The chosen schedules",
     "steps_to_target": "Updates to the target against the batch size",
 }
@@ -35,10 +35,16 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
             if figure is None:
                 continue
             file, command = f"{results.study.name}_{name}", f"lbt reality {results.study.name}"
-            for ending, content in encode(figure, CAPTIONS[name], results.study.title, command).items():
+            said = caption(results, name)
+            for ending, content in encode(figure, said, results.study.title, command).items():
                 replace_file(folder / f"{file}.{ending}", content)
-            drawn[file] = CAPTIONS[name]
+            drawn[file] = said
     return drawn
+
+
+def caption(results: Results, name: str) -> str:
+    """Returns what a study's figure of a name shows."""
+    return CAPTIONS[name].format(metric=results.measure.metric.label)
 
 
 def best_of_k(results: Results) -> Figure | None:
@@ -57,21 +63,23 @@ def best_of_k(results: Results) -> Figure | None:
             style = hollow(parts.style(results, name))
             k = [row["trials"] + dodge(index, len(names), 0.6 / len(names)) for row in own]
             low, high = zip(*(row["10 % to 90 %"] for row in own), strict=True)
-            axes.plot(k, [row["expected %"] for row in own], **style)
+            axes.plot(k, [row[f"expected{results.measure.unit}"] for row in own], **style)
             axes.vlines(k, low, high, color=style["color"], linewidth=0.8)
             axes.plot([*k, *k], [*low, *high], "_", color=style["color"], markersize=3)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(title=f"batch {batch:,}", xlabel="trials")
-    row[0].set_ylabel("validation accuracy of the best (%)")
+    row[0].set_ylabel(results.measure.axis("validation", "of the best"))
     tried = [one for one in results.trials.values() if one.scores]
     count = f"{parts.span(len(one.scores) for one in tried)} trials each"
     handles = parts.handles(results, [name for name in names if name in {one.optimizer for one in tried}])
-    return finish(figure, CAPTIONS["best_of_k"], parts.notes(results, [one.runs for one in tried], count), handles)
+    return finish(
+        figure, caption(results, "best_of_k"), parts.notes(results, [one.runs for one in tried], count), handles
+    )
 
 
 def boxes(results: Results) -> Figure | None:
-    """Test accuracy of every seed of the chosen configurations and the ablations; boxes where there are many."""
-    return seeds.draw(results, CAPTIONS["boxes"])
+    """Test score of every seed of the chosen configurations and the ablations; boxes where there are many."""
+    return seeds.draw(results, caption(results, "boxes"))
 
 
 def schedules(results: Results) -> Figure | None:
@@ -93,7 +101,7 @@ def schedules(results: Results) -> Figure | None:
         row[1].set(xlabel="update", ylabel="share of the peak", title=f"peaks: {', '.join(peaks)}")
     runs = [final.runs for finals in found for final in finals]
     notes = parts.notes(results, runs, "n=1 chosen configuration a line")
-    return finish(figure, CAPTIONS["schedules"], notes, parts.handles(results, results.study.schedules))
+    return finish(figure, caption(results, "schedules"), notes, parts.handles(results, results.study.schedules))
 
 
 def steps_to_target(results: Results) -> Figure | None:
@@ -112,7 +120,8 @@ def steps_to_target(results: Results) -> Figure | None:
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
     axes.set_xticks(batches, [f"{x:,}" for x in batches])
-    axes.set(xlabel="batch size", ylabel=f"updates to {results.study.target:g} % test accuracy (median)")
+    target = f"{results.study.target:g}{results.measure.unit} test {results.measure.metric.label}"
+    axes.set(xlabel="batch size", ylabel=f"updates to {target} (median)")
     handles = [*parts.handles(results, [name for name, _ in lines]), Line2D([], [], label="perfect scaling", **PERFECT)]
     finals = [final for final in results.finals if not final.variant and final.values]
     notes = parts.notes(
@@ -122,13 +131,13 @@ def steps_to_target(results: Results) -> Figure | None:
     missed = [f"{f.optimizer} at batch {f.batch:,}" for f in finals if (f.optimizer, f.batch) not in there]
     if missed:
         notes.append(f"not drawn, as half of the seeds or more never get there: {', '.join(missed)}")
-    return finish(figure, CAPTIONS["steps_to_target"], notes, handles)
+    return finish(figure, caption(results, "steps_to_target"), notes, handles)
 
 
 def _reached(results: Results, name: str) -> Iterator[tuple[int, float]]:
     for batch in results.study.batches:
         final = results.final(name, batch)
-        if final and math.isfinite(steps := plain.median_high(reach(final, results.study.target))):
+        if final and math.isfinite(steps := plain.median_high(reach(results, final))):
             yield batch, steps
 
 

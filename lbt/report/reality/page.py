@@ -25,9 +25,9 @@ HEAD = """\
 Nado et al., *A Large Batch Optimizer Reality Check* (arXiv 2102.06356), asked this of ResNet-50 on ImageNet. Here every
 optimizer gets the same number of quasi-random trials from a stated space (`configs/space`), a validation split chooses,
 and fresh seeds of the chosen configuration are scored on test data. All figures are this project's own; none is the
-paper's. A run that diverged, failed or ran out of memory counts as guessing (100/classes %) and among the diverged, in
-tuning and in the final runs; infeasible are such trials and those that end at chance (no more than three binomial
-standard errors above guessing).
+paper's. A run that diverged, failed or ran out of memory counts as guessing (100/classes %, or what the study says) and
+among the diverged, in tuning and in the final runs; infeasible are such trials and those that end at chance (no more
+than three binomial standard errors above guessing; of a loss, no better than it).
 """
 
 CAPTIONS = {
@@ -87,7 +87,7 @@ def _section(results: Results, results_dir: Path) -> list[str]:
         rows = make(results)
         if not rows:
             continue
-        files = tables.files(rows)
+        files = tables.files(rows, results.measure.digits)
         for ending, text in files.items():
             replace_file(folder / f"{one.name}_{name}.{ending}", text.encode())
         if CAPTIONS[name]:
@@ -114,9 +114,11 @@ def _standing(results: Results) -> list[str]:
             runs = pd.concat(frames)
             epochs = ", ".join(sorted(set(runs["epochs"].astype(str))))
             lines.append(stands_on(runs.__getitem__, f"{kind}: {len(runs)} runs, {epochs} epochs of"))
-    rule = results.study.rule
-    lines.append(
-        f"Rule: the highest {rule.metric.replace('_', ' ')}, {'last' if rule.epoch == 'last' else 'best'} epoch; "
-        f"target {results.study.target:g} %, margin {results.study.margin:g} % points."
-    )
+    one, measure = results.study, results.measure
+    best = "highest" if measure.metric.higher_is_better else "lowest"
+    metric, epoch = one.rule.metric.replace("_", " "), "last" if one.rule.epoch == "last" else "best"
+    target, margin = f"{one.target:g}{measure.unit}", f"{one.margin:g}{measure.unit and f' {measure.difference}'}"
+    lines.append(f"Rule: the {best} {metric}, {epoch} epoch; target {target}, margin {margin}.")
+    if one.chance is not None:
+        lines.append(f"Guessing: {measure.text(one.chance)}{measure.unit}; a worse figure counts as that.")
     return markdown_list(lines)

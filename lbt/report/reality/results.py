@@ -3,6 +3,7 @@
 import json
 import math
 import statistics as plain
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from lbt.errors import UserError
 from lbt.report.frame import Frame
 from lbt.report.kit.wording import p_value, percent
 from lbt.report.reality import statistics
+from lbt.report.reality.measure import OF_ACCURACY, Measure
 from lbt.report.reality.selection import choice
 from lbt.report.reality.study import Final, Study, Trials, finals, trials
 from lbt.sweep.tuning import chosen_trials
@@ -28,6 +30,7 @@ class Results:
         choices: by (optimizer, batch), as written down by `lbt reality choose`.
         finals: final runs of the choices, the chosen configurations first, then the ablations.
         notes: what is missing, left out or unequal.
+        measure: what trials and final runs are compared by.
     """
 
     study: Study
@@ -35,6 +38,7 @@ class Results:
     choices: dict[tuple[str, int], chosen_trials.Choice]
     finals: list[Final]
     notes: list[str]
+    measure: Measure = OF_ACCURACY
 
     def final(self, optimizer: str, batch: int) -> Final | None:
         """Returns the runs of a chosen configuration that have values, None where there are none."""
@@ -61,7 +65,7 @@ def gather(study: Study, frame: Frame, results_dir: str | Path) -> Results:
     written = chosen_trials.read(path) if path.exists() else []
     choices = {(one.optimizer, one.batch): one for one in written}
     for key, one in choices.items():
-        if key in made and (now := _chosen_now(made[key])) != one.id:
+        if key in made and (now := _chosen_now(made[key], study)) != one.id:
             notes.append(f"{key[0]} at batch {key[1]}: by now trial {now} would be chosen; lbt reality choose does so")
     for batch in study.batches:
         counts = {name: len(made[name, batch].scores) for name in study.contestants if (name, batch) in made}
@@ -71,12 +75,19 @@ def gather(study: Study, frame: Frame, results_dir: str | Path) -> Results:
     if unfinished := sum(found.unfinished for found in made.values()):
         notes.append(f"{unfinished} trials are not finished and do not count yet")
     found = finals(study, frame, [one.id for one in written], results_dir, notes)
-    return Results(study, made, choices, found, notes)
+    return Results(study, made, choices, found, notes, _measure(study, made, found))
 
 
-def _chosen_now(found: Trials) -> str | None:
+def _measure(study: Study, made: Mapping[Any, Trials], found: Sequence[Final]) -> Measure:
+    """Returns what the runs there are are compared by, trials and final runs by the same metric."""
+    known = [one.measure for one in made.values()]
+    known += [Measure.of(one.runs, study.final_metric, study.chance) for one in found]
+    return known[0] if known else OF_ACCURACY
+
+
+def _chosen_now(found: Trials, study: Study) -> str | None:
     try:
-        return choice(found).id
+        return choice(found, study.space).id
     except UserError:
         return None
 
@@ -94,37 +105,44 @@ def summary(results: Results) -> Rows:
                 "trials": len(tried.scores) if tried else None,
                 "infeasible trials": percent(tried.infeasible / len(tried.scores)) if tried and tried.scores else None,
                 "chosen trial": picked.trial if picked else None,
-                "validation %": picked.score if picked else None,
+                f"validation{results.measure.unit}": picked.score if picked else None,
                 "on the edge": picked.edges if picked else None,
             }
-            rows.append({"batch": batch, "optimizer": name, **_measured(final, results.study.target), **effort})
+            rows.append({"batch": batch, "optimizer": name, **_measured(final, results), **effort})
     return rows
 
 
-def _measured(final: Final | None, target: float) -> dict[str, Any]:
+def _measured(final: Final | None, results: Results) -> dict[str, Any]:
+    measure, target = results.measure, results.study.target
+    median, quartiles = f"median{measure.unit}", f"quartiles{measure.unit}"
     if final is None:
         return dict.fromkeys(
-            ("n", "diverged", "median %", "quartiles %", "95 % interval", "at the target", "steps to target")
+            ("n", "diverged", median, quartiles, "95 % interval", "at the target", "steps to target")
         ) | {"n": 0}
     found = statistics.summarise(final.values)
-    steps = plain.median_high(reach(final, target))  # a run that never gets there is later than any that does
+    steps = plain.median_high(reach(results, final))  # a run that never gets there is later than any that does
     return {
         "n": found.n,
         "diverged": final.diverged,
-        "median %": found.median,
-        "quartiles %": found.quartiles,
+        median: found.median,
+        quartiles: found.quartiles,
         "95 % interval": found.interval,
-        "at the target": percent(sum(value >= target for value in final.values) / found.n),
+        "at the target": percent(sum(measure.reaches(value, target) for value in final.values) / found.n),
         "steps to target": steps if math.isinf(steps) else int(steps),
     }
 
 
-def reach(final: Final, target: float) -> list[float]:
+def reach(results: Results, final: Final) -> list[float]:
     """Returns each run's step of the first evaluation at the target; infinity where it was never reached."""
-    return [
-        statistics.steps_to_target([e["step"] for e in lines], [e.get("test_accuracy") for e in lines], target)
-        for lines in final.epochs
-    ]
+    metric, worth = results.study.final_metric, results.measure.worth
+    target = worth(results.study.target)
+
+    def steps(lines: Rows) -> float:
+        figures = [line.get(metric) for line in lines]
+        worths = [None if figure is None else worth(figure) for figure in figures]
+        return statistics.steps_to_target([line["step"] for line in lines], worths, target)
+
+    return [steps(lines) for lines in final.epochs]
 
 
 def pairs(results: Results) -> Rows:
@@ -134,7 +152,7 @@ def pairs(results: Results) -> Rows:
             "batch": batch,
             "first": one.first,
             "second": one.second,
-            "first - second, % points": one.difference,
+            f"first - second, {results.measure.difference}": one.difference,
             "95 % interval": one.interval,
             "p (Mann-Whitney)": p_value(one.p),
             "p (Holm)": p_value(one.corrected),
@@ -146,17 +164,20 @@ def pairs(results: Results) -> Rows:
 
 def curves(results: Results) -> Rows:
     """Returns table (b): the validation score expected of the best of k trials, with its 10 % and 90 % quantiles."""
-    return [
-        {"batch": batch, "optimizer": name, "trials": k, "expected %": row[0], "10 % to 90 %": (row[1], row[2])}
-        for (name, batch), tried in results.trials.items()
-        if tried.scores
-        for k, row in enumerate(statistics.best_of_k(tried.scores).tolist(), 1)
-    ]
+    expected, worth = f"expected{results.measure.unit}", results.measure.worth
+    rows = []
+    for (name, batch), tried in results.trials.items():
+        found = statistics.best_of_k([worth(score) for score in tried.scores]).tolist() if tried.scores else []
+        for k, row in enumerate(found, 1):
+            between = tuple(sorted((worth(row[1]), worth(row[2]))))
+            known = {"batch": batch, "optimizer": name, "trials": k}
+            rows.append({**known, expected: worth(row[0]), "10 % to 90 %": between})
+    return rows
 
 
 def ablations(results: Results) -> Rows:
     """Returns table (c): the ablated optimizer's chosen configuration and each change of it."""
-    rows = []
+    rows, measure = [], results.measure
     for batch in results.study.batches:
         base = results.final(results.study.ablate, batch)
         for final in (
@@ -171,10 +192,10 @@ def ablations(results: Results) -> Rows:
                     "optimizer": final.optimizer,
                     "change": label,
                     "n": found.n,
-                    "median %": found.median,
-                    "quartiles %": found.quartiles,
+                    f"median{measure.unit}": found.median,
+                    f"quartiles{measure.unit}": found.quartiles,
                     "95 % interval": found.interval,
-                    "against chosen, % points": other.difference if final.variant else None,
+                    f"against chosen, {measure.difference}": other.difference if final.variant else None,
                     "its 95 % interval": other.interval if final.variant else None,
                 }
             )

@@ -19,7 +19,7 @@ MEDIAN = {"color": "#000000", "linestyle": "-", "linewidth": 1.6}
 
 
 def draw(results: Results, caption: str) -> Figure | None:
-    """Draws every seed's test accuracy and the medians of the chosen configurations and the ablations.
+    """Draws every seed's test score and the medians of the chosen configurations and the ablations.
 
     Of more than `FEW` seeds quartiles and extremes are drawn as a box. Runs that diverged stand at the foot; where half
     of them did there is no median.
@@ -40,7 +40,7 @@ def draw(results: Results, caption: str) -> Figure | None:
         axes.margins(y=0.08)
         axes.axhline(results.study.target, **parts.TARGET)
         axes.set(title=f"batch {finals[0].batch:,}")
-    row[0].set_ylabel("test accuracy (%)")
+    row[0].set_ylabel(results.measure.axis("test"))
     _diverged(results, row, found)
     every = [final for finals in found for final in finals]
     notes = parts.notes(results, [f.runs for f in every], f"{parts.span(len(f.values) for f in every)} seeds each")
@@ -48,7 +48,7 @@ def draw(results: Results, caption: str) -> Figure | None:
 
 
 def trained(final: Final) -> list[float]:
-    """Returns the accuracies of the runs that did not diverge."""
+    """Returns the scores of the runs that did not diverge."""
     if final.runs is None:
         return list(final.values)
     return [value for value, status in zip(final.values, final.runs["status"], strict=True) if status == "done"]
@@ -91,5 +91,5 @@ def _legend(results: Results, finals: Sequence[Final]) -> list[Line2D]:
         Line2D([], [], label="a seed", **point),
         *ablations,
         Line2D([], [], label="median", **MEDIAN),
-        Line2D([], [], label=f"target, {results.study.target:g} %", **parts.TARGET),
+        Line2D([], [], label=f"target, {results.study.target:g}{results.measure.unit}", **parts.TARGET),
     ]

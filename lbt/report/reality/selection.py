@@ -24,7 +24,7 @@ def choose(name: str, results_dir: str | Path) -> int:
     made = trials(study, load_or_refuse(results_dir), results_dir, problems)
     for found in made.values():
         try:
-            choices.append(choice(found))
+            choices.append(choice(found, study.space))
         except UserError as error:
             problems.append(str(error))
     missing = [f"{o} at {b}" for b in study.batches for o in study.contestants if (o, b) not in made]
@@ -38,13 +38,19 @@ def choose(name: str, results_dir: str | Path) -> int:
     chosen_trials.write(path, vars(study.rule), study.tune, choices)
     for one in choices:
         edges = f"; on the edge: {', '.join(one.edges)}" if one.edges else ""
-        print(f"{one.optimizer} at batch {one.batch}: trial {one.trial} of {one.trials}, {one.score:.2f} %{edges}")
+        measure = made[one.optimizer, one.batch].measure
+        score = f"{measure.text(one.score)}{measure.unit}"
+        print(f"{one.optimizer} at batch {one.batch}: trial {one.trial} of {one.trials}, {score}{edges}")
     print(path)
     return 0
 
 
-def choice(found: Trials) -> chosen_trials.Choice:
+def choice(found: Trials, of_space: str) -> chosen_trials.Choice:
     """Returns the chosen trial of an optimizer at a batch size.
+
+    Args:
+        found: all of them.
+        of_space: the study's `space`.
 
     Raises:
         UserError: no trial is finished, or none trained.
@@ -55,10 +61,10 @@ def choice(found: Trials) -> chosen_trials.Choice:
     if found.infeasible == len(found.scores):
         raise UserError(f"{where}: none of its {len(found.scores)} trials trained")
     feasible = [index for index, status in enumerate(found.runs["status"]) if status == "done"]
-    best = max(feasible, key=lambda index: (found.scores[index], -index))
+    best = max(feasible, key=lambda index: (found.measure.worth(found.scores[index]), -index))
     run = found.runs.iloc[best]
     config = records.read(Path(run["path"])).run["config"]
-    ranges = space.read(found.optimizer)
+    ranges = space.of(found.optimizer, of_space)
     return chosen_trials.Choice(
         optimizer=found.optimizer,
         batch=found.batch,

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,17 +14,21 @@ from lbt.config.binding import bind
 from lbt.errors import UserError
 from lbt.report.frame import Frame, select
 from lbt.report.kit.cells import differing
-from lbt.report.kit.statistics import at_chance, chance, scored_images, value_of
+from lbt.report.reality.measure import OF_ACCURACY, Measure
 from lbt.report.reality.places import with_places
+from lbt.sweep.tuning.space import OWN
 
 FINISHED = ("done", "diverged", "oom", "failed")  # an end that came of the settings; the others may still go on
-INFEASIBLE = ("diverged", "oom", "failed")  # of them, those that count as chance
 STANDING = ("fingerprint", "epochs", "model.name", "model.stem", "task.name", "data.augment", "precision")
+OF_A_BATCH = ("epochs",)  # of these, what may differ between batch sizes, which are never compared with one another
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How a trial is chosen: the highest `metric` after the last epoch, or of any; of equals the earlier trial."""
+    """How a trial is chosen: the best `metric` after the last epoch, or of any; of equals the earlier trial.
+
+    The metric's task says whether the highest or the lowest is the best.
+    """
 
     metric: str
     epoch: Literal["last", "best"] = "last"
@@ -32,7 +36,13 @@ class Rule:
 
 @dataclass(frozen=True)
 class Study:
-    """A study's definition; see `configs/reality`. `target` and `margin` are accuracies in %."""
+    """A study's definition; see `configs/reality`.
+
+    Attributes:
+        target, margin: in the rule's metric; accuracies in %.
+        chance: what guessing scores in that metric; None: an accuracy, of which the number of classes tells it.
+        space: of its trials, as the sweeper's `space`.
+    """
 
     name: str
     title: str
@@ -48,6 +58,13 @@ class Study:
     target: float
     schedules: list[str]
     ablate: str
+    chance: float | None = None
+    space: str = OWN
+
+    @property
+    def final_metric(self) -> str:
+        """Name of the figure of the final runs: the rule's metric on test data."""
+        return f"test_{self.rule.metric.removeprefix('val_')}"
 
 
 def names() -> list[str]:
@@ -66,7 +83,8 @@ def read(name: str) -> Study:
 
 def parse(name: str, content: Mapping[str, Any]) -> Study:
     """Returns the study a file's content describes; raises as `read` does."""
-    missing = [key for key in Study.__dataclass_fields__ if key not in content and key != "name"]
+    needed = [one.name for one in fields(Study) if one.default is MISSING and one.name != "name"]
+    missing = [key for key in needed if key not in content]
     if missing:
         raise UserError(f"study {name}: {missing[0]} is missing")
     rule = Rule(**bind(Rule, content["rule"], f"study {name}, rule"))
@@ -75,6 +93,8 @@ def parse(name: str, content: Mapping[str, Any]) -> Study:
         for optimizer in getattr(study, key):
             if optimizer not in study.contestants:
                 raise UserError(f"study {name}, {key}: {optimizer} is none of the contestants")
+    if study.chance is None and not rule.metric.endswith("accuracy"):
+        raise UserError(f"study {name}: chance is missing: what guessing scores in {rule.metric}")
     return study
 
 
@@ -87,6 +107,7 @@ class Trials:
         scores: of the finished ones, in the rule's metric; that of chance for one without.
         infeasible: finished trials that diverged, ran out of memory, failed or ended at chance.
         unfinished: trials that may still go on.
+        measure: what the scores are.
     """
 
     optimizer: str
@@ -95,6 +116,7 @@ class Trials:
     scores: list[float]
     infeasible: int
     unfinished: int
+    measure: Measure = OF_ACCURACY
 
 
 @dataclass
@@ -102,7 +124,7 @@ class Final:
     """The final runs of one configuration: an optimizer's chosen one, or a `variant` (ablation) of it.
 
     Attributes:
-        values: test accuracy in % of each finished run; that of chance for one without.
+        values: the figure on test data of each finished run; that of chance for one without.
         diverged: how many diverged, ran out of memory or failed.
         epochs: of each finished run, its records' lines.
         config: the configuration, of the first run.
@@ -140,32 +162,23 @@ def trials(study: Study, frame: Frame, results_dir: str | Path, notes: list[str]
         own = own.sort_values("study.trial", kind="stable")
         finished = own[own["status"].isin(FINISHED)]
         rows, metric = finished.to_dict("records"), study.rule.metric
-        known = [_score(row, study.rule) for row in rows]
-        scores = [_guessed(row, metric) if score is None else score for row, score in zip(rows, known, strict=True)]
+        measure = Measure.of(runs, metric, study.chance)
+        known = [_score(row, study.rule, measure) for row in rows]
+        scores = [measure.score(row, metric, value) for row, value in zip(rows, known, strict=True)]
         infeasible = sum(
-            score is None or _untrained(row, metric, row["summary"].get(metric, score))
-            for row, score in zip(rows, known, strict=True)
+            value is None or measure.is_guess(row, metric, row["summary"].get(metric, value))
+            for row, value in zip(rows, known, strict=True)
         )
-        found[key] = Trials(*key, finished, scores, infeasible, len(own) - len(finished))
+        found[key] = Trials(*key, finished, scores, infeasible, len(own) - len(finished), measure)
     return found
 
 
-def _guessed(row: Mapping[str, Any], metric: str) -> float:
-    """Returns what a finished run without a figure counts as."""
-    value = value_of({**row, "status": "failed"}, metric, INFEASIBLE)
-    return 0.0 if value is None else value
-
-
-def _untrained(row: Mapping[str, Any], metric: str, value: float) -> bool:
-    return row["status"] != "done" or at_chance(value, chance(row, metric), scored_images(row, metric))
-
-
-def _score(row: Mapping[str, Any], rule: Rule) -> float | None:
+def _score(row: Mapping[str, Any], rule: Rule, measure: Measure) -> float | None:
     if row["status"] != "done":
         return None
     if rule.epoch == "best":
         values = [line.get(rule.metric) for line in records.read(Path(row["path"])).epochs]
-        return max((value for value in values if value is not None), default=None)
+        return max((value for value in values if value is not None), key=measure.worth, default=None)
     return row["summary"].get(rule.metric)
 
 
@@ -197,19 +210,20 @@ def finals(study: Study, frame: Frame, chosen: Sequence[str], results_dir: str |
         if differing(own["settings"]):
             notes.append(f"{optimizer} at batch {batch}, {variant or 'chosen'}: runs of differing settings, left out")
             continue
-        found.append(_final(optimizer, int(batch), variant, origin, own))
+        found.append(_final(study, optimizer, int(batch), variant, origin, own))
     place = {name: index for index, name in enumerate(study.contestants)}
     return sorted(found, key=lambda final: (final.variant != "", final.batch, place[final.optimizer], final.variant))
 
 
-def _final(optimizer: str, batch: int, variant: str, origin: str, runs: pd.DataFrame) -> Final:
+def _final(study: Study, optimizer: str, batch: int, variant: str, origin: str, runs: pd.DataFrame) -> Final:
     finished = runs[runs["status"].isin(FINISHED)].sort_values("seed")
     made = [records.read(Path(path)) for path in finished["path"]]
     first = records.read(Path(runs.iloc[0]["path"]))
-    rows, metric = finished.to_dict("records"), "test_accuracy"
+    rows, metric = finished.to_dict("records"), study.final_metric
+    measure = Measure.of(runs, metric, study.chance)
     found = [row["summary"].get(metric) if row["status"] == "done" else None for row in rows]
-    values = [_guessed(row, metric) if value is None else value for row, value in zip(rows, found, strict=True)]
-    untrained = sum(_untrained(row, metric, value) for row, value in zip(rows, values, strict=True))
+    values = [measure.score(row, metric, value) for row, value in zip(rows, found, strict=True)]
+    untrained = sum(measure.is_guess(row, metric, value) for row, value in zip(rows, values, strict=True))
     steps = first.run["provenance"].get("steps_per_epoch", 0)
     lines = [record.epochs for record in made]
     config, diverged = first.run["config"], found.count(None)
@@ -230,9 +244,12 @@ def _select(
         return runs.iloc[:0]
     runs = runs[runs[mark].notna()]
     for key in STANDING:
-        if key in runs and len(values := sorted(map(str, runs[key].dropna().unique()))) > 1:
-            raise UserError(
-                f"{experiment}: its runs differ in {key} ({', '.join(values)}) and cannot be compared; move those that "
-                "do not belong out of its folder"
-            )
+        if key not in runs:
+            continue
+        for _, own in runs.groupby("batch") if key in OF_A_BATCH else [(None, runs)]:
+            if len(values := sorted(map(str, own[key].dropna().unique()))) > 1:
+                raise UserError(
+                    f"{experiment}: its runs differ in {key} ({', '.join(values)}) and cannot be compared; move those "
+                    "that do not belong out of its folder"
+                )
     return runs

@@ -9,13 +9,17 @@ from lbt.report.kit.wording import shown
 Rows = Sequence[Mapping[str, Any]]
 
 
-def files(rows: Rows) -> dict[str, str]:
+def files(rows: Rows, digits: int = 2) -> dict[str, str]:
     """Returns a table's files by their endings; the first row's keys are its header.
 
     In CSV numbers have six decimals, and an interval is two columns.
+
+    Args:
+        rows: a mapping each.
+        digits: decimals of the numbers as shown.
     """
     header = list(rows[0])
-    texts = [[shown(row[key]) for key in header] for row in rows]
+    texts = [[shown(row[key], digits) for key in header] for row in rows]
     return {
         "md": "\n".join(render.markdown_table(header, texts)) + "\n",
         "csv": render.csv([dict(_columns(row)) for row in rows]),

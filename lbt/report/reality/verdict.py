@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from lbt.report.reality.measure import Measure
 from lbt.report.reality.results import Results
 from lbt.report.reality.statistics import Comparison, seeds_needed
 from lbt.report.reality.study import Final
@@ -25,9 +26,10 @@ def verdict(results: Results, batch: int) -> Verdict:
     The two are picked by their validation score, so that test data decide nothing but the comparison. "exceeds": the
     shift's interval is above zero and the Holm-corrected p-value below 0.05; "suffices": the interval, exact at this
     number of seeds, is above minus the study's margin; "falls short": it is below zero, p below 0.05. Where a run of
-    the layer-wise one does not train, being above it is no gain and decides nothing.
+    the layer-wise one does not train, being above it is no gain and decides nothing. Of a metric that is better the
+    lower it is, above means below.
     """
-    study = results.study
+    study, measure = results.study, results.measure
     picked = []
     for group in (study.generic, study.layerwise):
         name = _best(results, group, batch)
@@ -38,19 +40,23 @@ def verdict(results: Results, batch: int) -> Verdict:
         picked.append(final)
     generic, layerwise = picked
     fewest = min(len(generic.values), len(layerwise.values))
-    names = f"{generic.optimizer} ({_spread(generic)}) against {layerwise.optimizer} ({_spread(layerwise)})"
+    sides = [f"{final.optimizer} ({_spread(final, measure)})" for final in picked]
+    names = " against ".join(sides)
     if fewest < FEWEST_SEEDS:
         more = FEWEST_SEEDS - fewest
         return Verdict("not decided", f"not decided: needs at least {more} more {_seeds(more)}; {names}.")
-    return _decide(generic, layerwise, _oriented(results, generic, layerwise, batch), study.margin, names)
+    compared = _oriented(results, generic, layerwise, batch)
+    interval = " to ".join(measure.text(bound, signed=True) for bound in compared.interval)
+    shift = f"{measure.text(compared.difference, signed=True)} {'' if measure.unit else 'in '}{measure.difference}"
+    numbers = f"{names}: shift {shift}, exact 95 % interval {interval}, Holm-corrected p {compared.corrected:.2g}"
+    return _decide(generic, layerwise, compared, measure, study.margin, numbers)
 
 
-def _decide(generic: Final, layerwise: Final, found: Comparison, margin: float, names: str) -> Verdict:
-    low, high = found.interval
-    numbers = (
-        f"{names}: shift {found.difference:+.2f} % points, exact 95 % interval {low:+.2f} to {high:+.2f}, "
-        f"Holm-corrected p {found.corrected:.2g}"
-    )
+def _decide(
+    generic: Final, layerwise: Final, found: Comparison, measure: Measure, margin: float, numbers: str
+) -> Verdict:
+    low, high = sorted(map(measure.worth, found.interval))
+    gain, below = measure.worth(found.difference), "below" if measure.metric.higher_is_better else "above"
     first, second, significant = generic.optimizer, layerwise.optimizer, found.corrected < SIGNIFICANT
     if low >= -margin and layerwise.untrained:
         idle = f"{layerwise.untrained} of {len(layerwise.values)} runs of {second} do not train, which is no gain"
@@ -58,10 +64,10 @@ def _decide(generic: Final, layerwise: Final, found: Comparison, margin: float, 
     if low > 0 and significant:
         return Verdict("exceeds", f"tuned {first} exceeds {second}: {numbers}.")
     if low >= -margin:
-        return Verdict("suffices", f"tuned {first} suffices, it is less than {margin:g} below {second}: {numbers}.")
+        return Verdict("suffices", f"tuned {first} suffices, it is less than {margin:g} {below} {second}: {numbers}.")
     if high < 0 and significant:
         return Verdict("falls short", f"tuned {first} falls short of {second}: {numbers}.")
-    distance = found.difference + margin if found.difference > -margin else -found.difference
+    distance = gain + margin if gain > -margin else -gain
     needed = seeds_needed(generic.values, layerwise.values, distance)
     n = min(len(generic.values), len(layerwise.values))
     if needed is None:
@@ -72,7 +78,8 @@ def _decide(generic: Final, layerwise: Final, found: Comparison, margin: float, 
 
 def _best(results: Results, group: list[str], batch: int) -> str | None:
     known = [name for name in group if (name, batch) in results.choices]
-    return max(known, key=lambda name: results.choices[name, batch].score, default=None)
+    worth = results.measure.worth
+    return max(known, key=lambda name: worth(results.choices[name, batch].score), default=None)
 
 
 def _oriented(results: Results, first: Final, second: Final, batch: int) -> Comparison:
@@ -86,10 +93,10 @@ def _oriented(results: Results, first: Final, second: Final, batch: int) -> Comp
     raise KeyError((first.optimizer, second.optimizer))
 
 
-def _spread(final: Final) -> str:
-    values = sorted(final.values)
+def _spread(final: Final, measure: Measure) -> str:
+    low, high = (measure.text(bound(final.values)) for bound in (min, max))
     diverged = f", {final.diverged} diverged" if final.diverged else ""
-    return f"{values[0]:.2f} to {values[-1]:.2f} %, n={len(values)}{diverged}"
+    return f"{low} to {high}{measure.unit}, n={len(final.values)}{diverged}"
 
 
 def _seeds(count: int) -> str:

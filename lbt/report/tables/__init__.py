@@ -15,7 +15,7 @@ from lbt.report.critical import branch_table, steps_table
 from lbt.report.frame import Frame, load_or_refuse
 from lbt.report.kit import render, specs
 from lbt.report.layout import AUTOMATIC, Wanted
-from lbt.report.tables import communication
+from lbt.report.tables import beside, communication
 from lbt.report.tables.grid import Spec, Table
 
 GROUP = "table"
@@ -27,6 +27,7 @@ KINDS: dict[str, tuple[Callable, type]] = {
     "target": (steps_table.StepsTable, steps_table.Spec),
     "sent_by": (communication.CommunicationTable, communication.Spec),
     "tolerance": (branch_table.BranchTable, branch_table.Spec),
+    "beside": (beside.BesideTable, beside.Spec),
 }
 
 

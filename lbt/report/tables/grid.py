@@ -199,6 +199,10 @@ class Table:
 
     def csv(self) -> str:
         """Returns the table as CSV: a row for each cell with a run, and for each published one without."""
+        return render.csv(*self.lines())
+
+    def lines(self) -> tuple[list[dict[str, Any]], list[str]]:
+        """Returns the rows of `csv`, and its columns."""
         figures = [
             "n",
             "mean",
@@ -222,7 +226,7 @@ class Table:
             {**settings, "n": 0, "status": "missing", "published": self.published.value(settings)}
             for settings in self.missing()
         ]
-        return render.csv(lines, [*self.keys, *self.best_of, *figures])
+        return lines, [*self.keys, *self.best_of, *figures]
 
     def missing(self) -> list[dict[str, Any]]:
         """Returns the settings of each place that is to have a run, or a published figure, and has no run."""

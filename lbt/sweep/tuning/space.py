@@ -13,6 +13,7 @@ from lbt.errors import UserError, did_you_mean
 
 DIGITS = 4  # significant digits of a drawn number: the same text, and so the same run id, on every machine
 KINDS = ("log", "linear", "choice")
+OWN = "*"  # in the name of a space: the optimizer's
 TRANSFORMS = ("one_minus", "epochs")
 
 
@@ -135,6 +136,16 @@ def text(value: Any) -> str:
 def names() -> list[str]:
     """Returns the spaces there are."""
     return groups.choices("space")
+
+
+def of(optimizer: str, name: str | None = None) -> Space:
+    """Returns an optimizer's space; raises as `read` does.
+
+    Args:
+        optimizer: its name.
+        name: of the space, with the optimizer's in place of `OWN`; None: that alone.
+    """
+    return read((name or OWN).replace(OWN, optimizer))
 
 
 def read(name: str) -> Space:

@@ -17,7 +17,10 @@ _OF_A_FINAL_RUN = ("seed", "data.val", "data.val_seed")
 
 @dataclass
 class QuasiRandomConf(GridSweeperConf):
-    """Settings of `QuasiRandomSweeper`; `space` names one of `configs/space`, null: the optimizer's own."""
+    """Settings of `QuasiRandomSweeper`.
+
+    `space` names one of `configs/space`, in which `*` is the optimizer's name; null: the optimizer's own.
+    """
 
     _target_: str = "hydra_plugins.lbt.QuasiRandomSweeper"
     n_trials: int = 32
@@ -36,7 +39,7 @@ class QuasiRandomSweeper(CellSweeper):
 
     def expand(self, overrides: list[str], config: Config, compose: Compose) -> list[list[str]]:
         """Returns a cell's trials; each carries its number."""
-        found = space.read(self.space or config.optimizer["name"])
+        found = space.of(config.optimizer["name"], self.space)
         for word in overrides:
             key = word.split("=")[0].lstrip("+")
             if key in found.keys:

@@ -91,12 +91,12 @@ function drawBoxes(host, chart, title, holder) {
     marks.push(Plot.tickY([row], { x: "label", y: "median", strokeWidth: 2, insetLeft: 4, insetRight: 4 }));
   });
   marks.push(Plot.ruleY([chart.target], { strokeDasharray: "5 2" }));
-  const told = rows.flatMap((row) => row.values.map((value, at) => ({ label: row.label, value, title: `${row.label}\n${shown(value)} % (median ${shown(row.median)} %, n=${row.values.length})\n${row.runs[at]}` })));
+  const told = rows.flatMap((row) => row.values.map((value, at) => ({ label: row.label, value, title: `${row.label}\n${shown(value)}${chart.sign} (median ${shown(row.median)}${chart.sign}, n=${row.values.length})\n${row.runs[at]}` })));
   marks.push(Plot.tip(told, Plot.pointer({ x: "label", y: "value", title: "title", fill: "var(--back)" })));
-  plot(host, title, `dashed line: the target, ${chart.target} %`, { width: 520, marginBottom: 90, height: 330, marks,
+  plot(host, title, `dashed line: the target, ${chart.target}${chart.sign}`, { width: 520, marginBottom: 90, height: 330, marks,
     x: { type: "band", domain: rows.map((row) => row.label), label: null, tickRotate: -35 }, y: { label: chart.unit, labelArrow: "none", zero: false } });
-  holder.append(el("p", { class: "small" }, `Line: median; box: quartiles; dashed: the target, ${chart.target} %; hollow: ablations; ✕: diverged, at chance.`),
-    folded("As a table", "boxes", new Set(), () => tableOf(title, ["configuration", "n", "median (%)", "quartiles (%)", "values (%)", "runs"],
+  holder.append(el("p", { class: "small" }, `Line: median; box: quartiles; dashed: the target, ${chart.target}${chart.sign}; hollow: ablations; ✕: diverged, at chance.`),
+    folded("As a table", "boxes", new Set(), () => tableOf(title, ["configuration", "n", `median${chart.sign}`, `quartiles${chart.sign}`, `values${chart.sign}`, "runs"],
       rows.map((row) => [row.label, String(row.values.length), shown(row.median), row.quartiles.map(shown).join(" to "), row.values.map(shown).join(", "), runsLink(row.runs.filter(Boolean))]))));
 }
 
@@ -108,8 +108,8 @@ function drawBestOf(host, chart, title, holder) {
       Plot.lineY(own, { x: "x", y: "y", stroke: style.colour, strokeDasharray: style.dash || undefined, dx }),
       Plot.dot(own, { x: "x", y: "y", stroke: style.colour, fill: "var(--back)", symbol: style.symbol, r: 3, dx }));
   });
-  marks.push(Plot.tip(chart.rows.map((row) => ({ ...row, title: `${row.name}, best of ${row.x}\n${shown(row.y)} % (${shown(row.range[0])} to ${shown(row.range[1])})` })), Plot.pointer({ x: "x", y: "y", title: "title", fill: "var(--back)" })));
-  plot(host, title, "the table below has the figures", { width: 520, marks, x: { label: "trials", labelAnchor: "center", labelArrow: "none", ticks: Math.min(8, d3.max(chart.rows, (row) => row.x)), tickFormat: "d" }, y: { label: "validation accuracy (%)", labelArrow: "none" } });
+  marks.push(Plot.tip(chart.rows.map((row) => ({ ...row, title: `${row.name}, best of ${row.x}\n${shown(row.y)}${chart.sign} (${shown(row.range[0])} to ${shown(row.range[1])})` })), Plot.pointer({ x: "x", y: "y", title: "title", fill: "var(--back)" })));
+  plot(host, title, "the table below has the figures", { width: 520, marks, x: { label: "trials", labelAnchor: "center", labelArrow: "none", ticks: Math.min(8, d3.max(chart.rows, (row) => row.x)), tickFormat: "d" }, y: { label: chart.unit, labelArrow: "none" } });
   holder.append(legendOf(names.map((name) => ({ look: chart.looks[name], label: name }))));
 }
 
