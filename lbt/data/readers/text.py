@@ -48,7 +48,7 @@ def text(
     folder = root if root.is_dir() else root.parent
     found = listing(root, "", wanted=FILES)
     if not found.names:
-        raise UserError(f"{said(root)} {_why_none(root)}: put them there, or set data.root to a file or their folder")
+        raise UserError(f"{said(root)} {_why_none(root)}: set data.root to a file of text or a folder with some")
     options = {"length": length, "vocabulary": vocabulary, "tokens": tokens, "apart": apart, "held_out": held_out}
     count = "" if len(found.names) == 1 else f"{len(found.names):,} files, "
     meant = Known(f"text ({said(root.resolve().name)}, {count}{_in_words(**options)})", text=True)

@@ -182,7 +182,7 @@ def test_files_without_a_word_are_no_documents(folder):
 
 def test_where_no_text_is_the_remedy_is_told(tmp_path):
     (tmp_path / "picture.png").write_bytes(b"")
-    assert f"{tmp_path} has no text files (*.txt): put them there" in error_line("text", tmp_path)
+    assert f"{tmp_path} has no text files (*.txt): set data.root to" in error_line("text", tmp_path)
     assert "nowhere cannot be read (No such file or directory)" in error_line("text", tmp_path / "nowhere")
 
 
