@@ -9,6 +9,7 @@ For Barlow Twins an image is a pair of views; the memory of its loss is printed 
     python scripts/bench_pipeline.py --norms 10                  # what layer_norms=10 adds to an update
     python scripts/bench_pipeline.py --probes --batches 512 --precisions fp32   # share of a 20-epoch training in probes
     python scripts/bench_pipeline.py --set data=cifar10 --set data.root=DIR --precisions bf16
+    python scripts/bench_pipeline.py --text DIR                  # MB/s of making tokens and sequences of its *.txt
 """
 
 import argparse
@@ -17,11 +18,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 import torch
 
 from lbt import build, runtime, sweep
 from lbt.config import resolve
+from lbt.data import vocabulary as vocabularies
+from lbt.data.packing import pack
 from lbt.tasks.barlow_twins import barlow_twins_loss
 from lbt.train import Training
 from lbt.train.probes.curvature import Curvature
@@ -184,6 +188,25 @@ def start_up() -> float:
         return time.perf_counter() - started
 
 
+def speed_of_text(folder: Path, rounds: int) -> None:
+    """Prints the MB of text a second that are made tokens and packed, by both kinds of tokens; medians of rounds."""
+    texts = [path.read_text() for path in sorted(folder.rglob("*.txt"))]
+    size = sum(len(text.encode()) for text in texts) / 1e6
+    for kind in vocabularies.KINDS:
+        started = time.perf_counter()
+        vocabulary = vocabularies.trained(texts, 8192, kind)
+        learned, spent, computing = time.perf_counter() - started, [], []
+        for _ in range(rounds):
+            before = time.process_time()
+            spent.append(timed(lambda: pack(vocabulary.encode(texts), 128, apart=True), torch.device("cpu")))  # noqa: B023
+            computing.append(time.process_time() - before)
+        rates = size / statistics.median(spent), size / statistics.median(computing)
+        print(
+            f"{kind:9} {size:.1f} MB: {rates[0]:.2f} MB/s, {rates[1]:.2f} a second of computing; "
+            f"its vocabulary of {vocabulary.size:,} took {learned:.1f} s"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batches", type=int, nargs="+", default=[512, 4096])
@@ -194,8 +217,11 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4096, help="images per timing (default: %(default)s)")
     parser.add_argument("--norms", type=int, metavar="K", help="only the cost of layer_norms=K")
     parser.add_argument("--probes", action="store_true", help="only the cost of sharpness and noise_scale")
+    parser.add_argument("--text", type=Path, metavar="DIR", help="only the speed of making tokens of its *.txt")
     parser.add_argument("--set", action="append", default=[], metavar="OVERRIDE", help="e.g. data=cifar10")
     options = parser.parse_args()
+    if options.text:
+        return speed_of_text(options.text, options.rounds)
     base = [f"task={options.task}", *(options.set or ["data=synthetic", "data.size=8192"])]
     if options.task == "classification" and not options.set:
         base.append("data.augment=crop_flip_rotate")

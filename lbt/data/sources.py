@@ -29,7 +29,7 @@ def load(name: str, root: str | Path | None = None, **options: Any) -> ImageSet:
 
     Args:
         name: a key of `SOURCES`.
-        root: the folder with the data; None means `$LBT_DATA`, else `~/.cache/lbt`.
+        root: the folder (or file) with the data; None means `$LBT_DATA`, else `~/.cache/lbt`.
         options: the reader's own keyword arguments, e.g. `resolution` (pixels) of `image_folder`.
 
     Raises:
@@ -47,8 +47,8 @@ def load(name: str, root: str | Path | None = None, **options: Any) -> ImageSet:
             if isinstance(error, RuntimeError) and "can't allocate memory" not in str(error):  # torch's words
                 raise
             raise UserError(
-                f"data={name} does not fit into this machine's memory: choose fewer or smaller images, or read a "
-                "folder by data=image_stream, which holds none of them"
+                f"data={name} does not fit into this machine's memory: choose less of it, or smaller images; "
+                "data=image_stream reads a folder of images and holds none of them"
             ) from None
 
 

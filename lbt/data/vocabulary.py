@@ -76,6 +76,7 @@ def _copied(vocabulary: Vocabulary, device: torch.device) -> Tensor:
     return vocabulary.continues.to(device)
 
 
+@lru_cache(maxsize=4)
 def _loaded(tokenizer: str) -> "Tokenizer":
     from tokenizers import Tokenizer
 

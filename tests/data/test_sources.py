@@ -47,8 +47,17 @@ def test_root_defaults_to_lbt_data_then_home(monkeypatch, tmp_path, home):
 
 
 def test_every_reader_is_registered():
-    own = {"digits", "synthetic", "cifar10", "cifar100", "torchvision", "tiny_imagenet", "image_folder", "image_stream"}
-    assert set(SOURCES) == own
+    images = {
+        "digits",
+        "synthetic",
+        "cifar10",
+        "cifar100",
+        "torchvision",
+        "tiny_imagenet",
+        "image_folder",
+        "image_stream",
+    }
+    assert set(SOURCES) == images | {"text", "pydocs"}
 
 
 # --- a data set of one's own: a reader and a YAML ---

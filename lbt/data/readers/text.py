@@ -17,6 +17,7 @@ from lbt.files import irregular, read_regular
 
 FILES = Wanted("text", (".txt",), alone=True)
 SHORTEST = 8  # tokens of a sequence
+LARGEST = 1_000_000  # tokens of a vocabulary
 LETTERS = 2_000  # of a topic of Python's reference, in which seven sequences of 64 tokens are to be trained on
 Kind = Literal["wordpiece", "bytes"]
 
@@ -47,7 +48,7 @@ def text(
     folder = root if root.is_dir() else root.parent
     found = listing(root, "", wanted=FILES)
     if not found.names:
-        raise UserError(f"{said(root)} {_why_none(root)}: put them there, or set data.root to a file or their folder")
+        raise UserError(f"{said(root)} {_why_none(root)}: set data.root to a file of text or a folder with some")
     options = {"length": length, "vocabulary": vocabulary, "tokens": tokens, "apart": apart, "held_out": held_out}
     count = "" if len(found.names) == 1 else f"{len(found.names):,} files, "
     meant = Known(f"text ({said(root.resolve().name)}, {count}{_in_words(**options)})", text=True)
@@ -94,9 +95,10 @@ def pydocs(
 
 def _check(length: int, vocabulary: int, held_out: float) -> None:
     """Raises UserError for an option out of range."""
-    for option, value, least in (("length", length, SHORTEST), ("vocabulary", vocabulary, SMALLEST)):
-        if value < least:
-            raise UserError(f"data.{option}={value}: expected a whole number of at least {least}")
+    if length < SHORTEST:
+        raise UserError(f"data.length={length}: expected a whole number of at least {SHORTEST}")
+    if not SMALLEST <= vocabulary <= LARGEST:
+        raise UserError(f"data.vocabulary={vocabulary}: expected a whole number of {SMALLEST} to {LARGEST:,}")
     if not 0 < held_out < 1:
         raise UserError(f"data.held_out={held_out:g}: expected a share of the text between 0 and 1, for example 0.1")
 
@@ -125,9 +127,9 @@ def _read(path: Path) -> str:
     """
     data = read_regular(path)
     try:
-        wrong = data.find(b"\0")  # UTF-16 has such
-        if wrong < 0:
-            return data.decode("utf-8-sig")
+        words = data.decode().removeprefix("\ufeff")  # a mark of the byte order
+        if (wrong := data.find(b"\0")) < 0:  # UTF-16 of English has as many zeros as letters
+            return words
     except UnicodeDecodeError as error:
         wrong = error.start
     raise UserError(f"{said(path)} is not UTF-8 text (byte {wrong:,}): convert or remove it")
