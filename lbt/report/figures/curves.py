@@ -44,7 +44,7 @@ def draw(spec: Spec, frame: Frame) -> Figure | None:
 
 def _line(axes: Axes, point: Point, style: dict) -> None:
     """Draws one place's runs, and their mean where all go equally far: it is always over the same runs."""
-    curves = [curve for curve in point.cell.runs["curve"] if len(curve)]
+    curves = [curve for curve in point.cell.column("curve") if len(curve)]
     if len({len(curve) for curve in curves}) == 1:
         _plot(axes, np.mean(curves, axis=0), style)
     if len(curves) > 1:
@@ -58,5 +58,4 @@ def _plot(axes: Axes, curve: Sequence[float], style: dict) -> None:
 
 def _ends(point: Point) -> list[int]:
     """Returns after how many epochs each diverged run ended."""
-    runs = point.cell.runs
-    return [len(curve) for curve, status in zip(runs["curve"], runs["status"], strict=True) if status == "diverged"]
+    return [len(run["curve"]) for run in point.cell.rows if run["status"] == "diverged"]

@@ -13,7 +13,7 @@ from lbt.config import groups
 from lbt.config.binding import bind
 from lbt.errors import UserError
 from lbt.report.frame import Frame, select
-from lbt.report.kit.cells import differing
+from lbt.report.kit.cells import differing, rows_of
 from lbt.report.kit.statistics import at_chance, chance, scored_images, value_of
 from lbt.report.reality.places import with_places
 
@@ -139,7 +139,7 @@ def trials(study: Study, frame: Frame, results_dir: str | Path, notes: list[str]
             continue
         own = own.sort_values("study.trial", kind="stable")
         finished = own[own["status"].isin(FINISHED)]
-        rows, metric = finished.to_dict("records"), study.rule.metric
+        rows, metric = rows_of(finished, [*finished]), study.rule.metric
         known = [_score(row, study.rule) for row in rows]
         scores = [_guessed(row, metric) if score is None else score for row, score in zip(rows, known, strict=True)]
         infeasible = sum(
@@ -206,7 +206,7 @@ def _final(optimizer: str, batch: int, variant: str, origin: str, runs: pd.DataF
     finished = runs[runs["status"].isin(FINISHED)].sort_values("seed")
     made = [records.read(Path(path)) for path in finished["path"]]
     first = records.read(Path(runs.iloc[0]["path"]))
-    rows, metric = finished.to_dict("records"), "test_accuracy"
+    rows, metric = rows_of(finished, [*finished]), "test_accuracy"
     found = [row["summary"].get(metric) if row["status"] == "done" else None for row in rows]
     values = [_guessed(row, metric) if value is None else value for row, value in zip(rows, found, strict=True)]
     untrained = sum(_untrained(row, metric, value) for row, value in zip(rows, values, strict=True))
