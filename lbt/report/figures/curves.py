@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from lbt.report.figures.points import Point, points
 from lbt.report.figures.spec import Spec, axis_label, name_panels
@@ -31,6 +32,7 @@ def draw(spec: Spec, frame: Frame) -> Figure | None:
             _line(axes, point, style)
         for axes in axes_of_row:
             axes.set_xlim(0, 1.03 * epochs)
+            axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 2.5, 5, 10]))  # whole epochs
             if axes not in [where for _, where in drawn]:
                 empty(axes)
         if any(point.diverged for point, _ in drawn):
