@@ -29,6 +29,13 @@ def test_importing_lbt_loads_nothing_of_others():
     assert [name for name in loaded if name.startswith("lbt.")] == []
 
 
+def test_a_page_of_results_waits_for_nothing_that_it_does_not_show():
+    """Each takes about as long to import as the page to write; the names are of what has been there before."""
+    loaded = new_modules("", "import lbt.report.page.bundle, lbt.report.page.content, lbt.report.page.runs")
+    assert {"lbt.report.page.content", "scipy.special", "pandas"} <= set(loaded)
+    assert {"torch", "hydra", "matplotlib", "scipy.stats", "scipy.optimize"} & set(loaded) == set()
+
+
 def test_an_optimizer_loads_no_other_one_and_nothing_besides_torch():
     loaded = new_modules("import torch", "from lbt.optim import LARS")
     assert [name for name in loaded if name.split(".")[0] not in {*sys.stdlib_module_names, "lbt"}] == []

@@ -86,7 +86,7 @@ def command(line):
     assert main(line.split()) == 0, line
 
 assert os.path.realpath(lbt.__file__).startswith(os.path.realpath("site")), lbt.__file__
-tiny = "data=digits batch=512 epochs=1 device=cpu precision=fp32 threads=1"
+tiny = "data=digits data.subset=128 batch=64 epochs=1 device=cpu precision=fp32 threads=1"
 command(f"train -m name=study optimizer=lars,signum {tiny}")
 for line in ("status", "status study", "tables study --rows batch", "plots study"):
     command(line)
@@ -138,6 +138,7 @@ def test_every_import_of_the_package_is_declared():
         "scikit-learn": "sklearn",
         "pillow": "PIL",
         "markdown-it-py": "markdown_it",
+        "pyyaml": "yaml",
     }
     stated = [*declared["dependencies"], *itertools.chain(*declared["optional-dependencies"].values())]
     known = {re.match(r"[\w-]+", requirement)[0].lower() for requirement in stated}

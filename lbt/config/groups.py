@@ -12,7 +12,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
+from omegaconf._utils import get_yaml_loader
 
 from lbt.errors import UserError, did_you_mean, reading
 
@@ -128,7 +130,27 @@ def load(group: str, name: str, called: str | None = None) -> Any:
     """
     path = path_of(group, name, called)
     with reading(path):
-        return OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        text = path.read_bytes()
+        content = yaml.load(text, Loader=_loader())
+        if isinstance(content, dict | list) and b"${" not in text:
+            return content
+        return OmegaConf.to_container(OmegaConf.create({} if content is None else content), resolve=False)
+
+
+@cache
+def _loader() -> type:
+    """Returns OmegaConf's reader of YAML, with libyaml's parser where PyYAML has it: that takes a tenth of the time."""
+    theirs = get_yaml_loader()
+    if not yaml.__with_libyaml__:
+        return theirs
+
+    class Loader(yaml.cyaml.CParser, theirs):
+        def __init__(self, stream: bytes):
+            yaml.cyaml.CParser.__init__(self, stream)
+            yaml.constructor.SafeConstructor.__init__(self)
+            yaml.resolver.Resolver.__init__(self)
+
+    return Loader
 
 
 def beside(group: str, file: str) -> Path:

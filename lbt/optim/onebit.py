@@ -17,7 +17,8 @@ from torch import Tensor
 
 from lbt.optim.exchange import Exchange
 
-BLOCK = 2**18  # a multiple of 8: elements that stay in a CPU's cache from one operation on them to the next
+SUMMED = 2**18  # elements whose squares a CPU sums at once
+BLOCK = 2**16  # a multiple of 8: elements that stay in a CPU's cache from one operation on them to the next
 # Multiplied by this, eight bytes of 0 or 1 leave their bits in the highest byte (no two of the products meet).
 GATHER = sum(1 << (7 * place) for place in range(1, 9))
 
@@ -66,34 +67,41 @@ def compress(y: Tensor, lengths: Sequence[int], mask: Tensor | None = None) -> t
     return (_by_blocks if on_cpu else _by_vectors)(y, lengths, counts, mask)
 
 
-def _blocks(lengths: Sequence[int]) -> list[tuple[int, int, int]]:
-    """Pieces cut at multiples of `BLOCK`: (piece, start, stop)."""
+def _blocks(lengths: Sequence[int], most: int) -> list[tuple[int, int, int]]:
+    """Pieces cut at multiples of so many elements: (piece, start, stop)."""
     found = []
     for piece, (start, length) in enumerate(zip(_starts(lengths), lengths, strict=True)):
         while length:
-            stop = min(start + length, (start // BLOCK + 1) * BLOCK)
+            stop = min(start + length, (start // most + 1) * most)
             found.append((piece, start, stop))
             start, length = stop, start + length - stop
     return found
 
 
 def _by_blocks(y: Tensor, lengths: Sequence[int], counts: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """On a CPU: what is in the cache is used for all that is computed of it."""
-    blocks, array = _blocks(lengths), y.numpy()
+    """On a CPU: what is in the cache is used for all that is computed of it.
+
+    A scale takes a sign by its bits: the kernels of `copysign` take longer than all the rest.
+    """
+    array, as_bits = y.numpy(), np.dtype(f"i{y.element_size()}")
     squares = np.zeros(len(lengths))
-    for piece, start, stop in blocks:
+    for piece, start, stop in _blocks(lengths, SUMMED):
         squares[piece] += float(np.dot(array[start:stop], array[start:stop]))
     scales = (torch.from_numpy(squares) / counts).sqrt().to(y.dtype)
-    of_piece, sent, negative = scales.unbind(), y.new_empty(BLOCK), np.empty(BLOCK, dtype=bool)
+    bits, of_piece, sign_bit = array.view(as_bits), scales.numpy().view(as_bits), np.iinfo(as_bits).min
+    sent, negative = np.empty(BLOCK, dtype=array.dtype), np.empty(BLOCK, dtype=bool)
     packed, done = np.zeros(len(y) // 8, dtype=np.uint8), 0
-    for piece, start, stop in blocks:
+    for piece, start, stop in _blocks(lengths, BLOCK):
         if start >= done:  # of all pieces in the block, before any of them is changed
             done = min((start // BLOCK + 1) * BLOCK, len(y))
             whole = np.signbit(array[start:done], out=negative[: done - start])
             packed[start // 8 : done // 8] = np.packbits(whole, bitorder="little")
-        block = y[start:stop]
-        signed = torch.copysign(of_piece[piece], block, out=sent[: stop - start])
-        block.sub_(signed if mask is None else signed.mul_(mask[start:stop]))
+        signed = sent[: stop - start]
+        found = np.bitwise_and(bits[start:stop], sign_bit, out=signed.view(as_bits))
+        np.bitwise_or(found, of_piece[piece], out=found)
+        if mask is not None:
+            signed *= mask[start:stop].numpy()
+        array[start:stop] -= signed
     return torch.from_numpy(packed), scales
 
 

@@ -22,7 +22,7 @@ from lbt.run import run
 from lbt.tasks import TASKS, BarlowTwins, Classification
 from lbt.train import Training
 
-UPDATES = 14  # into the fifth epoch
+UPDATES = 10  # into the fourth epoch
 DATA = ("data.size=34", "data.last_batch=keep", "epochs=7")  # 3 updates an epoch, of 16, 16 and 2 images
 
 

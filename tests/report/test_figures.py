@@ -266,6 +266,16 @@ def test_a_diverged_runs_curve_ends_at_the_epoch_marked_at_the_foot(tmp_path):
     assert list(markers.get_xdata()) == [3]
 
 
+def test_the_epochs_of_a_short_sweep_are_whole(tmp_path):
+    for name in ("lars", "tvlars"):
+        record(tmp_path, [10.0, 30.0], "batch=512", f"optimizer={name}", "epochs=2")
+    asked = spec("training_curves")
+    with context():
+        figure = KINDS["curves"](replace(asked, select={**asked.select, "epochs": 2}), load(tmp_path))
+    (axes,) = figure.axes
+    assert [tick for tick in axes.get_xticks() if tick <= 2] == [0, 1, 2]
+
+
 @pytest.mark.parametrize(("seeds", "points"), [(3, True), (11, False)])
 def test_few_seeds_are_drawn_one_by_one_and_many_as_their_deviation(tmp_path, seeds, points):
     accuracies = [80.0 + seed / 4 for seed in range(seeds)]

@@ -83,8 +83,8 @@ def threads(count):
     torch.set_num_threads(before)
 
 
-def test_runs_side_by_side_leave_the_records_of_runs_alone_and_are_not_repeated(tmp_path, start):
-    command = ["seed=0,1", "optimizer=tvlars,adam", "sweep.parallel=3"]
+def test_runs_side_by_side_leave_the_records_of_runs_alone_and_are_not_repeated(tmp_path, start, monkeypatch, capsys):
+    command = ["seed=0,1", "optimizer=tvlars,adam", "sweep.parallel=2"]
     process = start(*command)
     said, error = process.communicate(timeout=120)
     assert process.returncode == 0, error
@@ -105,8 +105,9 @@ def test_runs_side_by_side_leave_the_records_of_runs_alone_and_are_not_repeated(
         assert first == other
 
     before = [path.read_bytes() for path in made]
-    said, _ = start(*command).communicate(timeout=120)
-    assert said.count("done before") == 4
+    monkeypatch.chdir(tmp_path / "run")
+    assert main(["train", "-m", *TINY, *command]) == 0
+    assert capsys.readouterr().out.count("done before") == 4
     assert [path.read_bytes() for path in made] == before
 
 
@@ -142,15 +143,15 @@ def lay_own_folder(folder):
 def test_runs_that_fail_or_take_their_process_with_them_leave_the_others_alone(tmp_path, start):
     """Also where each process is to find the optimizer in a folder of one's own."""
     lay_own_folder(tmp_path / "own")
-    words = ["batch=8,16", "seed=0,1,2", "optimizer=of_my_own", "sweep.parallel=2"]
+    words = ["seed=1,2,0,3", "optimizer=of_my_own", "sweep.parallel=2"]  # two that go on when both are lost
     process = start(*words, DIES="1", FAILS="2", LBT_CONFIG_DIR="../own")
     said, error = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert error.count("exit code -9; the same command goes on with it") == error.count("ZeroDivisionError: a bug") == 2
+    assert error.count("exit code -9; the same command goes on with it") == error.count("ZeroDivisionError: a bug") == 1
     made = [records.read(path) for path in records.paths(tmp_path / "run" / "results")]
-    assert [(one.status, one.run["config"]["seed"]) for one in made] == [("done", 0)] * 2
+    assert sorted((one.status, one.run["config"]["seed"]) for one in made) == [("done", 0), ("done", 3)]
     assert {one.run["config"]["optimizer"]["name"] for one in made} == {"of_my_own"}
-    assert "6 runs" in said
+    assert "4 runs" in said
 
 
 def test_mistakes_are_found_before_anything_starts(tmp_path, monkeypatch, capsys):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from scipy.stats import binom
+from scipy import special
 
 from lbt.config import CONFIG_DIR
 from lbt.report.kit import render
@@ -65,7 +65,7 @@ def column(name: str, accuracies: Sequence[str]) -> Column:
     multiples = tuple(sum(number % (WHOLE // part) == 0 for number in counted) for part in PARTS)
     fitting = [part for part, found in zip(PARTS, multiples, strict=True) if found == len(counted)]
     images = min(fitting, default=WHOLE)
-    chance = float(binom.sf(len(counted) - 1, len(counted), images / WHOLE))
+    chance = float(special.bdtrc(len(counted) - 1, len(counted), images / WHOLE))
     return Column(name, len(counted), multiples, images, chance)
 
 

@@ -89,7 +89,7 @@ def measured(cell: Cell) -> Measured:
     )
     validated = [value_of(run, cell.name.replace("test_", "val_")) for run, _ in found]
     mean = None if not validated or None in validated else statistics.fmean(validated)
-    validation = mean if (cell.runs.get("data.val", pd.Series([0.0])) > 0).all() else None
+    validation = mean if all((run.get("data.val") or 0) > 0 for run in cell.rows) else None
     return Measured([run for run, _ in found], tuple(value for _, value in found), untrained, validation)
 
 

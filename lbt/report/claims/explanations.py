@@ -42,7 +42,7 @@ class Arms:
         cells = make_cells(named(ended, variants), ("variant", "batch"), metric)
         counts: Counter = Counter()
         for cell in cells:
-            counts[cell.standing] += len(cell.runs)
+            counts[cell.standing] += len(cell.rows)
         most = max(sorted(counts, key=str), key=counts.__getitem__, default=None)
         self.notes = [note for cell in cells if cell.differing for note in cell.notes()]
         if others := sum(counts.values()) - counts[most]:

@@ -97,18 +97,18 @@ class BranchTable:
 
 def _caption(found: Sequence[Point]) -> str:
     """Returns what a section's runs stand on, and how long their branches are."""
-    runs = [cell.runs for one in found for cell in one.cells.values()]
+    runs = [run for one in found for cell in one.cells.values() for run in cell.rows]
     lengths = sorted({one["branch.epochs"] for cell in found for one in _settings(cell)})
-    trained = sorted({int(value) for frame in runs for value in frame.get("train_images", ()) if pd.notna(value)})
+    trained = sorted({int(value) for run in runs if pd.notna(value := run.get("train_images"))})
     images = f" ({int(lengths[0]) * trained[0]:,} images)" if len(lengths) == len(trained) == 1 else ""
     length = f"branches of {' or '.join(f'{int(one)}' for one in lengths)} epoch{'s' * (lengths != [1])}{images}"
     epochs = found[0].standing.epochs
 
     def column(name: str) -> list:
-        return [value for frame in runs for value in frame[name]]
+        return [run[name] for run in runs]
 
     return stands_on(column, f"Trainings of {epochs} epochs and {length} of", "")
 
 
 def _settings(one: Point) -> list[Mapping[str, Any]]:
-    return [settings for cell in one.cells.values() for settings in cell.runs["settings"]]
+    return [settings for cell in one.cells.values() for settings in cell.column("settings")]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import special
 
 from lbt.report.kit.statistics import LEVEL
 
@@ -62,6 +62,8 @@ def fit(batches: Sequence[float], steps: Sequence[float]) -> Scaling | None:
     """
     if len(batches) < FEWEST:
         return None
+    from scipy import optimize  # only where there is something to fit: it takes a while to import
+
     batch, wanted = np.asarray(batches, dtype=float), np.log(np.asarray(steps, dtype=float))
 
     def residuals(place: np.ndarray) -> np.ndarray:
@@ -73,7 +75,7 @@ def fit(batches: Sequence[float], steps: Sequence[float]) -> Scaling | None:
     found = optimize.least_squares(residuals, begin, bounds=bounds, xtol=1e-12, ftol=1e-12, gtol=1e-12)
     free = len(batch) - 2
     covariance = np.linalg.pinv(found.jac.T @ found.jac) * (2 * found.cost / free)
-    width = float(stats.t.ppf(0.5 + LEVEL / 2, free) * math.sqrt(max(covariance[1, 1], 0.0)))
+    width = float(special.stdtrit(free, 0.5 + LEVEL / 2) * math.sqrt(max(covariance[1, 1], 0.0)))
     s_min, b_crit = np.exp(found.x).tolist()
     interval = _exp(found.x[1] - width), _exp(found.x[1] + width)
     return Scaling(s_min, b_crit, interval, int(batch.min()), int(batch.max()))

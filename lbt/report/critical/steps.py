@@ -99,8 +99,8 @@ def curves(asked: Asked, frame: Frame) -> list[Curves]:
     runs, chosen = best.of(runs, keys, asked.best_of, asked.metric)
     by_standing: dict[Standing, list[Reached]] = {}
     for cell in make_cells(runs, keys, asked.metric):
-        at = chosen.get(cell.runs["id"].iloc[0], {})
-        steps = [_first(path, asked, cell.metric) for path in cell.runs["path"]]
+        at = chosen.get(cell.rows[0]["id"], {})
+        steps = [_first(path, asked, cell.metric) for path in cell.column("path")]
         one = Reached(cell, cell.key[asked.series], int(cell.key["batch"]), at, steps, cell.metric)
         by_standing.setdefault(cell.standing, []).append(one)
     return [Curves(standing, found, _fits(found)) for standing, found in by_standing.items()]

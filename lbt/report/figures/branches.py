@@ -89,10 +89,10 @@ def _one_standing(found: Sequence[Point]) -> tuple[list[Point], int]:
 
 def _notes(found: Sequence[Point], tolerance: float, others: int) -> list[str]:
     cells = [cell for one in found for cell in one.cells.values()]
-    counts = sorted({len(cell.runs) for cell in cells})
+    counts = sorted({len(cell.rows) for cell in cells})
     n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     standing = found[0].standing
-    networks = ", ".join(sorted({str(value) for cell in cells for value in cell.runs["network"]}))
+    networks = ", ".join(sorted({str(value) for cell in cells for value in cell.column("network")}))
     batches = ", ".join(f"{batch:,}" for batch in sorted({one.batch for one in found}))
     notes = [
         f"{standing.epochs} epochs of {networks} on {standing.origin}, pixels {standing.fingerprint}, "

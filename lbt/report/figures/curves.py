@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from lbt.report.figures.points import Point, points
 from lbt.report.figures.spec import Spec, axis_label, name_panels
@@ -31,6 +32,7 @@ def draw(spec: Spec, frame: Frame) -> Figure | None:
             _line(axes, point, style)
         for axes in axes_of_row:
             axes.set_xlim(0, 1.03 * epochs)
+            axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 2.5, 5, 10]))  # whole epochs
             if axes not in [where for _, where in drawn]:
                 empty(axes)
         if any(point.diverged for point, _ in drawn):
@@ -44,7 +46,7 @@ def draw(spec: Spec, frame: Frame) -> Figure | None:
 
 def _line(axes: Axes, point: Point, style: dict) -> None:
     """Draws one place's runs, and their mean where all go equally far: it is always over the same runs."""
-    curves = [curve for curve in point.cell.runs["curve"] if len(curve)]
+    curves = [curve for curve in point.cell.column("curve") if len(curve)]
     if len({len(curve) for curve in curves}) == 1:
         _plot(axes, np.mean(curves, axis=0), style)
     if len(curves) > 1:
@@ -58,5 +60,4 @@ def _plot(axes: Axes, curve: Sequence[float], style: dict) -> None:
 
 def _ends(point: Point) -> list[int]:
     """Returns after how many epochs each diverged run ended."""
-    runs = point.cell.runs
-    return [len(curve) for curve, status in zip(runs["curve"], runs["status"], strict=True) if status == "diverged"]
+    return [len(run["curve"]) for run in point.cell.rows if run["status"] == "diverged"]

@@ -99,7 +99,7 @@ def _shade(depth: float) -> Any:
 
 
 def _lowest_seed(point: Point) -> Any:
-    return point.cell.runs.sort_values("seed").iloc[0]
+    return min(point.cell.rows, key=lambda run: run["seed"])
 
 
 def _lost(point: Point) -> bool:

@@ -26,12 +26,7 @@ class Point(NamedTuple):
     @property
     def done(self) -> list[float]:
         """Returns the figures of the runs that ended well; a diverged one has none to draw."""
-        runs = self.cell.runs
-        found = [
-            summary.get(self.cell.name)
-            for summary, status in zip(runs["summary"], runs["status"], strict=True)
-            if status == "done"
-        ]
+        found = [run["summary"].get(self.cell.name) for run in self.cell.rows if run["status"] == "done"]
         return [value for value in found if value is not None]
 
     @property
@@ -84,11 +79,7 @@ def counted(found: Sequence[Point]) -> list[str]:
     if not counts:
         return []
     n = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
-    ends = {
-        run: status
-        for point in found
-        for run, status in zip(point.cell.runs["id"], point.cell.runs["status"], strict=True)
-    }
+    ends = {run["id"]: run["status"] for point in found for run in point.cell.rows}
     lost = list(ends.values()).count("diverged")
     lines = [f"runs at each place: n={n}" + (f"; {lost} of the {len(ends)} shown diverged" if lost else "")]
     partly = [point for point in found if point.done and point.diverged]
@@ -102,7 +93,7 @@ def counted(found: Sequence[Point]) -> list[str]:
 
 def _ids(found: Sequence[Point]) -> set[str]:
     """Returns the ids of the points' runs; one run may stand under two readings."""
-    return {run for point in found for run in point.cell.runs["id"]}
+    return {run for point in found for run in point.cell.column("id")}
 
 
 def _place(spec: Spec, cell: Cell) -> Point:
@@ -114,8 +105,8 @@ def _one_standing(found: Sequence[Point]) -> list[Point]:
     """Returns, of each data set, the points that stand on what most of its runs stand on."""
     counts: dict[str, Counter[Standing]] = {}
     for point in found:
-        name = point.cell.runs["data.name"].iloc[0]
-        counts.setdefault(name, Counter())[point.cell.standing] += len(point.cell.runs)
+        name = point.cell.rows[0]["data.name"]
+        counts.setdefault(name, Counter())[point.cell.standing] += len(point.cell.rows)
     chosen = {max(sorted(known, key=str), key=known.__getitem__) for known in counts.values()}
     return [point for point in found if point.cell.standing in chosen]
 
@@ -136,7 +127,7 @@ def stands(spec: Spec, found: Sequence[Point]) -> list[str]:
 
 
 def _values(found: Sequence[Point], column: str) -> str:
-    return ", ".join(sorted({str(value) for point in found for value in point.cell.runs[column]}))
+    return ", ".join(sorted({str(value) for point in found for value in point.cell.column(column)}))
 
 
 def _at_rate(spec: Spec, found: Sequence[Point]) -> list[Point]:

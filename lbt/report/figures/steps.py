@@ -81,7 +81,7 @@ def _notes(spec: Spec, found: Sequence[Curves]) -> list[str]:
     shown, cells = found[0], [one.cell for one in found[0].found]
     counts = sorted({len(one.steps) for one in shown.found})
     n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    networks = ", ".join(sorted({str(value) for cell in cells for value in cell.runs["network"]}))
+    networks = ", ".join(sorted({str(value) for cell in cells for value in cell.column("network")}))
     standing = shown.standing
     notes = [
         f"{standing.epochs} epochs of {networks} on {standing.origin}, pixels {standing.fingerprint}; n={n} at each "

@@ -26,7 +26,7 @@ def of(
         place = (cell.standing, *(cell.key[key] for key in keys))
         if place not in found or cell.rank() > found[place].rank():
             found[place] = cell
-    chosen = {run: {name: cell.key[name] for name in names} for cell in found.values() for run in cell.runs["id"]}
+    chosen = {run: {name: cell.key[name] for name in names} for cell in found.values() for run in cell.column("id")}
     return (runs if runs.empty else runs[runs["id"].isin(chosen)]), chosen
 
 

@@ -39,7 +39,7 @@ class Standing:
         """Returns the sentence that says so."""
 
         def column(name: str) -> list:
-            return [value for cell in cells for value in cell.runs[name]]
+            return [value for cell in cells for value in cell.column(name)]
 
         protocols = ", ".join(sorted(set(map(str, column("protocol.name")))))
         return stands_on(column, f"{self.epochs} epochs of", f"protocol {protocols}; ")
@@ -55,21 +55,19 @@ class Cell:
     Args:
         key: setting -> value, its place in the table.
         standing: what it stands on.
-        runs: their rows of the frame, with the columns a report shows.
+        rows: its runs, as dictionaries of the columns a report shows.
         name: of the figure in a run's summary.
         metric: what that figure is.
-        rows: the same runs as dictionaries; None: made here.
     """
 
     key: dict[str, Any]
     standing: Standing
-    runs: pd.DataFrame
+    rows: list[dict[str, Any]] = field(repr=False)
     name: str
     metric: Metric
-    rows: list[dict[str, Any]] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        self.rows = runs = rows_of(self.runs) if self.rows is None else self.rows
+        runs = self.rows
         found = [(run["status"], value_of(run, self.name)) for run in runs]
         finished = any(status == "done" and value is not None for status, value in found)
         self.values = [value for _, value in found if value is not None] if finished else []
@@ -78,6 +76,10 @@ class Cell:
         self.chance = chance(runs[0], self.name) if self.values else None
         self.differing = differing([run["settings"] for run in runs])
         self.last_mean = self._last_mean(runs) if self.values and set(self.statuses) == {"done"} else None
+
+    def column(self, name: str) -> list:
+        """Returns a column of its runs."""
+        return [run[name] for run in self.rows]
 
     def text(self) -> str:
         """Returns the cell as shown: mean and spread with n, and what else became of its runs."""
@@ -139,7 +141,7 @@ class Cell:
             "origin": self.standing.origin,
             "fingerprint": self.standing.fingerprint,
             "epochs": self.standing.epochs,
-            "runs": " ".join(sorted(self.runs["id"])),
+            "runs": " ".join(sorted(self.column("id"))),
         }
 
 
@@ -154,24 +156,24 @@ def make_cells(runs: pd.DataFrame, keys: Sequence[str], name: str) -> list[Cell]
     if runs.empty:
         return []
     groups: dict[tuple, list[int]] = {}
-    kept = runs[[column for column in _COLUMNS if column in runs]]  # a run has some 80, and taking rows copies them
     known = zip(*(runs[column].tolist() for column in ("settings", "origin", "fingerprint", "epochs")), strict=True)
     places = zip(*(values(runs, key) for key in keys), strict=True)
     for position, ((settings, *origin), place) in enumerate(zip(known, places, strict=True)):
         groups.setdefault(((_standing(settings, keys), *origin), place), []).append(position)
-    metric, rows = metric_named(runs, name), rows_of(kept)  # once, as a frame's rows take long to make one by one
+    metric = metric_named(runs, name)
+    rows = rows_of(runs, [column for column in _COLUMNS if column in runs])  # once: one by one they take long to make
     cells = []
     for (standing, place), positions in groups.items():
         own = [rows[position] for position in positions]
         key = dict(zip(keys, place, strict=True))
-        cells.append(Cell(key, Standing(*standing), kept.iloc[positions], name, metric, own))
+        cells.append(Cell(key, Standing(*standing), own, name, metric))
     return sorted(cells, key=_order)
 
 
-def rows_of(runs: pd.DataFrame) -> list[dict[str, Any]]:
-    """Returns rows as dictionaries, in less time than `to_dict` takes for a few of many columns."""
-    columns = [runs[name].tolist() for name in runs]
-    return [dict(zip(runs.columns, row, strict=True)) for row in zip(*columns, strict=True)]
+def rows_of(runs: pd.DataFrame, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Returns rows as dictionaries of some columns, in less time than `to_dict` takes for a few of many columns."""
+    known = [runs[name].tolist() for name in columns]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*known, strict=True)]
 
 
 def metric_named(runs: pd.DataFrame, name: str) -> Metric:

@@ -1,6 +1,8 @@
 """Published figures, by the settings they belong to."""
 
 from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -24,7 +26,7 @@ class Published:
         if source:
             path = groups.beside("table", source["file"])
             with reading(path):
-                frame = pd.read_csv(path)
+                frame = _read(path, path.stat().st_mtime_ns)
                 columns = [frame[column].tolist() for column in source["keys"]]
                 self._values = dict(zip(zip(*columns, strict=True), frame[source["value"]].tolist(), strict=True))
 
@@ -38,3 +40,8 @@ class Published:
     def value(self, settings: Mapping[str, Any]) -> float | None:
         """Returns the figure published for these settings, None where there is none."""
         return self._values.get(tuple(settings.get(key) for key in self.keys))
+
+
+@cache
+def _read(path: Path, changed: int) -> pd.DataFrame:
+    return pd.read_csv(path)

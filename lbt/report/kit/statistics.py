@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special  # and not stats, which takes longer to import than most pages to write
 
 from lbt.metrics import metric_of
 
@@ -141,20 +141,29 @@ def welch(first: Sequence[float], second: Sequence[float]) -> tuple[float, float
     if min(len(first), len(second)) < 2:
         return None
     mean = statistics.fmean(first) - statistics.fmean(second)
-    if statistics.variance(first) + statistics.variance(second) == 0:
-        return mean, mean
-    found = stats.ttest_ind(first, second, equal_var=False).confidence_interval(LEVEL)
-    return float(found.low), float(found.high)
+    error, free = _error_of_difference(first, second)
+    half = float(special.stdtrit(free, 0.5 + LEVEL / 2)) * error if error else 0.0
+    return mean - half, mean + half
 
 
 def welch_p(first: Sequence[float], second: Sequence[float], threshold: float = 0.0) -> float | None:
     """Returns the two-sided p-value of "the means differ by `threshold`", None as `welch` does."""
     if min(len(first), len(second)) < 2:
         return None
-    if statistics.variance(first) + statistics.variance(second) == 0:
-        return 1.0 if math.isclose(statistics.fmean(first) - statistics.fmean(second), threshold) else 0.0
-    shifted = [value - threshold for value in first]
-    return float(stats.ttest_ind(shifted, second, equal_var=False).pvalue)
+    mean = statistics.fmean(first) - statistics.fmean(second)
+    error, free = _error_of_difference(first, second)
+    if not error:
+        return 1.0 if math.isclose(mean, threshold) else 0.0
+    return float(2 * special.stdtr(free, -abs(mean - threshold) / error))
+
+
+def _error_of_difference(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
+    """Returns the standard error of a difference of means, and its degrees of freedom (Welch 1947); 0, 0 of none."""
+    parts = [(statistics.variance(values) / len(values), len(values) - 1) for values in (first, second)]
+    square = sum(part for part, _ in parts)
+    if not square:
+        return 0.0, 0.0
+    return math.sqrt(square), 1 / sum((part / square) ** 2 / free for part, free in parts)
 
 
 def holm(p_values: Sequence[float], family: int = 0) -> list[float]:
@@ -188,6 +197,8 @@ def dunnett(base: Sequence[float], others: Sequence[Sequence[float]]) -> list[tu
     samples = [values for values in others if len(values) > 1]
     if len(base) < 2 or not samples or not any(np.ptp(values) > 0 for values in [base, *samples]):
         return [None] * len(others)
+    from scipy import stats
+
     found = stats.dunnett(*map(np.asarray, samples), control=np.asarray(base), rng=np.random.default_rng(0))
     interval = found.confidence_interval(LEVEL)
     bounds = iter(zip(interval.low.tolist(), interval.high.tolist(), strict=True))
@@ -226,10 +237,10 @@ def seeds_for(difference: float, spread: float, tests: int = 1) -> int | None:
 
     def shows(count: int) -> bool:
         free, shift = 2 * count - 2, effect * math.sqrt(count / 2)
-        critical = stats.t.ppf(1 - level / 2, free)
+        critical = special.stdtrit(free, 1 - level / 2)
         if shift > critical + FAR:
             return True
-        return stats.nct.sf(critical, free, shift) + stats.nct.cdf(-critical, free, shift) >= POWER
+        return special.nctdtr(free, -shift, -critical) + special.nctdtr(free, shift, -critical) >= POWER
 
     few, enough = 1, 2
     while not shows(enough):  # upwards, as the distribution far beyond what is asked for is not computed well

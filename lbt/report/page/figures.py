@@ -104,7 +104,7 @@ def _point(spec: Spec, one: Point, series: int, number: Any) -> dict[str, Any]:
         "values": done if len(done) <= 10 else [],
         "text": one.cell.text(),
         "diverged": one.diverged,
-        "runs": sorted(one.cell.runs["id"]),
+        "runs": sorted(one.cell.column("id")),
     }
 
 

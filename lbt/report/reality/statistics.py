@@ -5,12 +5,13 @@ intervals are exact at any number of seeds: they come of the ranks alone, and ar
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from lbt.report.kit.statistics import LEVEL, holm
 from lbt.sweep.tuning import FEWEST_SEEDS
@@ -88,7 +89,8 @@ def summarise(values: Sequence[float]) -> Summary:
     if not len(sample):
         raise ValueError("summarise needs at least one value")
     low, median, high = np.percentile(sample, [25, 50, 75])
-    kept = int(stats.binom.ppf((1 - LEVEL) / 2, len(sample), 0.5))  # the first count that is not too improbable
+    heads = special.bdtr(np.arange(len(sample) + 1), len(sample), 0.5)
+    kept = int(np.searchsorted(heads, (1 - LEVEL) / 2))  # the first count that is not too improbable
     interval = (float(sample[kept - 1]), float(sample[-kept])) if kept else None
     return Summary(len(sample), float(median), (float(low), float(high)), interval)
 
@@ -120,7 +122,7 @@ def _pair(first: str, second: str, a: Sequence[float], b: Sequence[float]) -> Co
         return Comparison(first, second, shift, None, None)
     interval = float(differences[rank - 1]), float(differences[-rank])
     same = len({*a, *b}) == 1  # the rank test is not defined there; nothing differs
-    p = 1.0 if same else float(stats.mannwhitneyu(a, b, method=_method(a, b)).pvalue)
+    p = 1.0 if same else _p_value(a, b)
     return Comparison(first, second, shift, interval, p)
 
 
@@ -134,7 +136,7 @@ def _rank(n: int, m: int) -> int:
     tail = (1 - LEVEL) / 2
     if n * m > EXACT:
         spread = math.sqrt(n * m * (n + m + 1) / 12)
-        return max(0, math.floor(n * m / 2 - 0.5 + stats.norm.ppf(tail) * spread) + 1)
+        return max(0, math.floor(n * m / 2 - 0.5 + special.ndtri(tail) * spread) + 1)
     return int(np.searchsorted(np.cumsum(_ways(n, m)) / special.comb(n + m, n, exact=True), tail, side="right"))
 
 
@@ -151,9 +153,25 @@ def _ways(n: int, m: int) -> np.ndarray:
     return np.array(ways, dtype=object)
 
 
-def _method(a: np.ndarray, b: np.ndarray) -> str | stats.PermutationMethod:
+def _p_value(a: np.ndarray, b: np.ndarray) -> float:
+    """Returns the two-sided p-value of a Mann-Whitney test, exact where there are few ways to split the values."""
+    if special.comb(len(a) + len(b), len(a)) > SPLITS:
+        from scipy import stats  # it takes longer to import than a page to write
+
+        return float(stats.mannwhitneyu(a, b, method="auto").pvalue)
     # scipy's own choice is the normal approximation as soon as two values are equal, and that is poor for few values.
-    return stats.PermutationMethod(n_resamples=SPLITS) if special.comb(len(a) + len(b), len(a)) <= SPLITS else "auto"
+    values = np.sort([*a, *b])
+    ranks = np.searchsorted(values, values, "left") + np.searchsorted(values, values, "right")  # twice, less 1
+    ways = [Counter() for _ in range(len(a) + 1)]  # by how many values are chosen: their sum -> in how many ways
+    ways[0][0] = 1
+    for rank in ranks.tolist():
+        for chosen in range(len(a), 0, -1):
+            ways[chosen].update({total + rank: count for total, count in ways[chosen - 1].items()})
+    seen = int((np.searchsorted(values, a, "left") + np.searchsorted(values, a, "right")).sum())
+    splits = ways[-1]
+    lower = sum(count for total, count in splits.items() if total <= seen)
+    upper = sum(count for total, count in splits.items() if total >= seen)
+    return min(1.0, 2 * min(lower, upper) / splits.total())
 
 
 def seeds_needed(a: Sequence[float], b: Sequence[float], distance: float) -> int | None:
@@ -169,7 +187,7 @@ def seeds_needed(a: Sequence[float], b: Sequence[float], distance: float) -> int
     if distance <= 0:
         return None
     variance = SHIFT_FACTOR * (np.var(a, ddof=1) + np.var(b, ddof=1))
-    z = stats.norm.ppf(0.5 + LEVEL / 2)
+    z = special.ndtri(0.5 + LEVEL / 2)
     return max(FEWEST_SEEDS, math.ceil(z**2 * variance / distance**2))
 
 

@@ -13,7 +13,7 @@ from lbt.config import groups
 from lbt.config.binding import bind
 from lbt.errors import UserError
 from lbt.report.frame import Frame, select
-from lbt.report.kit.cells import differing
+from lbt.report.kit.cells import differing, rows_of
 from lbt.report.reality.measure import OF_ACCURACY, Measure
 from lbt.report.reality.places import with_places
 from lbt.sweep.tuning.space import OWN
@@ -161,7 +161,7 @@ def trials(study: Study, frame: Frame, results_dir: str | Path, notes: list[str]
             continue
         own = own.sort_values("study.trial", kind="stable")
         finished = own[own["status"].isin(FINISHED)]
-        rows, metric = finished.to_dict("records"), study.rule.metric
+        rows, metric = rows_of(finished, [*finished]), study.rule.metric
         measure = Measure.of(runs, metric, study.chance)
         known = [_score(row, study.rule, measure) for row in rows]
         scores = [measure.score(row, metric, value) for row, value in zip(rows, known, strict=True)]
@@ -219,7 +219,7 @@ def _final(study: Study, optimizer: str, batch: int, variant: str, origin: str, 
     finished = runs[runs["status"].isin(FINISHED)].sort_values("seed")
     made = [records.read(Path(path)) for path in finished["path"]]
     first = records.read(Path(runs.iloc[0]["path"]))
-    rows, metric = finished.to_dict("records"), study.final_metric
+    rows, metric = rows_of(finished, [*finished]), study.final_metric
     measure = Measure.of(runs, metric, study.chance)
     found = [row["summary"].get(metric) if row["status"] == "done" else None for row in rows]
     values = [measure.score(row, metric, value) for row, value in zip(rows, found, strict=True)]

@@ -116,7 +116,7 @@ class Table:
         if self.best_of:
             caption += f" Each figure is the best of its {best.said(self.best_of, self.spec['metric'])}."
         notes = [note for cell in cells for note in cell.notes()]
-        if suspect := sorted(run for cell in cells for run in cell.runs["id"][cell.runs["suspect"]]):
+        if suspect := sorted(run["id"] for cell in cells for run in cell.rows if run["suspect"]):
             notes.append(f"{SUSPECT}: {', '.join(suspect)}")
         if "readings" in self.spec:
             notes += readings.distances(cells, self.published, self._label)
@@ -168,12 +168,12 @@ class Table:
         if cell is None:
             return Entry("-", kind="missing")
         value = None if cell.differing else cell.mean
-        runs = sorted(cell.runs["id"])
+        runs = sorted(cell.column("id"))
         return Entry(cell.text() + self._at(cell), False, "runs", runs, value, cell.statuses["diverged"])
 
     def _at(self, cell: Cell) -> str:
         """Returns where the cell's best was found: " at lr 0.1"."""
-        known = self.chosen.get(cell.runs["id"].iloc[0], {})
+        known = self.chosen.get(cell.rows[0]["id"], {})
         return f" at {', '.join(f'{key} {setting(value)}' for key, value in known.items())}" if known else ""
 
     def _belongs(self, fixed: Mapping[str, Any], row: Sequence[Any], cells: Sequence[Cell]) -> bool:
@@ -218,7 +218,7 @@ class Table:
             "runs",
         ]
         lines = [
-            {**cell.key, **self.chosen.get(cell.runs["id"].iloc[0], {}), **cell.figures()}
+            {**cell.key, **self.chosen.get(cell.rows[0]["id"], {}), **cell.figures()}
             | {"published": self.published.value(cell.key)}
             for cell in self.cells
         ]

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 from scipy import stats
 
@@ -78,6 +79,26 @@ def test_welch_of_a_worked_example():
     assert statistics.welch_p([85, 86, 87], [80, 81, 82], 2.0) == pytest.approx(2 * stats.t.sf(t, 4))
     assert statistics.welch([1.0], [2.0, 3.0]) is None and statistics.welch_p([1.0], [2.0, 3.0]) is None
     assert statistics.welch([10, 10], [10, 10]) == (0, 0) and statistics.welch_p([10, 10], [10, 10]) == 1.0
+
+
+def test_welch_agrees_with_scipy_at_any_sizes_and_spreads():
+    random = np.random.default_rng(3)
+    for n, m, spread in ((2, 7, 1.0), (5, 3, 9.0), (8, 8, 0.01)):
+        first, second = random.normal(70, 1, n).tolist(), random.normal(71, spread, m).tolist()
+        scipys = stats.ttest_ind(first, second, equal_var=False)
+        assert statistics.welch(first, second) == pytest.approx((*scipys.confidence_interval(0.95),), rel=1e-10)
+        assert statistics.welch_p(first, second) == pytest.approx(scipys.pvalue, rel=1e-10)
+
+
+@pytest.mark.parametrize(("effect", "tests"), [(0.3, 1), (1.0, 6), (4.0, 1)])
+def test_the_seeds_named_give_the_power_and_one_less_does_not(effect, tests):
+    def power(n):
+        critical = stats.t.ppf(1 - 0.05 / tests / 2, 2 * n - 2)
+        there = stats.nct(2 * n - 2, effect * math.sqrt(n / 2))
+        return there.sf(critical) + there.cdf(-critical)
+
+    n = statistics.seeds_for(2 * effect, 2.0, tests)
+    assert power(n) >= 0.8 and (n == 2 or power(n - 1) < 0.8)
 
 
 def test_holm_on_a_worked_example():

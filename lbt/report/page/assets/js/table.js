@@ -1,7 +1,7 @@
 // The explorer's table: a page of rows at a time, so that thousands of runs stay fluid.
 
 const PAGE = 100; // rows
-const explorer = { found: [], drawn: "", cols: "", list: [] };
+const explorer = { found: [], drawn: "", offered: "", cols: "", list: [] };
 
 function selection() {
   return get("sel").split(",").map((id) => placeOf.get(id)).filter((place) => place !== undefined);
@@ -39,6 +39,10 @@ function drawExplorer() {
     const [name, down] = get("sort").startsWith("-") ? [get("sort").slice(1), true] : [get("sort"), false];
     explorer.found = sorted(matching(get("q"), wantedNow()), name, down);
     if (document.activeElement !== explorer.search) explorer.search.value = get("q");
+  }
+  const offered = JSON.stringify([wantedNow(), get("cols")]); // which a search does not change
+  if (offered !== explorer.offered) {
+    explorer.offered = offered;
     keepFocus(explorer.filters, () => explorer.filters.replaceChildren(...filterControls(list, Boolean(explorer.filters.querySelector("details[open]")))));
   }
   if (get("cols", "first") !== explorer.cols) {
@@ -46,8 +50,8 @@ function drawExplorer() {
     drawChoice(list);
   }
   explorer.list = list;
-  drawRows(list);
   drawBar();
+  drawRows(list);
   drawChosen();
 }
 
@@ -56,7 +60,7 @@ function keepFocus(box, rebuild) {
   const at = [...box.querySelectorAll("select, button, input")].indexOf(document.activeElement);
   const { scrollLeft, scrollTop } = box;
   rebuild();
-  box.scrollTo(scrollLeft, scrollTop);
+  if (scrollLeft || scrollTop) box.scrollTo(scrollLeft, scrollTop); // it has the browser lay out all that is new
   if (at >= 0) [...box.querySelectorAll("select, button, input")][at]?.focus({ preventScroll: true });
 }
 
