@@ -9,7 +9,7 @@ For Barlow Twins an image is a pair of views; the memory of its loss is printed 
     python scripts/bench_pipeline.py --norms 10                  # what layer_norms=10 adds to an update
     python scripts/bench_pipeline.py --probes --batches 512 --precisions fp32   # share of a 20-epoch training in probes
     python scripts/bench_pipeline.py --set data=cifar10 --set data.root=DIR --precisions bf16
-    python scripts/bench_pipeline.py --task masked_language --set model=bert_tiny --set data=pydocs --batches 256 --precisions fp32
+    python scripts/bench_pipeline.py --task masked_language --set model=bert_tiny --set data=pydocs
     python scripts/bench_pipeline.py --text DIR                  # MB/s of making tokens and sequences of its *.txt
 """
 
@@ -227,7 +227,7 @@ def main() -> None:
     if options.task == "classification" and not options.set:
         base.append("data.augment=crop_flip_rotate")
 
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, ResNet18 unless set otherwise; of text, sequences for images")
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, ResNet18 unless set (of text: sequences)")
     print(f"{'optimizer':10} {'batch':>6} {'precision':9} {'bare img/s':>11} {'full img/s':>11} {'full/bare':>9}")
     for optimizer in options.optimizers:
         for precision in options.precisions:
