@@ -95,13 +95,16 @@ def draw(counted: dict[str, tuple[int, int]]) -> None:
 # --- measured
 
 
-def images_per_second(devices: int, threads: int, batch: int, images: int, precision: str) -> float:
+def images_per_second(devices: int, threads: int, batch: int, options: argparse.Namespace) -> float:
     """Returns the images/s of the last epoch of a training in processes of its own."""
     with tempfile.TemporaryDirectory() as folder:
         words = [
-            f"devices={devices}", f"batch={batch}", "data=cifar10", f"data.subset={images}", "epochs=2",
-            f"precision={precision}", "device=cpu", f"results_dir={folder}", "optimizer=nesterov", "data.test_every=50",
+            f"devices={devices}", f"batch={batch}", "data=cifar10", f"data.subset={max(options.images, batch)}",
+            "epochs=2", f"precision={options.precision}", "device=cpu", f"results_dir={folder}", "optimizer=nesterov",
+            "data.test_every=50", f"threads={threads}",
         ]  # fmt: skip
+        if options.micro_batch is not None and options.micro_batch < batch:
+            words.append(f"micro_batch={options.micro_batch}")
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         subprocess.run([sys.executable, "-m", "lbt", "train", *words], env=environment, check=True, capture_output=True)
         [record] = Path(folder).glob("runs/*/*.jsonl")
@@ -109,17 +112,19 @@ def images_per_second(devices: int, threads: int, batch: int, images: int, preci
     return epochs[-1]["wall_images_per_second"]
 
 
-def throughput(batches: list[int], images: int, rounds: int, precision: str) -> None:
+def throughput(options: argparse.Namespace) -> None:
     """Prints the ratio of the images/s of two processes to those of one, in turn."""
-    for batch in batches:
+    for batch in options.batches:
         ratios, speeds = [], []
-        for _ in range(rounds):
-            one = images_per_second(1, 2, batch, max(images, batch), precision)
-            two = images_per_second(2, 1, batch, max(images, batch), precision)
-            ratios.append(two / one)
-            speeds.append(one)
+        for turn in range(options.rounds):
+            ways = ((1, 2), (2, 1))  # devices and the threads of each
+            found = {way: images_per_second(*way, batch, options) for way in (ways[::-1] if turn % 2 else ways)}
+            ratios.append(found[2, 1] / found[1, 2])
+            speeds.append(found[1, 2])
         ratio, speed = statistics.median(ratios), statistics.median(speeds)
-        print(f"batch {batch}: devices=2 of one thread at {ratio:.3f} of devices=1 of two ({speed:,.0f} images/s)")
+        turns = ", ".join(f"{each:.3f}" for each in ratios)
+        print(f"batch {batch}: devices=2 of one thread at {ratio:.3f} (in turn {turns}) of devices=1 of two", end="")
+        print(f" ({speed:,.0f} images/s)", flush=True)
 
 
 def waiting(rank: int, path: str, batch: int, rounds: int) -> None:
@@ -163,14 +168,16 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4096, help="of CIFAR-10, an epoch")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--micro-batch", type=int, help="for batches that are larger")
+    parser.add_argument("--only-trainings", action="store_true", help="measure no exchange by itself")
     options = parser.parse_args()
     if options.expect:
         return expect()
-    for batch in options.batches:
+    for batch in [] if options.only_trainings else options.batches:
         with tempfile.TemporaryDirectory() as folder:
             arguments = (f"{folder}/store", batch, max(options.rounds, 3))
             torch.multiprocessing.spawn(waiting, arguments, nprocs=2)
-    return throughput(options.batches, options.images, options.rounds, options.precision)
+    return throughput(options)
 
 
 if __name__ == "__main__":
