@@ -3,14 +3,16 @@
     python scripts/bench_devices.py                 # measures: two processes of one thread against one of two
     python scripts/bench_devices.py --expect        # computes: the exchange beyond one machine; draws docs/exchange.png
 
-Measured: images/s of whole trainings, `devices=2` with a thread each against `devices=1` with two threads; and of
-an update of two processes the share that it takes longer for its exchange, overlapped with the backward pass and
-after it. Computed: the seconds of a gradient exchange by the alpha-beta model of a ring all-reduce, from the bytes and
+Measured: images/s of whole trainings, `devices=2` with a thread each against `devices=1` with two threads; and of a
+pass of two processes the share of its time that is for the exchange of gradients, after the backward pass or
+meanwhile, and for batch norm over both. Other work on the machine disturbs its processor time less, which is told
+besides. Computed: the seconds of a gradient exchange by the alpha-beta model of a ring all-reduce, from the bytes and
 messages that DistributedDataParallel hands over, which are counted. A computed figure is no measurement: real
 networks have hierarchies, other traffic and libraries with other algorithms.
 """
 
 import argparse
+import copy
 import json
 import os
 import statistics
@@ -18,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 
 import torch
@@ -27,10 +30,14 @@ import torchvision
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from lbt.devices import QUIET
+from lbt.devices.norm import spread
+from lbt.devices.processes import Processes
+from lbt.models import MODELS
 from lbt.report.kit import style
 from lbt.report.kit.exchange import LATENCY, all_reduce_seconds
 
-MODELS = ("resnet18", "resnet34", "resnet50")
+NETWORKS = ("resnet18", "resnet34", "resnet50")
 GPUS = (8, 64, 512)
 GIGABITS = (25, 100, 400)
 FIGURE = Path(__file__).resolve().parents[1] / "docs" / "exchange.png"
@@ -61,7 +68,7 @@ def expect() -> None:
     """Prints the computed seconds of an exchange and draws them."""
     with tempfile.TemporaryDirectory() as folder:
         dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)
-        counted = {name: sent(name) for name in MODELS}
+        counted = {name: sent(name) for name in NETWORKS}
         dist.destroy_process_group()
     print(f"Computed, not measured: ring all-reduce, fp32, {LATENCY * 1e6:.0f} us a message; no overlap, no hierarchy.")
     print("| network | bytes | messages | " + " | ".join(f"{n} GPUs, {g} Gb/s" for g in GIGABITS for n in GPUS) + " |")
@@ -95,13 +102,16 @@ def draw(counted: dict[str, tuple[int, int]]) -> None:
 # --- measured
 
 
-def images_per_second(devices: int, threads: int, batch: int, images: int, precision: str) -> float:
+def images_per_second(devices: int, threads: int, batch: int, options: argparse.Namespace) -> float:
     """Returns the images/s of the last epoch of a training in processes of its own."""
     with tempfile.TemporaryDirectory() as folder:
         words = [
-            f"devices={devices}", f"batch={batch}", "data=cifar10", f"data.subset={images}", "epochs=2",
-            f"precision={precision}", "device=cpu", f"results_dir={folder}", "optimizer=nesterov", "data.test_every=50",
+            f"devices={devices}", f"batch={batch}", "data=cifar10", f"data.subset={max(options.images, batch)}",
+            "epochs=2", f"precision={options.precision}", "device=cpu", f"results_dir={folder}", "optimizer=nesterov",
+            "data.test_every=50", f"threads={threads}",
         ]  # fmt: skip
+        if options.micro_batch is not None and options.micro_batch < batch:
+            words.append(f"micro_batch={options.micro_batch}")
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         subprocess.run([sys.executable, "-m", "lbt", "train", *words], env=environment, check=True, capture_output=True)
         [record] = Path(folder).glob("runs/*/*.jsonl")
@@ -109,49 +119,54 @@ def images_per_second(devices: int, threads: int, batch: int, images: int, preci
     return epochs[-1]["wall_images_per_second"]
 
 
-def throughput(batches: list[int], images: int, rounds: int, precision: str) -> None:
+def throughput(options: argparse.Namespace) -> None:
     """Prints the ratio of the images/s of two processes to those of one, in turn."""
-    for batch in batches:
+    for batch in options.batches:
         ratios, speeds = [], []
-        for _ in range(rounds):
-            one = images_per_second(1, 2, batch, max(images, batch), precision)
-            two = images_per_second(2, 1, batch, max(images, batch), precision)
-            ratios.append(two / one)
-            speeds.append(one)
+        for turn in range(options.rounds):
+            ways = ((1, 2), (2, 1))  # devices and the threads of each
+            found = {way: images_per_second(*way, batch, options) for way in (ways[::-1] if turn % 2 else ways)}
+            ratios.append(found[2, 1] / found[1, 2])
+            speeds.append(found[1, 2])
         ratio, speed = statistics.median(ratios), statistics.median(speeds)
-        print(f"batch {batch}: devices=2 of one thread at {ratio:.3f} of devices=1 of two ({speed:,.0f} images/s)")
+        turns = ", ".join(f"{each:.3f}" for each in ratios)
+        print(f"batch {batch}: devices=2 of one thread at {ratio:.3f} (in turn {turns}) of devices=1 of two", end="")
+        print(f" ({speed:,.0f} images/s)", flush=True)
 
 
-def waiting(rank: int, path: str, batch: int, rounds: int) -> None:
-    """Prints the share of an update that its exchange takes, overlapped or not; the body of one of two processes."""
+def passes(rank: int, path: str, batch: int, rounds: int) -> None:
+    """Prints what a pass of two processes takes for its exchanges; the body of one of them."""
     torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
     dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
-    plain = torchvision.models.resnet18(num_classes=10).to(memory_format=torch.channels_last)
-    overlapped = DistributedDataParallel(plain)
+    group = Processes("cpu")
+    plain = MODELS["resnet18"](10, stem="cifar", norm="batch").to(memory_format=torch.channels_last)
+    normed = copy.deepcopy(plain)
+    spread(normed, group)
+    networks = {"alone": plain, "exchanged after": plain, "exchanged meanwhile": group.exchange(copy.deepcopy(plain))}
+    networks["and batch norm over both"] = group.exchange(normed)
     images, labels = torch.randn(batch // 2, 3, 32, 32), torch.randint(10, (batch // 2,))
-    parameters = list(plain.parameters())
 
-    def update(kind: str) -> float:
+    def seconds(kind: str, count: int) -> tuple[float, float]:
         dist.barrier()
-        started = time.perf_counter()
-        for parameter in parameters:
-            parameter.grad = None
-        if kind == "overlapped":
-            nn.functional.cross_entropy(overlapped(images), labels).backward()
-        else:
-            nn.functional.cross_entropy(plain(images), labels).backward()
-        if kind == "after":
-            flat = torch.cat([parameter.grad.flatten() for parameter in parameters])
-            dist.all_reduce(flat)
-        return time.perf_counter() - started
+        network, started, processor = networks[kind], time.perf_counter(), time.process_time()
+        network.zero_grad(set_to_none=True)
+        with group.computing(group.parts(2 * count)[0]):
+            nn.functional.cross_entropy(network(images[:count]), labels[:count]).backward()
+        if kind == "exchanged after":
+            dist.all_reduce(torch.cat([parameter.grad.flatten() for parameter in network.parameters()]))
+        return time.perf_counter() - started, time.process_time() - processor
 
-    kinds = ("alone", "overlapped", "after")
-    times = [{kind: update(kind) for kind in (kinds if turn % 2 else kinds[::-1])} for turn in range(rounds + 1)][1:]
-    if rank == 0:
-        median = {kind: statistics.median(one[kind] for one in times) for kind in kinds}
-        for kind in ("overlapped", "after"):
-            share = 1 - median["alone"] / median[kind]
-            print(f"batch {batch}, exchange {kind}: {share:.1%} of {1e3 * median[kind]:,.0f} ms go into it")
+    for kind in networks:
+        seconds(kind, 2)
+    turns = [list(networks)[:: 1 if turn % 2 else -1] for turn in range(rounds)]
+    times = [{kind: seconds(kind, len(labels)) for kind in turn} for turn in turns]
+    wall, processor = ({kind: statistics.median(one[kind][n] for one in times) for kind in networks} for n in range(2))
+    for kind in networks if rank == 0 else ():
+        share, work = 1 - wall["alone"] / wall[kind], processor[kind] / processor["alone"]
+        print(f"batch {batch}, gradients {kind}: {1e3 * wall[kind]:,.0f} ms a pass, {share:.1%} of them for it", end="")
+        print(f"; {work:.3f} of its processor time", flush=True)
+    group.wait()
     dist.destroy_process_group()
 
 
@@ -163,14 +178,17 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4096, help="of CIFAR-10, an epoch")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--micro-batch", type=int, help="for batches that are larger")
+    parser.add_argument("--only-trainings", action="store_true", help="measure no pass by itself")
     options = parser.parse_args()
     if options.expect:
         return expect()
-    for batch in options.batches:
+    for batch in [] if options.only_trainings else options.batches:
         with tempfile.TemporaryDirectory() as folder:
-            arguments = (f"{folder}/store", batch, max(options.rounds, 3))
-            torch.multiprocessing.spawn(waiting, arguments, nprocs=2)
-    return throughput(options.batches, options.images, options.rounds, options.precision)
+            os.environ.setdefault(*QUIET)
+            arguments = (f"{folder}/store", min(batch, options.micro_batch or batch), max(options.rounds, 3))
+            torch.multiprocessing.spawn(passes, arguments, nprocs=2)
+    return throughput(options)
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ class Processes(Group):
     def __init__(self, device: str):
         self.rank, self.size, self.process_group = dist.get_rank(), dist.get_world_size(), dist.group.WORLD
         self._lags = device != "cpu"  # a host is ahead of its GPU, and need not wait for the other hosts
-        self._told = dist.new_group(backend="gloo")  # what hosts tell each other does not wait for the devices
+        self.aside = dist.new_group(backend="gloo")  # what hosts tell each other does not wait for the devices
         self._asked: tuple[Any, Tensor] | None = None
 
     def _part(self, first: int, whole: int, unit: int) -> Part:
@@ -148,7 +148,7 @@ class Processes(Group):
         told: list[Any] = [None]
         if self.rank == 0:
             told = [_attempt(function)]
-        dist.broadcast_object_list(told, src=0, group=self._told)
+        dist.broadcast_object_list(told, src=0, group=self.aside)
         result, error = told[0]
         if error is not None:
             raise error
@@ -162,7 +162,7 @@ class Processes(Group):
         """
         result, error = _attempt(function)
         errors: list[Any] = [None] * self.size
-        dist.all_gather_object(errors, error, group=self._told)
+        dist.all_gather_object(errors, error, group=self.aside)
         for error in errors:
             if error is not None:
                 raise error
@@ -171,7 +171,7 @@ class Processes(Group):
     def asked(self, interrupt: Any) -> bool:
         """Says, to all processes alike, whether any of them is to stop; on GPUs one update later."""
         number = torch.tensor([(interrupt.signal or signal.SIGTERM) if interrupt.requested() else 0])
-        now = dist.all_reduce(number, dist.ReduceOp.MAX, group=self._told, async_op=True), number
+        now = dist.all_reduce(number, dist.ReduceOp.MAX, group=self.aside, async_op=True), number
         before, self._asked = (self._asked, now) if self._lags else (now, None)
         if before is None:
             return False
@@ -183,7 +183,7 @@ class Processes(Group):
 
     def wait(self) -> None:
         """Waits until all processes are here."""
-        dist.barrier(group=self._told)
+        dist.barrier(group=self.aside)
 
     def close(self) -> None:
         """Waits until all processes are here and have nothing to tell."""

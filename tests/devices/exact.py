@@ -156,11 +156,11 @@ def in_group(rank, size, port):
 
 
 def work(rank, ports, cases, controls, wholes, folder):
-    """One of three processes: its share of the cases alone, then all cases on two and on three devices."""
+    """One of the processes: its share of the cases alone, then all cases on each number of devices in `ports`."""
     torch.set_num_threads(1)
     folder = Path(folder)
-    alone = {name: trained(case) for name, case in list(cases.items())[rank::3]}
-    if rank == 0:
+    alone = {name: trained(case) for name, case in list(cases.items())[rank :: max(ports)]}
+    if rank == 0 and "shampoo, blocks" in cases:
         alone["roots"] = roots(cases["shampoo, blocks"])
     torch.save(alone, folder / f"alone{rank}.pt")
     for size, (port, *others) in ports.items():
@@ -170,7 +170,8 @@ def work(rank, ports, cases, controls, wholes, folder):
         with joined("cpu") as group:
             found = {name: trained(case, group) for name, case in cases.items()}
             found |= {f"local {name}": locally(cases[name], group) for name in controls}
-            found["roots"] = roots(cases["shampoo, blocks"], group)
+            if "shampoo, blocks" in cases:
+                found["roots"] = roots(cases["shampoo, blocks"], group)
             torch.save(found, folder / f"{size}-{rank}.pt")
         torch.distributed.destroy_process_group()
         # Runs of their own: begun on one device, gone on with on two and on three, stopped by the last process.
