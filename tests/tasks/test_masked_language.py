@@ -31,10 +31,10 @@ MASKED = [*TEXT, "task=masked_language", "data.augment=mask_tokens"]
 CLASSES = [*TEXT, "task=sequence_classification", "data.augment=none"]
 
 
-def vocabulary():
+def vocabulary(words: str = "these"):
     continues = torch.arange(SIZE) % 3 == 0
     continues[:5] = False
-    return Vocabulary('{"made": "up"}', SIZE, continues)
+    return Vocabulary(f'{{"made up": "{words}"}}', SIZE, continues)
 
 
 def sequences(count, length, classes):
@@ -48,9 +48,9 @@ def sequences(count, length, classes):
     return tokens.int(), labels
 
 
-def letters(root, size: int = 40, test_size: int = 20, classes: int = 10, resolution: int = 12):
-    pairs = (sequences(count, resolution, classes) for count in (size, test_size))
-    return token_set("letters", *pairs, tuple(map(str, range(classes))), vocabulary=vocabulary(), origin="made up")
+def letters(root, size: int = 40, test_size: int = 20, classes: int = 10, resolution: int = 12, words: str = "these"):
+    pairs, known = (sequences(count, resolution, classes) for count in (size, test_size)), vocabulary(words)
+    return token_set("letters", *pairs, tuple(map(str, range(classes))), vocabulary=known, origin="made up")
 
 
 MODELS["bert_smallest"] = _builder(1, 16, 2)
@@ -240,6 +240,12 @@ def test_weights_go_on_to_longer_sequences_where_positions_were_given(tmp_path, 
     short = executed(tmp_path, *MASKED, "keep=weights", "epochs=1", "model.positions=16")
     state, _, given, _ = begun((tmp_path,), short, *MASKED, "data.resolution=16", "model.positions=16")
     assert all(torch.equal(state[name], given[name]) for name in state)
+
+
+@pytest.mark.parametrize("form", [MASKED, CLASSES], ids=["masked", "classes"])
+def test_tokens_of_another_vocabulary_are_no_beginning_even_of_the_same_number(source, form):
+    with pytest.raises(UserError, match=r"are of another vocabulary than data=letters's; begin from a run on the same"):
+        begun(source, source[1], *form, "+data.words=those")
 
 
 def test_a_look_at_the_sharpness_has_second_derivatives(tmp_path):
