@@ -78,16 +78,17 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """
     path = Path(path)
     temporary, handle = _open(path)
-    try:
-        with os.fdopen(handle, "wb") as file:  # its lock is held until the file has its name
+    with os.fdopen(handle, "wb") as file:  # its lock is held until the file has its name
+        try:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(handle)
             os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
+        except BaseException:
+            with suppress(OSError):
+                if _is(temporary, handle):  # and not what another writer has there by now
+                    os.unlink(temporary)
+            raise
 
 
 def _open(path: Path) -> tuple[Path, int]:
@@ -149,7 +150,9 @@ def remove_left(path: Path, *, locked: bool = False) -> None:
     """
     for file in left(path):
         with suppress(OSError):
-            if locked or _abandoned(file, _shared(path)):
+            if not locked and file == _shared(path) and stat.S_ISREG(file.stat(follow_symlinks=False).st_mode):
+                _remove_abandoned(file)
+            elif locked or time.time() - file.stat(follow_symlinks=False).st_mtime > ABANDONED_SECONDS:
                 file.unlink()
 
 
@@ -157,13 +160,12 @@ def _shared(path: Path) -> Path:
     return path.with_name(f".{path.name}.tmp")
 
 
-def _abandoned(file: Path, shared: Path) -> bool:
-    status = file.stat(follow_symlinks=False)
-    if file != shared or not stat.S_ISREG(status.st_mode):
-        return time.time() - status.st_mtime > ABANDONED_SECONDS
-    with open(file, "rb") as opened:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its writer lives
-        return True
+def _remove_abandoned(shared: Path) -> None:
+    """Removes the file whose writer holds a lock on it, unless that writer lives: then it raises OSError."""
+    with open(shared, "rb") as opened:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _is(shared, opened.fileno()):
+            shared.unlink()  # under the lock: a writer that has opened it by now finds it gone, and makes another
 
 
 class UnreadableError(OSError):

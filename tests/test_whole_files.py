@@ -82,6 +82,34 @@ def test_writers_of_one_file_at_once_leave_one_of_theirs_whole(tmp_path):
     assert target.read_text() in {letter * 100_000 for letter in "abc"}
 
 
+def test_what_a_killed_writer_left_is_removed_under_its_lock(tmp_path, monkeypatch):
+    left, tried = tmp_path / ".file.tmp", []
+    left.write_bytes(b"half")
+
+    def meanwhile(path):
+        with open(path, "rb") as other, pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        tried.append(path)
+        os.unlink(path)
+
+    monkeypatch.setattr(files.Path, "unlink", meanwhile)
+    files.remove_left(tmp_path / "file")
+    assert tried == [left] and names(tmp_path) == []
+
+
+def test_a_writer_that_fails_leaves_what_another_one_has_under_the_name(tmp_path):
+    left = tmp_path / ".file.tmp"
+
+    def content():
+        left.unlink()
+        left.write_bytes(b"another's")
+        raise KeyError
+
+    with pytest.raises(KeyError), files.replacing(tmp_path / "file") as file:
+        file.write(content())
+    assert names(tmp_path) == [left.name] and left.read_bytes() == b"another's"
+
+
 def test_nobody_waits_for_a_writer_that_does_not_end(tmp_path):
     target = tmp_path / "file"
     with files.replacing(target) as first:

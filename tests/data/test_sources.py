@@ -57,7 +57,8 @@ def test_every_reader_is_registered():
         "image_folder",
         "image_stream",
     }
-    assert set(SOURCES) == images | {"text", "pydocs"}
+    own = {name for name, reader in SOURCES.items() if reader.__module__.startswith("lbt.")}  # other tests have theirs
+    assert own == images | {"text", "pydocs"}
 
 
 # --- a data set of one's own: a reader and a YAML ---

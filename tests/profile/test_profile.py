@@ -7,6 +7,7 @@ from support import TINY, tiny_config
 
 from lbt import profile
 from lbt.cli import main
+from lbt.data import AUGMENTATIONS
 from lbt.profile import REGIONS, Clock, cost
 from lbt.profile import profile as measure
 from lbt.tasks.probe import LinearProbe
@@ -37,16 +38,14 @@ def test_the_shares_of_a_run_are_all_of_its_wall_time(tmp_path, monkeypatch):
 
 
 def test_a_slow_part_is_named_as_the_limit(tmp_path, monkeypatch):
-    from lbt.data import resident
-
-    augment = resident.AUGMENTATIONS["crop_flip_rotate"]
+    augment = AUGMENTATIONS["crop_flip_rotate"]
 
     def slow(images, generator):
         for _ in range(200):
             result = augment(images, generator)
         return result
 
-    monkeypatch.setitem(resident.AUGMENTATIONS, "crop_flip_rotate", slow)
+    monkeypatch.setitem(AUGMENTATIONS, "crop_flip_rotate", slow)
     assert measure(tiny_config(tmp_path)).limit().startswith("augmentation: ")
 
 
