@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from rich.table import Table
 
 from lbt import build, metrics, records, runtime, sweep
 from lbt.config import Config, typed
-from lbt.data import ImageSet, augmentation
+from lbt.data import ImageSet, augmentation, augmented_shape
 from lbt.errors import UserError, did_you_mean
 from lbt.records import places
 from lbt.session.console import Page
@@ -95,11 +94,10 @@ def score(weights: Weights, config: Config, images: ImageSet) -> dict[str, float
         raise UserError(_other_classes(config, images.classes, weights.classes))
     network.to(device, memory_format=torch.channels_last)
     augment = augmentation(images.form, config.data.augment)
-    shape = images.form.shape(augment(images.train_images[torch.tensor([0])], torch.Generator()))
-    compute_in_float32(network, task, shape, config.precision, images.form)
+    compute_in_float32(network, task, augmented_shape(images, augment), config.precision, images.form)
     test = images.test_images.to(device), images.test_labels.to(device)
-    sets = Sets(images.train_images.to(device), images.train_labels.to(device), *test, len(images.classes))
-    sets = replace(sets, augment=augment)
+    train = images.train_images.to(device), images.train_labels.to(device)
+    sets = Sets(*train, *test, len(images.classes), augment=augment)
     executor = Executor(network, task, precision=config.precision, micro_batch=None, form=images.form)
     return executor.evaluate(sets, epoch=config.length, epochs=config.length)
 

@@ -74,8 +74,8 @@ def _check_form(config: Config, task: Any, form: Form) -> None:
         ("task", config.task["name"], getattr(task, "reads", form.reads)),
     ):
         if reads != form.reads:
-            remedy = "; model=bert_tiny is for tokens" if setting == "model" and form.reads == "tokens" else ""
-            raise UserError(f"{setting}={name}: is for {reads}, data={config.data.name} has {form.reads}{remedy}")
+            others = f"; of these are {', '.join(build.models_for(form.reads))}" if setting == "model" else ""
+            raise UserError(f"{setting}={name}: is for {reads}, data={config.data.name} has {form.reads}{others}")
 
 
 def check_all(configs: Sequence[Config], *, elsewhere: bool = False) -> None:

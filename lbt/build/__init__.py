@@ -22,8 +22,8 @@ from lbt.models import MODELS
 from lbt.tasks import TASKS
 
 __all__ = [
-    "average", "batches", "forget_images", "images", "model", "model_reads", "network", "optimizer", "outline",
-    "prepared", "schedule", "takes_local_gradients", "task", "task_of", "validate",
+    "average", "batches", "forget_images", "images", "model", "model_reads", "models_for", "network", "optimizer",
+    "outline", "prepared", "schedule", "takes_local_gradients", "task", "task_of", "validate",
 ]  # fmt: skip
 
 
@@ -124,6 +124,11 @@ def task_of(settings: dict[str, Any]) -> Any:
 def model_reads(settings: dict[str, Any]) -> str:
     """Returns which samples a model takes, "images" or "tokens", from its settings."""
     return getattr(named("model", settings, MODELS)[0], "reads", "images")
+
+
+def models_for(reads: str) -> list[str]:
+    """Returns the names of the models that take such samples, "images" or "tokens"."""
+    return [name for name, builder in MODELS.items() if getattr(builder, "reads", "images") == reads]
 
 
 def average(config: Config, model: nn.Module) -> AveragedModel | None:

@@ -5,6 +5,7 @@ from lbt.data.cache import Known, cached
 from lbt.data.forms import PICTURES, Form, Pictures, Tokens, augmentation
 from lbt.data.imageset import (
     ImageSet,
+    augmented_shape,
     fingerprint,
     held_out,
     image_set,
@@ -31,6 +32,7 @@ __all__ = [
     "Pictures",
     "Tokens",
     "augmentation",
+    "augmented_shape",
     "cached",
     "crop_flip_rotate",
     "feed",

@@ -4,6 +4,7 @@ A data set of text is one whose "images" are sequences of tokens: `form` says wh
 """
 
 import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -137,6 +138,11 @@ def _remade(images: ImageSet, train: tuple[Tensor, Tensor], test: tuple[Tensor, 
     parts = {"train_images": train[0], "train_labels": train[1], "test_images": test[0], "test_labels": test[1]}
     mark = _marked(images.form, *parts.values())
     return replace(images, **parts, origin=f"{images.origin}, {told}", fingerprint=mark)
+
+
+def augmented_shape(images: ImageSet, augment: Callable[..., Tensor]) -> Sequence[int]:
+    """Returns the shape of one view of an augmented training sample, [C, H, W] of an image."""
+    return images.form.shape(augment(images.train_images[torch.tensor([0])], torch.Generator()))
 
 
 def _check_seed(setting: str, seed: int) -> None:

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lbt import build, runtime
 from lbt.config import Config
-from lbt.data import ImageSet, augmentation, held_out
+from lbt.data import ImageSet, augmentation, augmented_shape, held_out
 from lbt.errors import UserError
 from lbt.train.executor import Executor, Sets
 from lbt.train.precision import compute_in_float32
@@ -64,12 +64,12 @@ class Surface:
             )
         self.network = network.to(device, memory_format=torch.channels_last)
         form, augment = images.form, augmentation(images.form, config.data.augment)
-        shape = form.shape(augment(images.train_images[torch.tensor([0])], torch.Generator()))
-        compute_in_float32(network, task, shape, config.precision, form)
+        compute_in_float32(network, task, augmented_shape(images, augment), config.precision, form)
         self.train = _part(images.train_images, images.train_labels, count, seed, device)
         self.test = _part(images.test_images, images.test_labels, count, seed, device)
         self._executor = Executor(network, task, precision=config.precision, micro_batch=None, form=form)
-        self._sets = Sets(self.train.images, self.train.labels, self.test.images, self.test.labels, len(images.classes))
+        parts = self.train.images, self.train.labels, self.test.images, self.test.labels
+        self._sets = Sets(*parts, len(images.classes), augment=augment)
         self._length, self._seed = config.length, seed
         normalised = any(isinstance(layer, _BatchNorm) and layer.track_running_stats for layer in network.modules())
         self.batch_norm = batch_norm if normalised else None

@@ -4,7 +4,6 @@ import json
 import time
 import traceback
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from operator import mul
 from typing import Any
@@ -101,8 +100,8 @@ class Training:
     @property
     def sets(self) -> Sets:
         """What the model is scored on."""
-        sets = Sets(self.data.images, self.data.labels, *self._test, len(self.images.classes))
-        return replace(sets, augment=self.data.augment)
+        train, count = (self.data.images, self.data.labels), len(self.images.classes)
+        return Sets(*train, *self._test, count, augment=self.data.augment)
 
     def execute(self, interrupt: Interrupt, reporter: Reporter) -> Outcome:
         """Trains to the end, to divergence, out of memory, or until interrupted, and records it."""

@@ -2,6 +2,7 @@
 
 import math
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -246,6 +247,14 @@ def test_weights_go_on_to_longer_sequences_where_positions_were_given(tmp_path, 
 def test_tokens_of_another_vocabulary_are_no_beginning_even_of_the_same_number(source, form):
     with pytest.raises(UserError, match=r"are of another vocabulary than data=letters's; begin from a run on the same"):
         begun(source, source[1], *form, "+data.words=those")
+
+
+def test_a_landscape_has_the_records_loss_at_its_centre(source):
+    folder, outcome, _ = source
+    assert main(["landscape", outcome.id, "--points", "3", "--images", "40", "--results-dir", str(folder)]) == 0
+    drawn = pd.read_csv(folder / "tables" / f"landscape_{outcome.id}.csv")
+    centre = drawn[drawn["x"] == 0]
+    assert centre["test_loss"].iloc[0] == pytest.approx(records.read(outcome.path).epochs[-1]["test_loss"], rel=1e-5)
 
 
 def test_a_look_at_the_sharpness_has_second_derivatives(tmp_path):
