@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from rich.table import Table
@@ -17,6 +16,7 @@ from lbt.errors import UserError, did_you_mean
 from lbt.records import places
 from lbt.session.console import Page
 from lbt.train.executor import Executor, Sets
+from lbt.train.layout import lay_out
 from lbt.train.precision import compute_in_float32
 from lbt.weights import Weights, classifier, find, its_plugins, network_of, read
 
@@ -92,7 +92,7 @@ def score(weights: Weights, config: Config, images: ImageSet) -> dict[str, float
     network = network_of(weights)
     if classifier(config.model) & network.state_dict().keys() and images.classes != weights.classes:
         raise UserError(_other_classes(config, images.classes, weights.classes))
-    network.to(device, memory_format=torch.channels_last)
+    lay_out(network, device)
     augment = augmentation(images.form, config.data.augment)
     compute_in_float32(network, task, augmented_shape(images, augment), config.precision, images.form)
     test = images.test_images.to(device), images.test_labels.to(device)

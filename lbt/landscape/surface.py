@@ -14,6 +14,7 @@ from lbt.config import Config
 from lbt.data import ImageSet, augmentation, augmented_shape, held_out
 from lbt.errors import UserError
 from lbt.train.executor import Executor, Sets
+from lbt.train.layout import lay_out
 from lbt.train.precision import compute_in_float32
 
 REESTIMATED, KEPT = "re-estimated", "kept"
@@ -62,7 +63,7 @@ class Surface:
                 f"task={config.task['name']}: its loss is of pairs of images; a landscape is drawn of a task whose "
                 "loss is a mean over single images"
             )
-        self.network = network.to(device, memory_format=torch.channels_last)
+        self.network = lay_out(network, device)
         form, augment = images.form, augmentation(images.form, config.data.augment)
         compute_in_float32(network, task, augmented_shape(images, augment), config.precision, form)
         self.train = _part(images.train_images, images.train_labels, count, seed, device)

@@ -18,6 +18,7 @@ from lbt.errors import UserError
 from lbt.optim.workers import is_local
 from lbt.train.compiled import CompiledModel, pays
 from lbt.train.executor import Executor, Sets
+from lbt.train.layout import lay_out
 from lbt.train.probes import Probe, chosen
 from lbt.train.progress import Progress
 from lbt.train.regions import Regions
@@ -89,7 +90,7 @@ class Update:
         """
         model = build.prepared(task, build.model(config, classes, data.form.size(data.images)))
         weights.take(config, model)
-        model.to(data.labels.device, memory_format=torch.channels_last).train()
+        lay_out(model, data.labels.device).train()
         average = build.average(config, model)
         optimizer = build.optimizer(config, model, steps=steps, devices=group.size)
         if config.layer_norms and is_local(optimizer):

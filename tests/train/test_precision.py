@@ -12,7 +12,7 @@ from torch import nn
 from lbt import build, records, runtime
 from lbt.tasks import Classification
 from lbt.train import Training
-from lbt.train.precision import Float32Conv2d, compute_in_float32, is_miscomputed
+from lbt.train.precision import Float32Conv2d, InFloat32, compute_in_float32, is_miscomputed
 
 NEEDS_BF16 = pytest.mark.skipif(not runtime._computes_in_bf16("cpu"), reason="this processor has no bfloat16 unit")
 DIRT = (0.0, 1e3, float("nan"), -7.0)  # what memory held before
@@ -85,7 +85,7 @@ def test_gradients_of_small_images_do_not_depend_on_what_memory_held(tmp_path):
 
 def test_the_layers_are_named_and_no_others_are_changed(tmp_path):
     made = digits("bf16", f"results_dir={tmp_path}")
-    changed = [name for name, layer in made.model.named_modules() if isinstance(layer, Float32Conv2d)]
+    changed = [name for name, layer in made.model.named_modules() if isinstance(layer, InFloat32)]
     assert changed == made.float32_layers != []
     assert all(made.model.get_submodule(name).stride == (2, 2) for name in changed)
     assert digits("fp32", f"results_dir={tmp_path}").float32_layers == []
