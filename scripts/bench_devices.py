@@ -36,6 +36,7 @@ from lbt.devices.processes import Processes
 from lbt.models import MODELS
 from lbt.report.kit import style
 from lbt.report.kit.exchange import LATENCY, all_reduce_seconds
+from lbt.train.layout import lay_out
 
 NETWORKS = ("resnet18", "resnet34", "resnet50")
 GPUS = (8, 64, 512)
@@ -140,12 +141,13 @@ def passes(rank: int, path: str, batch: int, rounds: int) -> None:
     warnings.simplefilter("ignore")
     dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
     group = Processes("cpu")
-    plain = MODELS["resnet18"](10, stem="cifar", norm="batch").to(memory_format=torch.channels_last)
+    plain = lay_out(MODELS["resnet18"](10), torch.device("cpu"))
     normed = copy.deepcopy(plain)
     spread(normed, group)
     networks = {"alone": plain, "exchanged after": plain, "exchanged meanwhile": group.exchange(copy.deepcopy(plain))}
     networks["and batch norm over both"] = group.exchange(normed)
-    images, labels = torch.randn(batch // 2, 3, 32, 32), torch.randint(10, (batch // 2,))
+    images = torch.randn(batch // 2, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(10, (batch // 2,))
 
     def seconds(kind: str, count: int) -> tuple[float, float]:
         dist.barrier()
@@ -185,7 +187,7 @@ def main() -> None:
         return expect()
     for batch in [] if options.only_trainings else options.batches:
         with tempfile.TemporaryDirectory() as folder:
-            os.environ.setdefault(*QUIET)
+            os.environ |= {**dict([QUIET]), "LOCAL_WORLD_SIZE": "2"}
             arguments = (f"{folder}/store", min(batch, options.micro_batch or batch), max(options.rounds, 3))
             torch.multiprocessing.spawn(passes, arguments, nprocs=2)
     return throughput(options)

@@ -112,6 +112,14 @@ class Group:
         """Returns `count` rows, of which each device has its `share`."""
         return rows
 
+    def told(self, row: Tensor) -> Tensor:
+        """Returns the rows of numbers that the devices tell each other in the midst of a pass, [devices, n], by rank.
+
+        Args:
+            row: this device's, [n], on the CPU.
+        """
+        return row.unsqueeze(0)
+
     def first(self, function: Callable[[], Any]) -> Any:
         """Returns what the function returns, or raises what it raises, in the process of rank 0; others wait for it."""
         return function()

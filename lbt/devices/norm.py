@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -104,9 +103,8 @@ class _NormOverAll(torch.autograd.Function):
         channels, values = x.shape[1], x.numel() // x.shape[1]
         zeros = weight.new_zeros(2, channels)
         own = torch.stack(torch.batch_norm_update_stats(x, zeros[0], zeros[1], 1.0)).double()
-        found = [own.new_empty(2 * channels + 1) for _ in range(dist.get_world_size())]
-        dist.all_gather(found, torch.cat([own.flatten(), own.new_tensor([values])]), group=group.aside)
-        means, variances, counts = torch.stack(found).split((channels, channels, 1), dim=1)
+        found = group.told(torch.cat([own.flatten(), own.new_tensor([values])]))
+        means, variances, counts = found.split((channels, channels, 1), dim=1)
         count = counts.sum()
         mean = (counts * means).sum(0) / count
         var = (counts * (variances + (means - mean).square())).sum(0) / count
@@ -123,9 +121,8 @@ class _NormOverAll(torch.autograd.Function):
         _, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
             grad, x, weight, mean, var, None, None, False, ctx.eps, [False, True, True]
         )
-        sums = torch.stack([grad_weight, grad_bias]).double()
-        dist.all_reduce(sums, group=ctx.group.aside)
-        along_x, along_one = (sums / ctx.count).to(weight.dtype)
+        sums = ctx.group.told(torch.cat([grad_weight, grad_bias]).double()).sum(0)
+        along_x, along_one = (sums / ctx.count).to(weight.dtype).chunk(2)
         inverse = (var + ctx.eps).rsqrt()
         scale = weight * inverse
         slope = scale * inverse * along_x

@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lbt.devices import started, world_size
 from lbt.devices.group import ALONE, Group, LostProcessError, Part
+from lbt.devices.neighbours import Neighbours
 from lbt.errors import UserError, flat
 
 BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
@@ -56,7 +57,7 @@ def joined(device: str) -> Iterator[Group]:
 
 
 def _join(device: str) -> None:
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    here = _processes_here()
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() // here))
     if here == world_size() and sys.platform == "linux":
@@ -67,6 +68,11 @@ def _join(device: str) -> None:
     warnings.filterwarnings("ignore", "`torch.distributed.all_", FutureWarning)  # the new names are torch 2.14's
     dist.init_process_group(BACKENDS[device])
     atexit.register(_leave)
+
+
+def _processes_here() -> int:
+    """Returns the run's processes on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def _leave() -> None:
@@ -96,6 +102,8 @@ class Processes(Group):
         self._lags = device != "cpu"  # a host is ahead of its GPU, and need not wait for the other hosts
         self.aside = dist.new_group(backend="gloo")  # what hosts tell each other does not wait for the devices
         self._asked: tuple[Any, Tensor] | None = None
+        here = _processes_here() == self.size and device == "cpu"
+        self._neighbours = Neighbours.meet(self.rank, self.size, self._from_first) if here else None
 
     def _part(self, first: int, whole: int, unit: int) -> Part:
         units = -(-whole // unit)
@@ -143,16 +151,30 @@ class Processes(Group):
         whole[self.share(count)] = rows
         return _summed(whole)
 
+    def told(self, row: Tensor) -> Tensor:
+        """Returns the rows of numbers that the devices tell each other in the midst of a pass, [devices, n], by rank.
+
+        Raises:
+            LostProcessError: another process is gone.
+        """
+        if self._neighbours is not None:
+            return self._neighbours.told(row)
+        rows = row.new_empty(self.size, len(row))
+        dist.all_gather(list(rows), row, group=self.aside)
+        return rows
+
     def first(self, function: Callable[[], Any]) -> Any:
         """Returns what the function returns, or raises what it raises, in the process of rank 0; others wait for it."""
-        told: list[Any] = [None]
-        if self.rank == 0:
-            told = [_attempt(function)]
-        dist.broadcast_object_list(told, src=0, group=self.aside)
-        result, error = told[0]
+        result, error = self._from_first(_attempt(function) if self.rank == 0 else None)
         if error is not None:
             raise error
         return result
+
+    def _from_first(self, told: Any) -> Any:
+        """Returns what the process of rank 0 calls this with."""
+        box = [told]
+        dist.broadcast_object_list(box, src=0, group=self.aside)
+        return box[0]
 
     def agreed(self, function: Callable[[], Any]) -> Any:
         """Returns what the function returns in this process.
