@@ -118,7 +118,8 @@ class Processes(Group):
         Its buckets are not laid out anew after the first update, so that a resumed run sums in the same order; torch
         does so for models of which a part may be unused.
         """
-        return DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=True)
+        how = {"broadcast_buffers": False, "find_unused_parameters": True, "gradient_as_bucket_view": True}
+        return DistributedDataParallel(module, **how)
 
     def without_exchange(self, module: nn.Module) -> AbstractContextManager[Any]:
         """Returns DistributedDataParallel's `no_sync`."""
