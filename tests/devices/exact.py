@@ -3,6 +3,7 @@
 import itertools
 import os
 import socket
+import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -150,9 +151,12 @@ def free_port():
 
 
 def in_group(rank, size, port):
-    """Has this process be one of several, as torch's launcher would."""
+    """Has this process be one of several, as torch's launcher would: of one machine, or of three with one each."""
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    os.environ.update(zip(names, map(str, (rank, rank, size, size, "127.0.0.1", port)), strict=True))
+    local_rank, local_size = (0, 1) if size == 3 else (rank, size)
+    os.environ.update(zip(names, map(str, (rank, local_rank, size, local_size, "127.0.0.1", port)), strict=True))
+    if sys.platform == "linux":
+        os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # this machine's own name may lead nowhere
 
 
 def work(rank, ports, cases, controls, wholes, folder):
