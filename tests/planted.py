@@ -30,10 +30,14 @@ def plant(
     status: str | None = "done",
     fingerprint: str = "f" * 16,
     lines: Sequence[dict] = (),
+    made_by: dict | None = None,
 ):
-    """Plants a record: `accuracy` after every epoch or the last one, `lines` more content of the epochs' lines."""
+    """Plants a record: `accuracy` after every epoch or the last one, `lines` more content of the epochs' lines.
+
+    `made_by` is more of its provenance.
+    """
     name = run_id(identity(config), fingerprint)
-    made_by = {**PROVENANCE, "data_fingerprint": fingerprint, "data": f"data {fingerprint[0]}"}
+    made_by = {**PROVENANCE, "data_fingerprint": fingerprint, "data": f"data {fingerprint[0]}", **(made_by or {})}
     first = {"kind": "run", "schema": 1, "id": name, "config": to_json(config), "provenance": made_by}
     writer = records.RecordWriter(records.path_of(results_dir, config.experiment, name), [records.to_line(first)])
     epochs = config.epochs if status == "done" else 1

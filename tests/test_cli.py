@@ -90,6 +90,8 @@ MISTAKES = [
     (["plugins=mine"], "plugins=mine: expected a list, plugins=[mine]"),
     (["+data=synthetic"], "+data: one is chosen already; data=<name>, without the plus sign, takes its place"),
     (["model=torchvision", "model.norm=group"], "model.norm: not a setting of the model that is chosen"),
+    (["data.lenght=64"], 'data.lenght: no such setting; did you mean "data.length"?'),  # another choice's
+    (["data.length=64"], "data.length: not a setting of the data that is chosen"),
     (["micro_batch=inf"], "micro_batch=inf: expected a whole number or null"),
     (["model.bn_eps=inf"], "model.bn_eps=inf: expected a number"),
     (["schedule.batch=2048"], "schedule.batch=2048: expected epochs and batch sizes, {30:2048,60:8192}, or null"),

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
@@ -43,8 +43,9 @@ def one_line(error: Exception) -> str:
             )
         if key.startswith("optimizer.base."):
             return f"{key}: not an argument of what is inside, which optimizer@optimizer.base=<optimizer> chooses"
-        if key in (known := _known_keys()):
-            return f"{key}: not a setting of the {key.split('.')[0]} that is chosen"
+        group = key.split(".")[0]
+        if key in (known := _known_keys(group)):
+            return f"{key}: not a setting of the {group} that is chosen"
         return f"{key}: no such setting{did_you_mean(key, known)}"
     if missing := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
         group, choice = missing[1], missing[2]
@@ -70,11 +71,17 @@ def _ungrammatical(word: str) -> str:
     return f"""{word}: has characters that stand only in quotes; quote twice, '{key}="{value}"'"""
 
 
-def _known_keys() -> list[str]:
+def _known_keys(group: str) -> list[str]:
+    """Returns the settings there are, of a group those of all its choices."""
     from lbt.sweep.hydra_session import compose
 
     keys = list(_walk(OmegaConf.to_container(compose([])), ""))
-    return keys + [name for name in groups() if name not in keys]
+    keys += [name for name in groups() if name not in keys]
+    for choice in choices(group) if "." not in group and group in groups() else ():
+        with suppress(Exception):  # one that needs another choice, or a broken file of one's own
+            chosen = compose([f"{group}={choice}"])
+            keys += [key for key in _walk({group: OmegaConf.to_container(chosen[group])}, "") if key not in keys]
+    return keys
 
 
 def _walk(node: object, prefix: str) -> Iterator[str]:

@@ -4,6 +4,7 @@ import csv
 import io
 from dataclasses import replace
 from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,16 +13,20 @@ from support import configure
 
 from lbt import records, runtime
 from lbt.metrics import declared_by
+from lbt.report.claims.explanations_table import ExplanationsTable
 from lbt.report.figures.kinds import KINDS
 from lbt.report.figures.spec import Spec
 from lbt.report.frame import load
 from lbt.report.kit import render, specs
 from lbt.report.kit.statistics import chance, value_of
 from lbt.report.kit.style import context
+from lbt.report.page.content import _stands
 from lbt.report.tables import make
 from lbt.tasks import TASKS
 
 PUBLISHED = {"32k": (91.48, 91.58), "64k-32k": (90.58, 91.04), "64k": (None, 90.46)}  # F1 of LAMB and Adam
+
+TEXT = {"token_size": [8192, 64]}
 
 
 @cache
@@ -34,10 +39,16 @@ def finetuned(folder):
     found = {"adamw": [80.0, 90.0], "lamb": [70.0, 72.0]}
     for optimizer, accuracies in found.items():
         words = (f"optimizer={optimizer}", "batch=4096")
-        origin = plant(folder, config("+experiment=reality_check_text_tune", *words), None, lines=[{}] * 50)
+        tuned = config("+experiment=reality_check_text_tune", *words)
+        origin = plant(folder, tuned, None, lines=[{}] * 50, made_by=TEXT)
         weights = {"sha256": optimizer * 10, "run": records.read(origin).run["id"]}
         for seed, accuracy in enumerate(accuracies):
-            plant(folder, replace(config("+experiment=bert_finetune"), init_from=weights, seed=seed), accuracy)
+            plant(
+                folder,
+                replace(config("+experiment=bert_finetune"), init_from=weights, seed=seed),
+                accuracy,
+                made_by=TEXT,
+            )
     return found
 
 
@@ -49,6 +60,20 @@ def test_a_run_is_placed_by_the_run_it_begins_from(tmp_path):
         own = tuned[(tuned["init_from.optimizer"] == optimizer) & (tuned["init_from.batch"] == 4096)]
         assert sorted(one["test_accuracy"] for one in own["summary"]) == accuracies
     assert runs[runs["experiment"] != "bert_finetune"]["init_from.optimizer"].isna().all()
+
+
+def test_a_text_s_fingerprint_is_of_tokens(tmp_path):
+    finetuned(tmp_path)
+    runs = load(tmp_path).runs
+    assert {one["samples"] for one in _stands(runs)} == {"tokens"}
+    assert "(tokens " in explained(runs) and "pixels" not in explained(runs)
+
+
+def explained(runs):
+    """The caption of an explanations' table over these runs."""
+    chosen = {"select": {"experiment": sorted(set(runs["experiment"]))}}
+    table = SimpleNamespace(runs=runs, spec={"sources": {"ours": chosen}})
+    return ExplanationsTable.caption(table, "ours")
 
 
 def test_fine_tuning_is_drawn_by_what_was_pre_trained(tmp_path):

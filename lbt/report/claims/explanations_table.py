@@ -92,11 +92,11 @@ class ExplanationsTable:
         runs = select(self.runs, self.spec["sources"][label]["select"])
         if runs.empty:
             return "No run yet."
-        columns = ("origin", "fingerprint", "network", "epochs", "precision", "device")
+        columns = ("origin", "samples", "fingerprint", "network", "epochs", "precision", "device")
         stands = zip(*(runs[column] for column in columns), strict=True)
         lines = {
-            f"{network} on {origin} (pixels {pixels}), {epochs} epochs, {precision}, {device}"
-            for origin, pixels, network, epochs, precision, device in stands
+            f"{network} on {origin} ({samples} {mark}), {epochs} epochs, {precision}, {device}"
+            for origin, samples, mark, network, epochs, precision, device in stands
         }
         return f"{len(runs)} runs of {'; '.join(sorted(lines))}."
 

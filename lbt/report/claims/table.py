@@ -209,8 +209,9 @@ class ClaimsTable:
         runs = select(self.runs, chosen)
         if runs.empty:
             return "No run yet."
-        stands = zip(runs["origin"], runs["fingerprint"], runs["epochs"], strict=True)
-        return "Runs on " + "; ".join(sorted({f"{one[0]} (pixels {one[1]}), {one[2]} epochs" for one in stands})) + "."
+        stands = zip(*(runs[column] for column in ("origin", "samples", "fingerprint", "epochs")), strict=True)
+        lines = {f"{origin} ({samples} {mark}), {epochs} epochs" for origin, samples, mark, epochs in stands}
+        return f"Runs on {'; '.join(sorted(lines))}."
 
     def _legend(self) -> list[str]:
         return [

@@ -100,10 +100,11 @@ def _stands(runs: pd.DataFrame) -> list[dict[str, Any]]:
         return ", ".join(known[:6])[:LONGEST] + more
 
     return [
-        {"data": str(origin)[:LONGEST], "fingerprint": mark, "runs": len(own), "networks": values(own, "network"),
+        {"data": str(origin)[:LONGEST], "fingerprint": mark, "samples": samples, "runs": len(own),
+         "networks": values(own, "network"),
          "epochs": values(own, "epochs"), "precision": values(own, "precision"), "devices": values(own, "device"),
          "torch": values(own, "torch"), "commits": own["commit"].nunique()}
-        for (origin, mark), own in runs.groupby(["origin", "fingerprint"])
+        for (origin, samples, mark), own in runs.groupby(["origin", "samples", "fingerprint"])
     ]  # fmt: skip
 
 
