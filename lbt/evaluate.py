@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from rich.table import Table
 
 from lbt import build, metrics, records, runtime, sweep
-from lbt.config import Config, typed
+from lbt.config import BEFORE, Config, typed
 from lbt.data import ImageSet, augmentation, augmented_shape
 from lbt.errors import UserError, did_you_mean
 from lbt.records import places
@@ -92,7 +92,7 @@ def score(weights: Weights, config: Config, images: ImageSet) -> dict[str, float
     network = network_of(weights)
     if classifier(config.model) & network.state_dict().keys() and images.classes != weights.classes:
         raise UserError(_other_classes(config, images.classes, weights.classes))
-    lay_out(network, device)
+    lay_out(network, device, config.small_maps)
     augment = augmentation(images.form, config.data.augment)
     compute_in_float32(network, task, augmented_shape(images, augment), config.precision, images.form)
     test = images.test_images.to(device), images.test_labels.to(device)
@@ -111,7 +111,7 @@ def _other_classes(config: Config, these: Sequence[str], known: Sequence[str]) -
 
 def scoring_config(weights: Weights, overrides: Sequence[str]) -> Config:
     """Returns the configuration of a run's scoring: its own, but for what the overrides say."""
-    raw = weights.config
+    raw = {**BEFORE, **weights.config}
     raw.pop("peak_lr", None)
     raw |= {"results_dir": "results", "sweep": {}, "lr_rank": None, "init_from": None, "study": None}
     raw["data"] |= raw["data"].pop("options")

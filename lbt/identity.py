@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
-from lbt.config import BranchConfig, Config, DataConfig, ProbeConfig, WandbConfig
+from lbt.config import BEFORE, BranchConfig, Config, DataConfig, ProbeConfig, WandbConfig
 from lbt.config.binding import bind
 from lbt.config.schema import ZERO_IS_A_VALUE
 
@@ -14,7 +14,7 @@ from lbt.config.schema import ZERO_IS_A_VALUE
 NOT_IDENTITY = {
     "device", "deterministic", "results_dir", "experiment", "study", "time_budget", "wandb", "warmup", "lr_rank",
     "sweep", "cuda_graph", "compile", "probes", "mirror", "keep", "plugins", "threads", "devices",
-    "probe_every", "probe",
+    "probe_every", "probe", "small_maps",
 }  # fmt: skip
 
 # Of the optimizer's settings, those that say how it computes and not what.
@@ -88,6 +88,8 @@ def to_json(config: Config) -> dict[str, Any]:
     settings.pop("devices")  # the provenance has it
     if config.workers is None:
         settings.pop("workers")
+    if config.device != "cpu":
+        settings.pop("small_maps")
     settings["data"].pop("root")
     settings["protocol"] = {"name": config.protocol["name"]}
     settings["peak_lr"] = config.peak_lr
@@ -108,7 +110,7 @@ def to_json(config: Config) -> dict[str, Any]:
 
 def from_json(settings: Mapping[str, Any]) -> Config:
     """Returns the configuration a record holds."""
-    settings = {key: value for key, value in settings.items() if key != "peak_lr"}
+    settings = {**BEFORE, **{key: value for key, value in settings.items() if key != "peak_lr"}}
     settings["data"] = DataConfig(**settings["data"])
     settings["wandb"] = WandbConfig(**settings["wandb"])
     if "probe" in settings:

@@ -52,7 +52,7 @@ def main() -> None:
     options = parser.parse_args()
 
     plain = MODELS[options.model](10).to(memory_format=torch.channels_last)
-    laid_out = lay_out(copy.deepcopy(plain), torch.device("cpu"))
+    laid_out = lay_out(copy.deepcopy(plain), torch.device("cpu"), "products")
     seen: dict[str, torch.Tensor] = {}
     for name, layer in laid_out.named_modules():
         if isinstance(layer, SmallMapConv2d):

@@ -5,6 +5,7 @@ from lbt.config.groups import CONFIG_DIR
 from lbt.config.resolution import resolve, typed
 from lbt.config.schema import (
     BASE_BATCH,
+    BEFORE,
     BranchConfig,
     Config,
     DataConfig,
@@ -18,6 +19,7 @@ from lbt.config.schema import (
 
 __all__ = [
     "BASE_BATCH",
+    "BEFORE",
     "CONFIG_DIR",
     "BranchConfig",
     "Config",

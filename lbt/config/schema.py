@@ -10,6 +10,7 @@ BASE_BATCH = 256  # Goyal et al. 2017, arXiv 1706.02677: the batch at which a ba
 # Declares settings of which null alone means "off", so that 0 is part of a run's id. Of every other setting all that
 # is empty (null, false, 0, nothing) means "off" and is left out.
 ZERO_IS_A_VALUE = "zero_is_a_value"
+BEFORE = {"small_maps": "convolutions"}  # what a record that does not know the setting was made with
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ class Config:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: int | Literal["auto"] = 1  # that share each batch, a process each; auto: all GPUs that are visible
     threads: Literal["auto"] | int = "auto"  # of the CPU; auto: torch's number, or one where that is timed to be faster
+    small_maps: Literal["products", "convolutions"] = "products"  # of up to 2x2 pixels on a CPU; equal but for rounding
     deterministic: bool = False  # refuse nondeterministic kernels
     cuda_graph: bool = False  # replay updates as one CUDA graph; equals the plain loop but for rounding
     compile: bool | Literal["auto"] = False  # the model's training pass as compiled code; auto: where that pays

@@ -63,7 +63,7 @@ class Surface:
                 f"task={config.task['name']}: its loss is of pairs of images; a landscape is drawn of a task whose "
                 "loss is a mean over single images"
             )
-        self.network = lay_out(network, device)
+        self.network = lay_out(network, device, config.small_maps)
         form, augment = images.form, augmentation(images.form, config.data.augment)
         compute_in_float32(network, task, augmented_shape(images, augment), config.precision, form)
         self.train = _part(images.train_images, images.train_labels, count, seed, device)

@@ -15,15 +15,16 @@ from torch import Tensor, nn
 OUTPUTS = 4  # pixels, of the largest map that is computed so; with 16 of them oneDNN is as fast
 
 
-def lay_out(model: nn.Module, device: torch.device) -> nn.Module:
+def lay_out(model: nn.Module, device: torch.device, small_maps: str) -> nn.Module:
     """Moves a model to a device, channels_last, and returns it; weights and their names stay as they are.
 
     Args:
-        model: changed in place: on a CPU, plain 2-D convolutions become `SmallMapConv2d`.
+        model: changed in place.
         device: where it is to lie.
+        small_maps: "products" has plain 2-D convolutions be `SmallMapConv2d` on a CPU; "convolutions" leaves them.
     """
     model.to(device, memory_format=torch.channels_last)
-    if device.type == "cpu":
+    if small_maps == "products" and device.type == "cpu":
         for layer in model.modules():
             if type(layer) is nn.Conv2d and _is_plain(layer):
                 layer.__class__ = SmallMapConv2d

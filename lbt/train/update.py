@@ -90,7 +90,7 @@ class Update:
         """
         model = build.prepared(task, build.model(config, classes, data.form.size(data.images)))
         weights.take(config, model)
-        lay_out(model, data.labels.device).train()
+        lay_out(model, data.labels.device, config.small_maps).train()
         average = build.average(config, model)
         optimizer = build.optimizer(config, model, steps=steps, devices=group.size)
         if config.layer_norms and is_local(optimizer):

@@ -54,7 +54,7 @@ def test_one_map_without_a_batch_and_an_empty_batch_are_the_convolution_s():
 def test_a_network_keeps_its_names_weights_outputs_and_gradients(name):
     torch.manual_seed(0)
     plain = MODELS[name](10, norm="group").double()
-    laid_out = lay_out(copy.deepcopy(plain), CPU)
+    laid_out = lay_out(copy.deepcopy(plain), CPU, "products")
     assert any(isinstance(layer, SmallMapConv2d) for layer in laid_out.modules())
     assert list(laid_out.state_dict()) == list(plain.state_dict())
     images = torch.randn(3, 3, 32, 32, dtype=torch.float64)
@@ -63,7 +63,7 @@ def test_a_network_keeps_its_names_weights_outputs_and_gradients(name):
 
 
 def test_a_gradient_has_its_weight_s_memory_format():
-    layer = lay_out(nn.Conv2d(8, 16, 3, padding=1, bias=False), CPU)
+    layer = lay_out(nn.Conv2d(8, 16, 3, padding=1, bias=False), CPU, "products")
     for size in (1, 2, 4):
         layer.zero_grad()
         layer(torch.randn(4, 8, size, size).contiguous(memory_format=torch.channels_last)).sum().backward()
@@ -82,11 +82,11 @@ def test_a_gradient_has_its_weight_s_memory_format():
     ids=["groups", "dilation", "same", "reflect", "pointwise"],
 )
 def test_other_convolutions_are_left_alone(layer):
-    assert type(lay_out(nn.Sequential(layer), CPU)[0]) is nn.Conv2d
+    assert type(lay_out(nn.Sequential(layer), CPU, "products")[0]) is nn.Conv2d
 
 
 def test_only_a_cpu_multiplies():
-    assert type(lay_out(nn.Sequential(nn.Conv2d(4, 4, 3, padding=1)), torch.device("meta"))[0]) is nn.Conv2d
+    assert type(lay_out(nn.Sequential(nn.Conv2d(4, 4, 3, padding=1)), torch.device("meta"), "products")[0]) is nn.Conv2d
 
 
 def test_second_derivatives_are_the_convolution_s():
@@ -97,3 +97,7 @@ def test_second_derivatives_are_the_convolution_s():
         (gradient,) = torch.autograd.grad(layer(images).pow(3).sum(), layer.weight, create_graph=True)
         products.append(torch.autograd.grad((gradient * direction).sum(), layer.weight)[0])
     torch.testing.assert_close(products[1], products[0])
+
+
+def test_torch_s_convolutions_stay_where_they_are_asked_for():
+    assert type(lay_out(nn.Sequential(nn.Conv2d(4, 4, 3, padding=1)), CPU, "convolutions")[0]) is nn.Conv2d
