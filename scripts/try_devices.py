@@ -42,8 +42,9 @@ def trained(options: argparse.Namespace, folder: Path) -> tuple[dict, dict]:
 def chosen(options: argparse.Namespace) -> dict[str, dict]:
     """Returns the settings of the cases that the command line chooses."""
     cases = {name: case for name, case in CASES.items() if any(word in name for word in options.cases or [""])}
-    if options.workers is None:
-        return cases
+    if options.workers is None:  # as many workers as the devices can share out
+        count = options.devices
+        return {name: case for name, case in cases.items() if case.get("workers", count) % count == 0}
     return {name: {**case, "workers": options.workers} for name, case in cases.items() if "workers" in case}
 
 
