@@ -139,6 +139,7 @@ def passes(rank: int, path: str, batch: int, rounds: int) -> None:
     """Prints what a pass of two processes takes for its exchanges; the body of one of them."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
+    os.environ["LOCAL_WORLD_SIZE"] = "2"  # both are of this machine
     dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
     group = Processes("cpu")
     plain = lay_out(MODELS["resnet18"](10), torch.device("cpu"), "products")
@@ -187,7 +188,7 @@ def main() -> None:
         return expect()
     for batch in [] if options.only_trainings else options.batches:
         with tempfile.TemporaryDirectory() as folder:
-            os.environ |= {**dict([QUIET]), "LOCAL_WORLD_SIZE": "2"}
+            os.environ.setdefault(*QUIET)
             arguments = (f"{folder}/store", min(batch, options.micro_batch or batch), max(options.rounds, 3))
             torch.multiprocessing.spawn(passes, arguments, nprocs=2)
     return throughput(options)

@@ -48,13 +48,11 @@ class Group:
         rank: this process, from 0; 0 writes record, checkpoint and console.
         size: number of devices.
         process_group: torch's; None: there is none.
-        aside: one of torch's for what does not wait for gradients on their way; None: there is none.
         part: what is being computed, while parts of a batch are normalised together; None: each device by itself.
     """
 
     rank, size = 0, 1
     process_group: Any = None
-    aside: Any = None
     part: Part | None = None
 
     def __deepcopy__(self, memo: dict) -> Group:

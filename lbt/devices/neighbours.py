@@ -71,9 +71,7 @@ class Neighbours:
             for link in self._links:
                 link.sendall(_bytes(rows))
         except OSError as error:
-            raise LostProcessError(
-                f"another process of this run is gone; the same command goes on ({error})"
-            ) from error
+            raise LostProcessError(str(error)) from error
         return rows
 
 

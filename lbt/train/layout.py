@@ -3,7 +3,7 @@
 A 3x3 kernel with padding meets a map of one pixel with its centre alone, and one of 2x2 pixels with four of its nine
 weights; oneDNN is slow at such sizes. A ResNet with ImageNet's stem has them in images of 32x32 pixels, where they
 take more than half of an update's time. As products of what each window holds with the weights that it meets the whole
-update is 1.6 to 2.3 times as fast (`scripts/BENCHMARKS.md`). The same sums in another order: equal up to rounding.
+update is 1.6 to 1.9 times as fast (`scripts/BENCHMARKS.md`). The same sums in another order: equal up to rounding.
 """
 
 from itertools import product

@@ -53,7 +53,7 @@ def test_one_that_is_gone_is_told_by_all_others(gone):
     left = [one for rank, one in enumerate(neighbours) if rank != gone]
 
     def fails(one):
-        with pytest.raises(LostProcessError, match="another process of this run is gone"):
+        with pytest.raises(LostProcessError):
             one.told(torch.zeros(100_000))
         for link in one._links:  # as its end does
             link.close()
