@@ -142,7 +142,7 @@ def passes(rank: int, path: str, batch: int, rounds: int) -> None:
     os.environ["LOCAL_WORLD_SIZE"] = "2"  # both are of this machine
     dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
     group = Processes("cpu")
-    plain = lay_out(MODELS["resnet18"](10), torch.device("cpu"), "products")
+    plain = lay_out(MODELS["resnet18"](10), torch.device("cpu"), "winograd")
     normed = copy.deepcopy(plain)
     spread(normed, group)
     networks = {"alone": plain, "exchanged after": plain, "exchanged meanwhile": group.exchange(copy.deepcopy(plain))}

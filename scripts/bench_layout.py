@@ -1,4 +1,4 @@
-"""What computing small maps as matrix products gains on a CPU: whole passes, and each layer that differs.
+"""What computing convolutions as matrix products gains on a CPU: whole passes, and each layer that differs.
 
 Forward and backward of a network with torch's convolutions and with `lbt.train.layout`'s, channels_last, in turn, a
 training batch's images; medians and their ratio.
@@ -17,6 +17,7 @@ from torch import nn
 
 from lbt.models import MODELS
 from lbt.train.layout import SmallMapConv2d, lay_out
+from lbt.train.memory import keep_freed
 
 
 def pass_seconds(module: nn.Module, inputs: torch.Tensor, precision: str) -> float:
@@ -48,11 +49,13 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32, help="pixels of a side; default: %(default)s")
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--small-maps", choices=("winograd", "products"), default="winograd")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
+    keep_freed()
 
     plain = MODELS[options.model](10).to(memory_format=torch.channels_last)
-    laid_out = lay_out(copy.deepcopy(plain), torch.device("cpu"), "products")
+    laid_out = lay_out(copy.deepcopy(plain), torch.device("cpu"), options.small_maps)
     seen: dict[str, torch.Tensor] = {}
     for name, layer in laid_out.named_modules():
         if isinstance(layer, SmallMapConv2d):
@@ -71,7 +74,7 @@ def main() -> None:
     print(f"whole network     {rates}: {before / after:.2f} times as fast")
     for name, inputs in seen.items():
         pair = plain.get_submodule(name), laid_out.get_submodule(name)
-        if pair[0](inputs[:1])[0, 0].numel() <= 4:
+        if pair[0](inputs[:1])[0, 0].numel() <= 4 or options.small_maps == "winograd":
             inputs.requires_grad_()
             one, other = compared(pair, inputs, options.precision, options.rounds)
             print(f"{name:24}{1e3 * one:7.1f} and {1e3 * other:6.1f} ms: {one / other:.1f}")

@@ -110,7 +110,7 @@ class Config:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: int | Literal["auto"] = 1  # that share each batch, a process each; auto: all GPUs that are visible
     threads: Literal["auto"] | int = "auto"  # of the CPU; auto: torch's number, or one where that is timed to be faster
-    small_maps: Literal["products", "convolutions"] = "products"  # of up to 2x2 pixels on a CPU; equal but for rounding
+    small_maps: Literal["winograd", "products", "convolutions"] = "winograd"  # on a CPU; equal but for rounding
     deterministic: bool = False  # refuse nondeterministic kernels
     cuda_graph: bool = False  # replay updates as one CUDA graph; equals the plain loop but for rounding
     compile: bool | Literal["auto"] = False  # the model's training pass as compiled code; auto: where that pays

@@ -23,7 +23,7 @@ from lbt.session.outcome import Outcome
 from lbt.train import beginning, checkpoint, reuse
 from lbt.train.executor import Sets
 from lbt.train.graph import GraphedUpdate
-from lbt.train.memory import is_out_of_memory
+from lbt.train.memory import is_out_of_memory, keep_freed
 from lbt.train.precision import compute_in_float32
 from lbt.train.progress import Progress
 from lbt.train.random import Random
@@ -56,6 +56,8 @@ class Training:
         self.config, self.images, self.name, self.regions = config, images, name, regions or Regions()
         self.group = group
         self.device = runtime.prepare(config)
+        if self.device.type == "cpu":
+            keep_freed()
         self.path = beginning.path_of(config, name)
         self.checkpoint_path = places.checkpoint_of(config.results_dir, name)
         train_images, train_labels, *self._test = beginning.placed(config, images, self.device, group.size)
