@@ -3,10 +3,11 @@
     python scripts/bench_communication.py              # all of it
     python scripts/bench_communication.py --only bytes
 
-bytes: sent by a worker in an update, counted from the buffers of 8 virtual workers, against an fp32 all-reduce. signs:
-compressing and packing ResNet50's momentum, a scale for each of its tensors, against a copy of it. backward: an
-update of JointSpar with half of the layers against one with all. Times are of this process' CPU, so that
-other work on the machine counts little; each kind in turn, the median of some rounds.
+bytes: sent by a worker in an update, counted from the buffers of 8 virtual workers, against an fp32 all-reduce.
+signs: adding ResNet50's momentum to what was not sent before, compressing and packing, a scale for each of its
+tensors, against a copy of it. backward: an update of JointSpar with half of the layers against one with all. Times
+are of this process' CPU, so that other work on the machine counts little; each kind in turn, the median of some
+rounds.
 """
 
 import argparse
@@ -76,14 +77,17 @@ def signs(rounds: int) -> None:
     """Prints what compressing ResNet50's momentum takes."""
     lengths = [p.numel() for p in torchvision.models.resnet50().parameters()]
     size = -(-sum(lengths) // 8) * 8
-    momentum, copied = torch.randn(size), torch.empty(size)
-    seconds = medians(
-        {"copy": lambda: copied.copy_(momentum), "signs": lambda: onebit.compress(momentum, lengths)}, rounds
-    )
-    ratio = seconds["signs"] / seconds["copy"]
+    momentum, error, copied = torch.randn(sum(lengths)), torch.zeros(size), torch.empty(sum(lengths))
+    kinds = {
+        "copy": lambda: copied.copy_(momentum),
+        "added": lambda: copied.add_(momentum),
+        "signs": lambda: onebit.compress(error, momentum, lengths),
+    }
+    copy, added, packed = (1e3 * seconds for seconds in medians(kinds, rounds).values())
     print(
-        f"ResNet50's momentum, {len(lengths)} tensors, {sum(lengths):,} elements: compressed and packed in "
-        f"{1e3 * seconds['signs']:.1f} ms, {ratio:.2f} times a copy of it ({1e3 * seconds['copy']:.1f} ms)"
+        f"ResNet50's momentum, {len(lengths)} tensors, {sum(lengths):,} elements: added, compressed and packed in "
+        f"{packed:.1f} ms, {packed / copy:.2f} times a copy of it ({copy:.1f} ms); without adding ({added:.1f} ms) "
+        f"{packed - added:.1f} ms, {(packed - added) / copy:.2f} times"
     )
 
 

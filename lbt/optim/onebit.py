@@ -47,24 +47,24 @@ def spread_over(values: Tensor, lengths: Sequence[int]) -> Tensor:
     return values.repeat_interleave(times, output_size=sum(lengths))
 
 
-def compress(y: Tensor, lengths: Sequence[int], mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """What is sent of a vector, which becomes what is not: ``y - C[y]``.
+def compress(e: Tensor, x: Tensor, lengths: Sequence[int], mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """What is sent of ``y = x + e``, ``C[y]``; `e` becomes what is not: ``y - C[y]``.
 
     Args:
-        y: ``[D]``, D a multiple of 8.
-        lengths: Of the pieces that have a scale of their own, from the beginning; beyond them nothing is sent.
+        e: ``[D]``, D a multiple of 8.
+        x: ``[d]``.
+        lengths: Of the pieces that have a scale of their own, d in all; of what follows them nothing is sent.
         mask: ``[d]``, 0 where an element is not sent (a sign cannot say 0), 1 elsewhere; None: all are.
 
     Returns:
         The packed signs, uint8 ``[D/8]``, and the scales, one for each piece.
     """
-    size = sum(lengths)
-    counts = torch.tensor(lengths, device=y.device).clamp(min=1).to(y.dtype)
-    if mask is not None:
-        y[:size].mul_(mask)
+    if mask is None:
+        counts = torch.tensor(lengths, device=e.device).clamp(min=1).to(e.dtype)
+    else:
         counts = torch.stack([piece.sum() for piece in mask.split(list(lengths))]).clamp(min=1)
-    on_cpu = y.device.type == "cpu" and y.dtype in (torch.float32, torch.float64)
-    return (_by_blocks if on_cpu else _by_vectors)(y, lengths, counts, mask)
+    on_cpu = e.device.type == "cpu" and e.dtype in (torch.float32, torch.float64)
+    return (_by_blocks if on_cpu else _by_vectors)(e, x, lengths, counts, mask)
 
 
 def _blocks(lengths: Sequence[int], most: int) -> list[tuple[int, int, int]]:
@@ -78,22 +78,28 @@ def _blocks(lengths: Sequence[int], most: int) -> list[tuple[int, int, int]]:
     return found
 
 
-def _by_blocks(y: Tensor, lengths: Sequence[int], counts: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+def _by_blocks(
+    e: Tensor, x: Tensor, lengths: Sequence[int], counts: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """On a CPU: what is in the cache is used for all that is computed of it.
 
     A scale takes a sign by its bits: the kernels of `copysign` take longer than all the rest.
     """
-    array, as_bits = y.numpy(), np.dtype(f"i{y.element_size()}")
+    array, added, as_bits = e.numpy(), x.numpy(), np.dtype(f"i{e.element_size()}")
     squares = np.zeros(len(lengths))
     for piece, start, stop in _blocks(lengths, SUMMED):
-        squares[piece] += float(np.dot(array[start:stop], array[start:stop]))
-    scales = (torch.from_numpy(squares) / counts).sqrt().to(y.dtype)
+        block = array[start:stop]
+        block += added[start:stop]
+        if mask is not None:
+            block *= mask[start:stop].numpy()
+        squares[piece] += float(np.dot(block, block))
+    scales = (torch.from_numpy(squares) / counts).sqrt().to(e.dtype)
     bits, of_piece, sign_bit = array.view(as_bits), scales.numpy().view(as_bits), np.iinfo(as_bits).min
     sent, negative = np.empty(BLOCK, dtype=array.dtype), np.empty(BLOCK, dtype=bool)
-    packed, done = np.zeros(len(y) // 8, dtype=np.uint8), 0
+    packed, done = np.zeros(len(array) // 8, dtype=np.uint8), 0
     for piece, start, stop in _blocks(lengths, BLOCK):
         if start >= done:  # of all pieces in the block, before any of them is changed
-            done = min((start // BLOCK + 1) * BLOCK, len(y))
+            done = min((start // BLOCK + 1) * BLOCK, len(array))
             whole = np.signbit(array[start:done], out=negative[: done - start])
             packed[start // 8 : done // 8] = np.packbits(whole, bitorder="little")
         signed = sent[: stop - start]
@@ -105,12 +111,16 @@ def _by_blocks(y: Tensor, lengths: Sequence[int], counts: Tensor, mask: Tensor |
     return torch.from_numpy(packed), scales
 
 
-def _by_vectors(y: Tensor, lengths: Sequence[int], counts: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+def _by_vectors(
+    e: Tensor, x: Tensor, lengths: Sequence[int], counts: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """On a GPU: few launches, none of which waits."""
-    held, dtype = y[: sum(lengths)], torch.promote_types(y.dtype, torch.float32)
+    held, dtype = e[: len(x)].add_(x), torch.promote_types(e.dtype, torch.float32)
+    if mask is not None:
+        held.mul_(mask)
     norms = torch.stack(torch._foreach_norm(held.split(list(lengths)), 2, dtype=dtype))
-    scales = (norms / counts.to(dtype).sqrt()).to(y.dtype)
-    packed = pack(torch.signbit(y))
+    scales = (norms / counts.to(dtype).sqrt()).to(e.dtype)
+    packed = pack(torch.signbit(e))
     sent = torch.copysign(spread_over(scales, lengths), held)
     held.sub_(sent if mask is None else sent.mul_(mask))
     return packed, scales
@@ -159,23 +169,19 @@ class Signs:
             exchange: Between the workers.
             mask: ``[d]``, as `compress` has it.
         """
-        errors[:, : self.size].add_(vectors)
-        sent = [compress(error, self.lengths, mask) for error in errors]
+        sent = [compress(error, vector, self.lengths, mask) for error, vector in zip(errors, vectors, strict=True)]
         packed = torch.stack([bits for bits, _ in sent]).unflatten(1, (exchange.count, -1))
         packed, scales = exchange.to_servers(packed), exchange.all_of(torch.stack([scale for _, scale in sent]))
         own = server_error[self.own]
         valid = sum(self._clipped)
-        total = own.new_zeros(len(own))
+        total = own.new_zeros(valid)
         for bits, scale in zip(packed, scales, strict=True):
             signed = signs(bits.flatten(), own.dtype)
-            total[:valid].addcmul_(signed[:valid], spread_over(scale, self._clipped))
+            total.addcmul_(signed[:valid], spread_over(scale, self._clipped))
         inside = None if mask is None else mask[self.own.start : self.own.start + valid]
-        if inside is not None:
-            total[:valid].mul_(inside)
-        own.add_(total.div_(exchange.count))
         first = exchange.first
         lengths = [length for part in self.parts[first : first + exchange.here] for length in part]
-        bits, scale = compress(own, lengths, inside)
+        bits, scale = compress(own, total.div_(exchange.count), lengths, inside)
         bits = exchange.all_of(bits.unflatten(0, (exchange.here, -1)))
         scale = self._scales_of_all(scale, exchange)
         found = signs(bits.flatten(), own.dtype)[: self.size]

@@ -189,12 +189,14 @@ def test_sent_and_error_are_what_was_to_be_sent(monkeypatch, by, masked):
     lengths = [13, 1, 20]
     y = torch.randn(40, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     y[34:] = 0
+    x = torch.linspace(-1, 1, 34, dtype=torch.float64)
+    error = y.clone()
+    error[:34] -= x
     mask = None
     if masked:
         mask = (torch.arange(34) % 5 > 0).double()
         y[:34] *= mask
-    error = y.clone()
-    packed, scales = onebit.compress(error, lengths, mask)
+    packed, scales = onebit.compress(error, x, lengths, mask)
     sent = onebit.signs(packed, y.dtype)[:34] * onebit.spread_over(scales, lengths)
     sent = sent if mask is None else sent * mask
     assert_equal(sent + error[:34], y[:34], rtol=1e-12, atol=1e-12)
