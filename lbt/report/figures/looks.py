@@ -45,7 +45,7 @@ def draw(spec: Spec, frame: Frame) -> Figure | None:
                 if (column, variant) in curves
             ]
             axes.set_xscale("symlog", linthresh=1)
-            axes.set_xlim(left=0)
+            axes.set_xlim(0, 1.3 * max(_last(curves[place], wanted["probe"]) for place in curves if place[0] == column))
             if any(drawn):
                 axes.set_yscale("log")
             else:
@@ -56,16 +56,19 @@ def draw(spec: Spec, frame: Frame) -> Figure | None:
     for axes in grid[-1]:
         axes.set_xlabel("updates made")
     handles = [Line2D([], [], label=spec.label(name), **line_style(style)) for name, style in looks.items()]
-    return finish(
-        figure,
-        spec.title,
-        [*notes, "thin: each run; thick: geometric mean (noise scale: quotient of means) of those that got as far"],
-        handles,
-    )
+    notes.append("thin: each run; thick: geometric mean (noise scale: quotient of means) of those that got as far")
+    if not QUOTIENTS.keys().isdisjoint(wanted["figures"]):
+        notes.append("no noise scale where the gradient's squared norm, estimated without bias, is not above 0")
+    return finish(figure, spec.title, notes, handles)
 
 
 def _looks(point: Point) -> list[Looks]:
     return [Looks.of(run) for run in point.cell.rows]
+
+
+def _last(looks: Sequence[Looks], probe: str) -> int:
+    """Returns after how many updates the last look was taken, 1 at least."""
+    return max([1, *(look["step"] for one in looks for look in one.seen(probe))])
 
 
 def _curve(looks: Looks, probe: str, figure: str) -> list[Curve]:
