@@ -49,17 +49,20 @@ def images(config: Config) -> ImageSet:
     data = config.data
     options = json.dumps(data.options, sort_keys=True)
     subset, val = (data.subset, data.subset_seed), (data.val, data.val_seed)
-    found = _images(data.name, data.root, options, subset, val)
+    every_class = getattr(task(config), "labelled", True)
+    found = _images(data.name, data.root, options, subset, val, every_class)
     return scored_part(found, data.test_every) if data.test_every else found
 
 
 @lru_cache(maxsize=2)
-def _images(name: str, root: str | None, options: str, subset: tuple[int, int], val: tuple[float, int]) -> ImageSet:
+def _images(
+    name: str, root: str | None, options: str, subset: tuple[int, int], val: tuple[float, int], every_class: bool
+) -> ImageSet:
     reader = pick("data", name, SOURCES)
     found = load(name, root, **bind(reader, json.loads(options), "data"))
     if subset[0]:
-        found = take_subset(found, *subset)
-    return split_validation(found, *val) if val[0] else found
+        found = take_subset(found, *subset, every_class=every_class)
+    return split_validation(found, *val, every_class=every_class) if val[0] else found
 
 
 def forget_images() -> None:

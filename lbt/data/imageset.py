@@ -174,19 +174,20 @@ def held_out(labels: Tensor, count: int, seed: int) -> Tensor:
     return chosen
 
 
-def split_validation(images: ImageSet, fraction: float, seed: int) -> ImageSet:
+def split_validation(images: ImageSet, fraction: float, seed: int, *, every_class: bool = True) -> ImageSet:
     """Takes a stratified validation set off the training set, in the place of the test set.
 
     Args:
         images: the full data set; its test set is dropped, so that nothing can be tuned on it.
         fraction: of the training images to hold out, between 0 and 1; rounded to a whole number of images.
         seed: of the choice; the same seed gives the same images on every platform.
+        every_class: whether both sides need images of every class.
 
     Returns:
         A data set whose `test_*` are the held-out images; both parts keep their order, `origin` names the split.
 
     Raises:
-        UserError: no image, or no image of some class, is left on one of the sides.
+        UserError: no image, or with `every_class` no image of some class, is left on one of the sides.
     """
     if not isinstance(images.train_images, Tensor):
         raise UserError(f"data.val={fraction}: {images.name} is not held in memory; make a val/ folder of its own")
@@ -194,11 +195,11 @@ def split_validation(images: ImageSet, fraction: float, seed: int) -> ImageSet:
     labels = images.train_labels
     count = round(len(labels) * fraction) if 0 < fraction < 1 else 0
     mask = held_out(labels, count, seed) if count else torch.zeros_like(labels, dtype=torch.bool)
-    present = len(labels.unique())
-    if any(len(labels[side].unique()) < present for side in (mask, ~mask)):
+    needed = len(labels.unique()) if every_class else 1
+    if any(len(labels[side].unique()) < needed for side in (mask, ~mask)):
         raise UserError(
             f"a validation fraction of {fraction} of {images.name}'s {len(labels)} training {images.form.noun} does "
-            f"not leave every class on both sides: choose one between 0 and 1 that does, for example 0.1"
+            f"not leave {'every class' if every_class else 'any'} on both sides: choose one between 0 and 1 that does"
         )
     return _remade(
         images,
@@ -225,30 +226,32 @@ def scored_part(images: ImageSet, every: int) -> ImageSet:
     )
 
 
-def take_subset(images: ImageSet, count: int, seed: int) -> ImageSet:
+def take_subset(images: ImageSet, count: int, seed: int, *, every_class: bool = True) -> ImageSet:
     """Keeps a stratified part of the training set; the test set stays as it is.
 
     Args:
         images: the full data set.
         count: training images to keep, each class in proportion to its size.
         seed: of the choice; the same seed gives the same images on every platform.
+        every_class: whether each class needs an image.
 
     Returns:
         A data set in the full one's order, whose `origin` names the part.
 
     Raises:
-        UserError: the images are not held in memory, the training set is not larger, or a class would be left without
-            an image.
+        UserError: the images are not held in memory, the training set is not larger, or with `every_class` a class
+            would be left without an image.
     """
     if not isinstance(images.train_images, Tensor):
         raise UserError(f"data.subset={count}: {images.name} is not held in memory; make a folder of so many images")
     _check_seed("data.subset_seed", seed)
     labels = images.train_labels
     mask = held_out(labels, count, seed) if 0 < count < len(labels) else torch.zeros_like(labels, dtype=torch.bool)
-    if len(labels[mask].unique()) < len(labels.unique()):
+    if len(labels[mask].unique()) < (len(labels.unique()) if every_class else 1):
+        classes, enough = f" of {len(labels.unique())} classes", ", and enough for every class"
         raise UserError(
-            f"data.subset={count}: {images.name} has {len(labels)} training {images.form.noun} of "
-            f"{len(labels.unique())} classes; choose fewer than that many, and enough for every class"
+            f"data.subset={count}: {images.name} has {len(labels)} training {images.form.noun}"
+            f"{classes if every_class else ''}; choose fewer than that many{enough if every_class else ''}"
         )
     return _remade(
         images,

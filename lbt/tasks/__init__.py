@@ -4,6 +4,7 @@ A module of this package that defines a class with these members, entered in `TA
 
 - `views`: images of each sample that the augmentation must deliver; 1, or 2 for two augmented views.
 - `reads`: "images" or "tokens" where it is for one form of samples alone (see `lbt.data.forms`); without it for both.
+- `labelled`: False where of the samples' labels nothing is asked, so that a class may lack them; without it True.
 - `spans_batch`: whether the loss cannot be split into terms of single samples. Micro-batches then take two passes
   (see `lbt.train.executor.Executor.backward`).
 - `prepare(model)`: the module that is trained, made from a freshly built classifier.

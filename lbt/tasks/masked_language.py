@@ -91,6 +91,7 @@ class MaskedLanguage:
     """
 
     reads = "tokens"
+    labelled = False
     views = 1
     spans_batch = False
     metrics = (replace(LOSS, shown=("summary", "console", "sweep")), PERPLEXITY, MASKED_ACCURACY)

@@ -67,6 +67,15 @@ def test_split_that_loses_a_class_is_refused(fraction):
     assert "\n" not in str(caught.value)
 
 
+def test_a_class_may_be_lost_where_labels_are_not_asked_for():
+    images = unequal()
+    assert len(split_validation(images, 0.02, 0, every_class=False).test_labels) == 2
+    assert len(take_subset(images, 2, 0, every_class=False).train_labels) == 2
+    for fraction in (0.001, 0.999):
+        with pytest.raises(UserError, match="does not leave any on both sides"):
+            split_validation(images, fraction, 0, every_class=False)
+
+
 @pytest.mark.parametrize("seed", [-1, 2**32])
 def test_seeds_that_are_none_are_named_by_their_setting(seed):
     with pytest.raises(UserError, match=f"^data.val_seed={seed}: expected a whole number of 0 to 4294967295$"):
