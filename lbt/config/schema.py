@@ -43,7 +43,7 @@ class WandbConfig:
 class ProbeConfig:
     """How the probes that look at the weights measure; none of it changes the training."""
 
-    images: int = 128  # of the stratified subset whose curvature is measured
+    images: int = 64  # of the stratified subset whose curvature is measured
     noise_images: int = 1024  # drawn for the noise scale
     micro_batch: int = 64  # images per pass: bounds the memory; batch norm normalises so many together
     seed: int = 0  # decides which images these are, how they are augmented, and where Lanczos begins
