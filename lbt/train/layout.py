@@ -17,6 +17,7 @@ from lbt.train import winograd
 
 OUTPUTS = 4  # pixels, of the largest map that is a product for each of its windows; with 16 of them oneDNN is as fast
 CHANNELS = 128  # of the narrowest convolution that is faster by minimal filtering
+SIDE = 32  # pixels, of the largest map's; the transforms of minimal filtering grow with it
 TILES = 64  # of a batch, below which its products are too small to gain
 
 
@@ -84,7 +85,9 @@ class WinogradConv2d(SmallMapConv2d):
     def _is_faster(self, maps: Tensor) -> bool:
         if (self.kernel_size, self.stride, self.padding) != ((3, 3), (1, 1), (1, 1)) or maps.ndim != 4:
             return False
-        if min(self.in_channels, self.out_channels) < CHANNELS or any(side % winograd.TILE for side in maps.shape[-2:]):
+        if min(self.in_channels, self.out_channels) < CHANNELS:
+            return False
+        if any(side % winograd.TILE or side > SIDE for side in maps.shape[-2:]):
             return False
         is_exact = maps.dtype.itemsize >= 4 and not torch.is_autocast_enabled("cpu")
         return is_exact and maps[:, 0].numel() >= TILES * winograd.TILE**2

@@ -10,7 +10,7 @@ from torch import nn
 
 from lbt.models import MODELS
 from lbt.train import winograd
-from lbt.train.layout import CHANNELS, OUTPUTS, TILES, SmallMapConv2d, WinogradConv2d, lay_out
+from lbt.train.layout import CHANNELS, OUTPUTS, SIDE, TILES, SmallMapConv2d, WinogradConv2d, lay_out
 
 CPU = torch.device("cpu")
 
@@ -88,6 +88,7 @@ def test_minimal_filtering_in_single_precision_rounds_to_1e_5_of_the_largest(fil
     ("layer", "shape"),
     [
         (nn.Conv2d(3, 5, 3, padding=1), (2, 3, 4, 6)),
+        (nn.Conv2d(3, 5, 3, padding=1), (2, 3, 4, SIDE + 4)),
         (nn.Conv2d(3, 5, 3, padding=1), (3, 4, 4)),
         (nn.Conv2d(3, 5, 3, padding=1), (0, 3, 4, 4)),
         (nn.Conv2d(3, 5, 3, padding=1), (2, 3, 2, 2)),
@@ -96,7 +97,17 @@ def test_minimal_filtering_in_single_precision_rounds_to_1e_5_of_the_largest(fil
         (nn.Conv2d(3, 5, 1, padding=1), (2, 3, 8, 8)),
         (nn.Conv2d(3, 5, (3, 5), padding=1), (2, 3, 8, 8)),
     ],
-    ids=["6 pixels wide", "no batch", "empty batch", "2x2 pixels", "no padding", "stride", "1x1 kernel", "3x5 kernel"],
+    ids=[
+        "6 pixels wide",
+        "too wide",
+        "no batch",
+        "empty batch",
+        "2x2 pixels",
+        "no padding",
+        "stride",
+        "1x1 kernel",
+        "3x5 kernel",
+    ],
 )
 def test_minimal_filtering_is_left_out(filtered, layer, shape):
     true, found = both(layer.double(), WinogradConv2d)
