@@ -60,6 +60,7 @@ def conv3x3(maps: Tensor, weight: Tensor) -> Tensor:
 
 
 @lru_cache
+@torch.inference_mode(False)  # or what is made in that mode could not be trained with later
 def _to_tiles(length: int, dtype: torch.dtype) -> Tensor:
     """Returns the matrix from a side's pixels to the 6 transformed inputs of each of its T tiles: [6 T, length]."""
     tiles = length // TILE
@@ -70,6 +71,7 @@ def _to_tiles(length: int, dtype: torch.dtype) -> Tensor:
 
 
 @lru_cache
+@torch.inference_mode(False)
 def _from_tiles(length: int, dtype: torch.dtype) -> Tensor:
     """Returns the matrix from the 6 products of each of a side's T tiles to its pixels: [length, 6 T]."""
     tiles = length // TILE

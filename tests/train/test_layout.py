@@ -75,6 +75,16 @@ def test_minimal_filtering_is_the_convolution(filtered, height, width, bias):
     assert found(images).is_contiguous(memory_format=torch.channels_last)
 
 
+def test_what_inference_leaves_can_be_trained_with(filtered):
+    winograd._to_tiles.cache_clear()
+    winograd._from_tiles.cache_clear()
+    layer = lay_out(nn.Conv2d(3, 5, 3, padding=1), CPU, "winograd")
+    with torch.inference_mode():
+        layer(torch.zeros(2, 3, 4, 4))
+    layer(torch.zeros(2, 3, 4, 4)).sum().backward()
+    assert len(filtered) == 2
+
+
 def test_minimal_filtering_in_single_precision_rounds_to_1e_5_of_the_largest(filtered):
     torch.manual_seed(0)
     true, found = both(nn.Conv2d(128, 128, 3, padding=1, bias=False), WinogradConv2d)
