@@ -11,12 +11,13 @@ from rich.progress import track
 from lbt import build, records, runtime
 from lbt.config import Config
 from lbt.config import network_of as named
+from lbt.config.binding import pick
 from lbt.data import ImageSet
 from lbt.errors import UserError
 from lbt.evaluate import scoring_config
 from lbt.files import replace_file
 from lbt.landscape.directions import between, filter_normalised, moved
-from lbt.landscape.surface import REESTIMATED, Surface
+from lbt.landscape.surface import BATCH_NORM, REESTIMATED, Surface
 from lbt.report.kit import render
 from lbt.report.kit.backend import import_matplotlib
 from lbt.session.console import Screen
@@ -183,6 +184,10 @@ def _check(runs: Sequence[str | Path], wanted: Wanted) -> None:
         raise UserError(f"--span {low:g} {high:g}: expected the lower end first")
     if wanted.points is not None and wanted.points < 2:
         raise UserError(f"--points {wanted.points}: expected two or more")
+    for name in ("images", "directions"):
+        if getattr(wanted, name) < 1:
+            raise UserError(f"--{name} {getattr(wanted, name)}: expected one or more")
+    pick("batch_norm", wanted.batch_norm, dict.fromkeys(BATCH_NORM))
 
 
 def _kept(run: str | Path, results_dir: str | Path) -> Weights:

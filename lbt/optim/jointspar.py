@@ -50,6 +50,7 @@ class JointSpar(WrappingWorkers):
 
     default_base: ClassVar[dict[str, Any]] = {"name": "sgd"}
     mark = "places"
+    heavy_ball = False  # a layer at rest keeps its buffer
 
     def __init__(
         self,
@@ -132,6 +133,11 @@ class JointSpar(WrappingWorkers):
             param.requires_grad_(True)
         self._resting: list[Tensor] = []
 
+    def trust_ratios(self) -> dict[Tensor, Tensor]:
+        """Trust ratios of the last step, as the base optimizer tells them; 0 of the layers that took no part in it."""
+        told = self.inner.trust_ratios() if hasattr(self.inner, "trust_ratios") else {}
+        return {**told, **{param: param.new_zeros(()) for param in self.__dict__.get("_rested", [])}}
+
     # --- the step
 
     @torch.compiler.disable  # who is drawn is new in each step
@@ -166,6 +172,7 @@ class JointSpar(WrappingWorkers):
                     lengths |= dict(zip(found.layers, torch._foreach_norm(pieces, 2, dtype=torch.float64), strict=True))
                 torch._foreach_mul_(pieces, [1 / chance_of[param] for param in found.layers])
                 given |= dict(zip(found.layers, pieces, strict=True))
+        self._rested = [param for layer in layers for param in layer if param not in chance_of]
         self._learn(layers, taken, lengths)
         self.step_with(given)
         self._require_again()

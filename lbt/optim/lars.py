@@ -85,6 +85,7 @@ class LARS(LayerwiseOptimizer):
     """
 
     cpu_bucket = 2**20
+    heavy_ball = True
 
     @arguments_are_defaults
     def __init__(

@@ -199,6 +199,9 @@ def test_mistakes_are_one_line(runs):
         ([first.id] * 3, Wanted(), "expected one or two runs, not 3"),
         ([first.id], Wanted(points=1), "--points 1: expected two or more"),
         ([first.id], Wanted(span=(1, 1)), "--span 1 1: expected the lower end first"),
+        ([first.id], Wanted(images=0), "--images 0: expected one or more"),
+        ([first.id], Wanted(directions=0), "--directions 0: expected one or more"),
+        ([first.id], Wanted(batch_norm="keep"), 'did you mean "kept"?'),
     ]
     for words, wanted, said in mistakes:
         with pytest.raises(UserError) as caught:

@@ -108,6 +108,14 @@ def test_a_run_that_diverged_is_no_gain_of_the_other_in_points():
     assert table.beats_lars(lost, PLACES[:1], rules.NEEDED).verdict == FAILS
 
 
+def test_what_keeps_a_claim_open_is_shown_and_not_what_is_decided():
+    clear, far = [75.0, 75.1, 75.2], [90.0, 50.0, 130.0]
+    found = [Difference(name, values, [70.0, 70.1, 70.2]) for name, values in {"clear": clear, "noisy": far}.items()]
+    finding = rules.at_every_place(found, [], rules.NEEDED)
+    assert finding.verdict == OPEN and finding.figures.endswith("at noisy")
+    assert finding.missing.startswith("more runs at noisy: ")
+
+
 def test_a_verdict_is_corrected_for_the_places_a_claim_looks_at():
     """Welch's p of 2 points below, 3 runs a side of variance 1: t = -2 / sqrt(2/3), 4 degrees of freedom, p = 0.0706.
 

@@ -147,6 +147,33 @@ def test_runs_on_other_data_are_no_part_of_it(true, tmp_path):
     assert arms.notes == ["1 runs on other data or of another length are left out"]
 
 
+def test_what_probes_of_other_settings_saw_is_no_part_of_it(tmp_path):
+    world(tmp_path, 1)
+    where = (*VARIANTS["TVLARS"], "batch=512")
+    plant(tmp_path, 60.0, *where, "probe.images=2000", seed=3, spread=1.0, sharpness=1e6)
+    plant(tmp_path, 60.0, *where, "probe.updates=7", seed=4, spread=1.0, sharpness=100.0)  # when, not what
+    table = make("why_claims", load(tmp_path))
+    assert len(table.arms[FULL].values("accuracy", "TVLARS", 512)) == 5
+    assert max(table.arms[FULL].values("early_sharpness", "TVLARS", 512)) < 2.1
+    assert len(table.arms[FULL].values("early_sharpness", "TVLARS", 512)) == 4
+    assert table.arms[FULL].notes == ["what probes of other settings saw in 1 runs is left out"]
+    assert "Probes: curvature of 64 images, gradient noise of 1,024, micro-batches of 64." in table.caption(FULL)
+
+
+def test_the_temperature_shown_is_that_of_the_median_layer(tmp_path):
+    for optimizer in ("lars", "nesterov"):
+        words = ["probes=[noise_scale]", "probe.noise_images=12", "probe.micro_batch=6"]
+        run_tiny(tmp_path, f"optimizer={optimizer}", *words)
+    for run in load(tmp_path).runs.to_dict("records"):
+        looks = Looks.of(run)
+        whole, layers = (dict(looks.series("noise_scale", name)) for name in ("temperature", "layer_temperature"))
+        if run["optimizer.name"] == "nesterov":
+            assert layers == whole and whole
+        else:
+            heats = records.read(run["path"]).epochs[-1]["noise_scale"]["by_layer"]["temperature"]
+            assert layers[looks.steps] == statistics.median(heats) < whole[looks.steps] / 10
+
+
 def test_the_page_tells_every_claim_in_order_and_links_each_run(true, capsys):
     assert main(["why", "--results-dir", str(true)]) == 0
     assert main(["tables", "why_claims", "--results-dir", str(true)]) == 0
@@ -186,5 +213,5 @@ def test_each_measure_is_read_from_what_the_probes_record(tmp_path):
     assert 10 ** found["early_sharpness"] == pytest.approx(lines[0]["sharpness"]["lambda_max"])
     norms = np.log10([row for line in lines for row in line["layer_norms"]["lgn"]])
     assert found["gradient_drop"] == pytest.approx(norms[3:].mean() - norms[:3].mean())
-    seen = [lines[0]["batch_norm"]["earlier"][0], *(line["batch_norm"] for line in lines)]
+    seen = [line["batch_norm"] for line in lines]  # without that before the first update
     assert found["batch_norm_change"] == pytest.approx(100 * statistics.fmean(one["change"] for one in seen))

@@ -1,5 +1,6 @@
 """What micro-batched batch norm and stratified order do to a gradient, against the gradients themselves."""
 
+from dataclasses import replace
 from functools import wraps
 
 import numpy as np
@@ -113,6 +114,26 @@ def test_they_change_nothing_of_the_training(tmp_path):
     assert lines == figures(plain.path)
 
 
+def test_each_look_of_each_run_has_orders_of_its_own(tmp_path):
+    torch.manual_seed(0)
+    made = training(tmp_path, *BOTH)
+    first, again = look(made, "stratified"), look(made, "stratified")
+    assert (first["random"], first["stratified"]) == (again["random"], again["stratified"])
+    made.update.progress.step = 1
+    later = look(made, "stratified")
+    assert later["random"] != first["random"] and later["stratified"] != first["stratified"]
+    made.update.progress.step, made.update.probes["stratified"].config = 0, replace(made.config, seed=5)
+    other = look(made, "stratified")
+    assert other["random"] != first["random"] and other["stratified"] != first["stratified"]
+
+
+def test_a_set_of_one_micro_batch_is_no_zero_change(tmp_path):
+    found = look(training(tmp_path, *BOTH, "probe.micro_batch=12", "data.size=10", "batch=8"), "batch_norm")
+    assert found["error"] == "ValueError: the set has 10 images, one micro-batch: nothing to compare"
+
+
 def test_one_micro_batch_is_a_mistake(tmp_path):
+    with pytest.raises(UserError, match="batch_norm compares micro-batches and needs two"):
+        training(tmp_path, "probes=[batch_norm]", "probe.noise_images=79", "probe.micro_batch=40")
     with pytest.raises(UserError, match="stratified compares micro-batches and needs two, 80 images"):
         training(tmp_path, "probes=[stratified]", "probe.noise_images=79", "probe.micro_batch=40")

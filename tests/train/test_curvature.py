@@ -10,7 +10,7 @@ from torch.func import functional_call, grad, vmap
 
 from lbt import optim
 from lbt.train.probes.curvature import Curvature
-from lbt.train.probes.looks import relative_rates, still
+from lbt.train.probes.looks import momentum_of, relative_rates, still
 from lbt.train.probes.noise_scale import estimates, temperature
 from lbt.train.probes.sharpness import edge, sam
 
@@ -134,6 +134,74 @@ def test_beyond_the_edge_a_training_diverges_at_the_predicted_rate(rule, layerwi
         if wanted > 1:
             assert growth[-1] == pytest.approx(radius, rel=1e-3) and growth[-1] > 1
     assert growth[0] < 1
+
+
+def weights_of_two_layers():
+    torch.manual_seed(4)
+    shapes = (8, 6), (8,), (3, 8), (3,)
+    return [nn.Parameter(torch.randn(*shape, dtype=torch.float64)) for shape in shapes]
+
+
+def steps_of(optimizer, weights):
+    """The length of the first step by that of the gradient, weight by weight."""
+    before = [one.detach().clone() for one in weights]
+    for weight in weights:
+        weight.grad = torch.randn_like(weight)
+    optimizer.step()
+    return [float((new.detach() - old).norm() / new.grad.norm()) for new, old in zip(weights, before, strict=True)]
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize(
+    ("rule", "settings"),
+    [
+        ("lars", {}),
+        ("tvlars", {"lam": 0.5}),
+        ("tvlars", {"lam": 0.5, "phi_scope": "adapted", "momentum_placement": "outside"}),
+        ("sam", {"base": {"name": "tvlars", "phi_scope": "adapted", "weight_decay": 0.0}}),
+        ("nesterov", {"momentum": 1e-12}),
+    ],
+)
+def test_relative_rates_are_those_of_the_step_that_was_made(rule, settings, groups):
+    weights = weights_of_two_layers()
+    members = weights if groups == 1 else [{"params": weights[:2]}, {"params": weights[2:], "lr": 0.7}]
+    plain = {} if rule == "sam" else {"weight_decay": 0.0}
+    optimizer = optim.get(rule)(members, lr=0.2, **plain, **settings)
+    update = update_of(optimizer, nn.ParameterList(weights))
+    if rule == "sam":
+        optimizer.step = optimizer.step_inside
+    made = steps_of(optimizer, weights)
+    group = optimizer.param_groups[0]
+    effective = float(group["lr"] * group.get("lr_factor", 1.0))
+    assert [effective * one for one in relative_rates(update) or [1.0] * 4] == pytest.approx(made, rel=1e-9)
+
+
+def test_agvms_factors_are_in_the_rates_and_layers_at_rest_have_none():
+    weights = weights_of_two_layers()
+    agvm = optim.get("agvm")([{"params": weights[:2]}, {"params": weights[2:]}], lr=0.2, base={"name": "sgd"})
+    agvm.param_groups[1]["agvm_factor"] = torch.tensor(0.25)
+    assert relative_rates(update_of(agvm, nn.ParameterList(weights))) == [1.0, 1.0, 0.25, 0.25]
+
+    weights = weights_of_two_layers()
+    drawn = optim.get("jointspar_lars")(weights, lr=0.2, share=0.5, floor=0.5, seed=3)
+    made = steps_of(drawn, weights)
+    assert {one == 0 for one in made} == {True, False}
+    rates = relative_rates(update_of(drawn, nn.ParameterList(weights)))
+    assert [one == 0 for one in rates] == [one == 0 for one in made]
+
+
+@pytest.mark.parametrize(
+    ("rule", "known"),
+    [
+        *((name, 0.9) for name in ("sgd", "nesterov", "lars", "tvlars", "larc", "clars", "sam", "agvm")),
+        *((name, None) for name in ("adamw", "lamb", "muon", "sm3", "shampoo", "jointspar", "jointspar_lars", "slamb")),
+    ],
+)
+def test_edge_and_temperature_are_of_heavy_balls_kind_alone(rule, known):
+    optimizer = optim.get(rule)(weights_of_two_layers(), lr=0.1)
+    assert momentum_of(update_of(optimizer)) == known
+    if known is None:
+        assert edge(update_of(optimizer), 1.0) is None and temperature(update_of(optimizer)) is None
 
 
 @pytest.mark.parametrize(("lr", "mu", "batch"), [(0.01, 0.0, 1), (0.02, 0.9, 20), (0.04, 0.5, 8)])

@@ -172,9 +172,26 @@ def test_a_layers_scale_before_a_norm_layer_does_not_count(tmp_path):
         found.append(probe.read())
     assert found[1]["lambda_max_normalised"] == pytest.approx(found[0]["lambda_max_normalised"], rel=1e-2)
     with looks.still(made.model) as model:
-        scales = dict(zip(dict(trained(model)), scale_free(made.update, model, torch.randn(8, 3, 8, 8)), strict=True))
+        images, labels = torch.randn(8, 3, 8, 8), torch.arange(8)
+        weights = [one for _, one in trained(model)]
+        slopes = torch.autograd.grad(nn.functional.cross_entropy(model(images), labels), weights)
+        scales = dict(zip(dict(trained(model)), scale_free(made.update, model, images, slopes), strict=True))
     assert {name for name, scale in scales.items() if scale} == {"0.weight"}
     assert scales["0.weight"] == pytest.approx(made.model[0].weight.square().sum().item())
+
+
+@pytest.mark.parametrize("spoil", ["far bias", "zero head"])
+def test_a_layer_that_outputs_hardly_show_keeps_its_scale(tmp_path, spoil):
+    made = Training(tiny_config(tmp_path, *MODEL, *PROBED), build.images(tiny_config(tmp_path)), "by-hand")
+    made.model[1] = nn.Identity()
+    with torch.no_grad():
+        if spoil == "far bias":
+            made.model.fc.bias.fill_(1e4)  # the same for all classes: no part of the loss
+        else:
+            made.model.fc.weight.zero_()
+    look = made.update.probes["sharpness"]
+    look.look(made.update, ended=True)
+    assert "lambda_max_normalised" not in (found := look.read()) and found["lambda_max"] > 0
 
 
 def test_one_that_fails_is_recorded_and_ends_no_training(tmp_path, monkeypatch, whole):

@@ -4,6 +4,7 @@ They decide as `lbt.report.claims.rules` does: three runs a side, Welch's test, 
 """
 
 import itertools
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -31,6 +32,7 @@ class Arms:
 
     Attributes:
         notes: a line for each place of mixed settings, and for runs that stand on something else.
+        probe: settings of the probes that most runs have; what others saw is left out.
         used: the ids of runs whose figures were asked for.
     """
 
@@ -49,7 +51,12 @@ class Arms:
             self.notes.append(f"{others} runs on other data or of another length are left out")
         kept = [cell for cell in cells if cell.standing == most and not cell.differing]
         self._cells = {(cell.key["variant"], cell.key["batch"]): cell for cell in kept}
-        self._looks: dict[str, Looks] = {}
+        looks = {run["id"]: Looks.of(run) for cell in kept for run in cell.rows}
+        settings = Counter(json.dumps(one.probe, sort_keys=True) for one in looks.values() if one.probe)
+        self.probe = json.loads(max(sorted(settings), key=settings.__getitem__, default="{}"))
+        self._looks = {name: one for name, one in looks.items() if one.probe in ({}, self.probe)}
+        if odd := len(looks) - len(self._looks):
+            self.notes.append(f"what probes of other settings saw in {odd} runs is left out")
         self.used: set[str] = set()
 
     def values(self, measure: str, variant: str, batch: int) -> list[float]:
@@ -71,9 +78,8 @@ class Arms:
         if measure == "accuracy":
             value = value_of(run, self.metric)
         else:
-            if run["id"] not in self._looks:
-                self._looks[run["id"]] = Looks.of(run)
-            value = pick("measure", measure, MEASURES).of(self._looks[run["id"]])
+            looks = self._looks.get(run["id"])
+            value = None if looks is None else pick("measure", measure, MEASURES).of(looks)
         if value is not None:
             self.used.add(run["id"])
         return value

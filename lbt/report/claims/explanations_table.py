@@ -10,6 +10,7 @@ from lbt.report.claims.explanations import RULES, Arms
 from lbt.report.claims.rules import Finding
 from lbt.report.frame import Frame, select
 from lbt.report.kit.render import Page
+from lbt.report.looks import looked_at
 
 
 @dataclass(frozen=True)
@@ -98,16 +99,18 @@ class ExplanationsTable:
             f"{network} on {origin} ({samples} {mark}), {epochs} epochs, {precision}, {device}"
             for origin, samples, mark, network, epochs, precision, device in stands
         }
-        return f"{len(runs)} runs of {'; '.join(sorted(lines))}."
+        probe = self.arms[label].probe
+        seen = f" Probes: {looked_at(probe)}." if probe else ""
+        return f"{len(runs)} runs of {'; '.join(sorted(lines))}.{seen}"
 
     def legend(self) -> str:
         """Returns how the verdicts are reached."""
         return (
             f"{layout.COUNTED} Early: the looks after the first update and within the first fifth of the training, "
             "which is the warm-up's. Decades are powers of ten: +0.30 is twice as much. Shown are the figure and "
-            "interval that decide: the smallest difference where the rule says every, the middle one where it says "
-            "as a rule, the largest otherwise. A diverged run counts as chance in an accuracy, and has no sharpness "
-            f"at the end. Made by `lbt tables {self.name}`."
+            "interval that decide: the smallest difference where the rule says every (of the places that keep it "
+            "open, if it is), the middle one where it says as a rule, the largest otherwise. A diverged run counts as "
+            f"chance in an accuracy, and has no sharpness at the end. Made by `lbt tables {self.name}`."
         )
 
     def csv(self) -> str:

@@ -57,14 +57,19 @@ def _mean(values: list[float]) -> float | None:
     return statistics.fmean(values) if values else None
 
 
+def _after_the_first_update(looks: Looks, probe: str, figure: str) -> list[float]:
+    """Returns a figure of the looks that tell variants of one seed apart: before, they have the same weights."""
+    return [value for step, value in looks.series(probe, figure) if step > 0]
+
+
 def _change(looks: Looks) -> float | None:
     """Returns the mean over the looks of what micro-batched batch norm changes of the gradient, in %."""
-    return _mean([100 * value for _, value in looks.series("batch_norm", "change")])
+    return _mean([100 * value for value in _after_the_first_update(looks, "batch_norm", "change")])
 
 
 def _gain(figure: str) -> Callable[[Looks], float | None]:
     """Returns what gives the mean over the looks of how much less stratified batches vary, in % of random ones."""
-    return lambda looks: _mean([100 * (1 - value) for _, value in looks.series("stratified", figure)])
+    return lambda looks: _mean([100 * (1 - value) for value in _after_the_first_update(looks, "stratified", figure)])
 
 
 def _more_gain(looks: Looks) -> float | None:

@@ -125,7 +125,7 @@ def at_every_place(
     """
     weighed = _weigh(found, threshold, absent, needed)
     verdict = HOLDS if found and not absent and set(weighed.sides) == {1} else FAILS if -1 in weighed.sides else OPEN
-    return _finding(verdict, weighed, _smallest(found), unit, threshold=threshold)
+    return _finding(verdict, weighed, _deciding(verdict, weighed), unit, threshold=threshold)
 
 
 def at_most_places(found: Sequence[Difference], absent: Sequence[str], needed: int, unit: str = "points") -> Finding:
@@ -208,13 +208,15 @@ def shifts(
         ]
     weighed = _weigh(found, 0.0, [], needed)
     verdict = OPEN if set(weighed.sides) != {1} else HOLDS if s < large else FAILS
-    finding = _finding(verdict, weighed, _smallest(found), "points", counted=False)
+    finding = _finding(verdict, weighed, _deciding(verdict, weighed), "points", counted=False)
     figures = f"best {s:g} at the small batch, {large:g} at the large one; {finding.figures}"
     return Finding(figures, finding.n, finding.interval, finding.verdict, finding.missing)
 
 
-def _smallest(found: Sequence[Difference]) -> Difference | None:
-    return min(found, key=lambda one: one.mean, default=None)
+def _deciding(verdict: str, weighed: Evidence) -> Difference | None:
+    """Returns the smallest difference; where nothing is decided yet, the smallest of those that keep it open."""
+    still = [one for one, side in zip(weighed.found, weighed.sides, strict=True) if not side]
+    return min(still if verdict == OPEN and still else weighed.found, key=lambda one: one.mean, default=None)
 
 
 def _finding(
@@ -258,7 +260,9 @@ def _missing(weighed: Evidence) -> str:
         parts.append(f"any run at {_some(weighed.absent)}")
     if idle := [one.place for one in weighed.found if 1 not in one.allowed and one.mean > 0]:
         parts.append(f"another side that trains at {_some(idle)}")
-    return "; ".join(parts) or "more runs: no side of the threshold at a corrected p below 0.05"
+    still = [one.place for one, side in zip(weighed.found, weighed.sides, strict=True) if not side]
+    where = f" at {_some(still)}" if still else ""
+    return "; ".join(parts) or f"more runs{where}: no side of the threshold at a corrected p below 0.05"
 
 
 def _some(places: Sequence[str]) -> str:

@@ -220,7 +220,8 @@ class ClaimsTable:
             "above chance) is no gain. Best rates: of several learning rates the best is chosen on the validation "
             "split where the runs have one, otherwise (of Table 1's three rates) on the test set, which flatters both "
             "sides. Shown are the figure and interval that decide: the smallest difference where the rule says "
-            "every, the middle one where it says as a rule, the largest otherwise. "
+            "every (of the places that keep it open, if it is), the middle one where it says as a rule, the largest "
+            "otherwise. "
             f"Made by `lbt tables {self.name}`.",
             "",
         ]

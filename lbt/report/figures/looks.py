@@ -12,7 +12,7 @@ from lbt.report.figures.spec import Spec
 from lbt.report.frame import Frame, select
 from lbt.report.kit import escape, specs
 from lbt.report.kit.style import empty, finish, line_style, panels
-from lbt.report.looks import Looks, named
+from lbt.report.looks import Looks, looked_at, named
 
 # Figures whose mean over runs is the quotient of two means: that of quotients would be biased.
 QUOTIENTS = {"noise_scale": ("trace", "gradient_square")}
@@ -57,6 +57,8 @@ def draw(spec: Spec, frame: Frame) -> Figure | None:
         axes.set_xlabel("updates made")
     handles = [Line2D([], [], label=spec.label(name), **line_style(style)) for name, style in looks.items()]
     notes.append("thin: each run; thick: geometric mean (noise scale: quotient of means) of those that got as far")
+    seen = {looked_at(one.probe) for looks in curves.values() for one in looks if one.probe}
+    notes.append(f"{'; other runs: '.join(sorted(seen))}; a rate, and so an edge or temperature, of 0 is not drawn")
     if not QUOTIENTS.keys().isdisjoint(wanted["figures"]):
         notes.append("no noise scale where the gradient's squared norm, estimated without bias, is not above 0")
     return finish(figure, spec.title, notes, handles)

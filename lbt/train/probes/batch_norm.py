@@ -25,13 +25,17 @@ class BatchNorm(Looks):
     of `probe.noise_images` images.
     """
 
+    compares = "batch_norm"
+
     def choose(self, labels: Tensor) -> Tensor:
         """Returns a random draw without replacement."""
         order = np.random.RandomState(self.settings.seed).permutation(len(labels))
         return torch.from_numpy(order[: self.settings.noise_images])
 
     def figures(self, update: Update, model: nn.Module, parts: list[tuple[Any, Tensor]]) -> dict[str, Any]:
-        """Returns what micro-batches change, of a copy of the model."""
+        """Returns what micro-batches change, of a copy of the model; ValueError where there is one of them."""
+        if len(parts) < 2:
+            raise ValueError(f"the set has {len(parts[0][1])} images, one micro-batch: nothing to compare")
         weights = [one for _, one in trained(model)]
         total = sum(len(labels) for _, labels in parts)
         pieces = [(len(labels) / total, loss_of(update, model, images, labels)) for images, labels in parts]

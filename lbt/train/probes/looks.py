@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import SGD
 
 from lbt.config import Config
 from lbt.errors import UserError, flat
+from lbt.optim.wrapping import WrappingOptimizer
 from lbt.train.random import Random
 from lbt.train.statistics import frozen_statistics
 
@@ -185,9 +187,17 @@ def loss_of(update: Update, model: nn.Module, images: Any, labels: Tensor) -> Ca
 
 
 def momentum_of(update: Update) -> float | None:
-    """Returns mu of heavy ball or Nesterov's momentum; None where the optimizer has another kind of rule."""
-    momentum = update.optimizer.param_groups[0].get("momentum")
-    return None if momentum is None else float(momentum)
+    """Returns mu of heavy ball or Nesterov's momentum, ``b = mu b + g``; None where the rule is of another kind.
+
+    It is of this kind where it is torch's SGD or says so by an attribute `heavy_ball`, and every wrapper around it
+    leaves it so.
+    """
+    rule = update.optimizer
+    while isinstance(rule, WrappingOptimizer) and getattr(rule, "heavy_ball", True):
+        rule = rule.inner
+    if not getattr(rule, "heavy_ball", isinstance(rule, SGD)):
+        return None
+    return float(update.optimizer.param_groups[0]["momentum"])
 
 
 def relative_rates(update: Update) -> list[float] | None:
@@ -200,9 +210,13 @@ def relative_rates(update: Update) -> list[float] | None:
     ratios = update.optimizer.trust_ratios() if hasattr(update.optimizer, "trust_ratios") else {}
     if update.progress.step == 0 or not (ratios or len(groups) > 1):
         return None
-    peak = float(groups[0]["initial_lr"])
-    of_group = {one: float(group["initial_lr"]) / peak for group in groups for one in group["params"]}
-    return [of_group[one] * float(ratios.get(one, 1.0)) for _, one in trained(update.model)]
+    peak, of = float(groups[0]["initial_lr"]), {}
+    for group in groups:
+        rate = float(group["initial_lr"]) / peak * float(group.get("agvm_factor", 1.0))
+        # TVLARS as released has phi in the ratios alone: other weights keep the raw rate.
+        raw = 1 / float(group["lr_factor"]) if group.get("phi_scope") == "adapted" else 1.0
+        of |= {one: rate * (float(ratios[one]) if one in ratios else raw) for one in group["params"]}
+    return [of[one] for _, one in trained(update.model)]
 
 
 def rounded(value: Any) -> Any:

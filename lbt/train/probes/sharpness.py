@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from lbt.train.probes.looks import Looks, loss_of, momentum_of, relative_rates, 
 if TYPE_CHECKING:
     from lbt.train.update import Update
 
-CHANGED = 1e-2  # of the outputs, where a layer's weights are doubled, from which on the layer's scale has a meaning
+# A layer's scale has a meaning where more than this is so: the change of the outputs when its weights are doubled, as a
+# share of them, or the cosine between weights and gradient, which is 0 where the loss does not depend on the scale.
+CHANGED, COSINE = 1e-2, 1e-4
 TRIED_ON = 16  # images
 
 
@@ -58,7 +61,7 @@ class Sharpness(Looks):
             found["lambda_max_optimizer"] = geometry.values[0]
             found["products"] += geometry.products
         found["edge"] = edge(update, found.get("lambda_max_optimizer", found["lambda_max"]))
-        scales = scale_free(update, model, parts[0][0])
+        scales = scale_free(update, model, parts[0][0], gradient)
         if any(scales):
             normalised = curvature.largest(**how, scales=scales)
             found["lambda_max_normalised"] = normalised.values[0]
@@ -92,22 +95,25 @@ def sam(curvature: Curvature, loss: float, gradient: list[Tensor], norm: float, 
 
 
 @torch.no_grad()
-def scale_free(update: Update, model: nn.Module, images: Any) -> list[float]:
+def scale_free(update: Update, model: nn.Module, images: Any, gradient: Sequence[Tensor]) -> list[float]:
     """Returns ||w||^2 of each trained weight whose scale means nothing, as before a norm layer, and 0 for the others.
 
-    A layer is one where outputs stay as they are when its weights are doubled.
+    A layer is one where the outputs stay as they are when its weights are doubled, and whose gradient, which must not
+    be 0, is at right angles to the weights (Euler's theorem: the loss is homogeneous of degree 0 in them). Each alone
+    is not enough: outputs may hardly depend on a layer, and vectors of many entries are nearly at right angles.
 
     Args:
         update: of the training.
         model: a copy; its weights are as before afterwards.
         images: normalised, or a list of views.
+        gradient: of the loss, by weight.
     """
     some = [view[:TRIED_ON] for view in images] if isinstance(images, list) else images[:TRIED_ON]
     task, found = update.executor.task, []
     outputs = task.forward(model, some)
-    for _, weight in trained(model):
+    for (_, weight), slope in zip(trained(model), gradient, strict=True):
         scale = 0.0
-        if weight.ndim > 1:
+        if weight.ndim > 1 and abs(_cosine(weight, slope)) <= COSINE:
             weight.mul_(2)  # exact, there and back
             changed = (task.forward(model, some) - outputs).abs().max()
             weight.div_(2)
@@ -115,3 +121,9 @@ def scale_free(update: Update, model: nn.Module, images: Any) -> list[float]:
                 scale = float(weight.double().square().sum())
         found.append(scale)
     return found
+
+
+def _cosine(one: Tensor, other: Tensor) -> float:
+    """Returns the cosine of the angle between two tensors, NaN where one is 0."""
+    first, second = one.double().flatten(), other.double().flatten()
+    return float(first @ second / (first.norm() * second.norm()))

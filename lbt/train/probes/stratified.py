@@ -39,7 +39,9 @@ class Stratified(Looks):
     def figures(self, update: Update, model: nn.Module, parts: list[tuple[Any, Tensor]]) -> dict[str, Any]:
         """Returns the variances at a copy of the model."""
         half, device = len(parts) // 2, parts[0][1].device
-        generator = torch.Generator(device).manual_seed(self.settings.seed)
+        # Each look of each run has orders of its own: which ones they are is then part of the spread between runs.
+        place = np.random.SeedSequence([self.settings.seed, self.config.seed, update.progress.step])
+        generator = torch.Generator(device).manual_seed(int(place.generate_state(1)[0]))
         found = []
         for drawn in (parts[:half], parts[half:]):
             images, labels = joined(drawn)
