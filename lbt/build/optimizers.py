@@ -69,6 +69,11 @@ def _groups(config: Config, parameters: Any, factory: Callable) -> Any:
             parts = _parts_of(parameters)
     if config.bias_lr_factor is None:
         return parts[0] if len(parts) == 1 else [{"params": part} for part in parts]
+    if getattr(factory, "groups_by_module", False) or getattr(factory, "layers_by_place", False):
+        name = config.optimizer["name"]
+        raise UserError(
+            f"bias_lr_factor={config.bias_lr_factor}: optimizer={name} keeps a layer's vectors with its matrix"
+        )
     groups, slow = [], config.peak_lr * config.bias_lr_factor
     for part in map(list, parts):
         groups.append({"params": [one for one in part if one.ndim > 1]})

@@ -51,6 +51,7 @@ class JointSpar(WrappingWorkers):
     default_base: ClassVar[dict[str, Any]] = {"name": "sgd"}
     mark = "places"
     heavy_ball = False  # a layer at rest keeps its buffer
+    layers_by_place = True  # a layer is known by what stands beside it
 
     def __init__(
         self,

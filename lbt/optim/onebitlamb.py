@@ -23,11 +23,11 @@ class OneBitLAMB(OneBitOptimizer):
     Until ``freeze_steps``: LAMB of the mean gradient, its trust ratio clamped; ``c`` is the moving average of a layer's
     ratios, from its first one. From then on v and c are frozen and the momentum is exchanged as in `OneBitAdam`, with
     one scale for all layers of a group, for which momenta are multiplied by the mean over layers of ``RMS(m)`` over the
-    layer's own, both of the freeze. The mean gradient is found back, ``g = (m - beta1 * m_before) / (1 - beta1)``, and
-    moves a second moment v' that starts from v. ``f = max (sqrt(v) + eps) / (sqrt(v') + eps)`` over a layer's elements;
-    with decay ``f = f * q + 1 - q``, ``q = min(1, ||u|| / ||u + wd * w||)``; f is clamped to ``factor_low`` and
-    ``factor_high`` and to ``factor_change`` of its last value a step. ``w -= lr * c * f * (u + wd * w)``, ``u = m /
-    (sqrt(v) + eps)``.
+    layer's own, both of the freeze and of the elements that ever had a gradient. The mean gradient is found back,
+    ``g = (m - beta1 * m_before) / (1 - beta1)``, and moves a second moment v' that starts from v. ``f = max (sqrt(v)
+    + eps) / (sqrt(v') + eps)`` over a layer's elements; with decay ``f = f * q + 1 - q``, ``q = min(1, ||u|| / ||u +
+    wd * w||)``; f is clamped to ``factor_low`` and ``factor_high`` and to ``factor_change`` of its last value a step.
+    ``w -= lr * c * f * (u + wd * w)``, ``u = m / (sqrt(v) + eps)``.
 
     Args:
         params: Tensors, or groups of them, which may override each argument below but ``workers``.
@@ -124,7 +124,8 @@ class OneBitLAMB(OneBitOptimizer):
         if new:
             momenta = self.state_tensors(new, "exp_avg")
             rms = norms(momenta)
-            rms = rms / torch.tensor([layer.numel() ** 0.5 for layer in new], device=rms.device, dtype=rms.dtype)
+            alive = [one.count_nonzero() for one in self.state_tensors(new, "exp_avg_sq")]  # the others are never sent
+            rms = rms / torch.stack(alive).clamp(min=1).to(rms).sqrt()
             scales = safe_ratio(rms.mean().expand_as(rms), rms, rms > 0).to(momenta[0].dtype)
             for layer, scale in zip(new, scales.unbind(), strict=True):
                 self.state[layer]["momentum_scale"] = scale.clone()

@@ -87,7 +87,7 @@ def onebit_lamb(
                 w[k] = w[k] - lr * r * u
             continue
         if mean is None:
-            rms = np.array([np.sqrt(np.mean(x**2)) for x in m])
+            rms = np.array([np.sqrt(np.sum(x**2) / max(1, np.count_nonzero(y))) for x, y in zip(m, v, strict=True)])
             scale = np.concatenate([np.full(x.size, rms.mean() / one) for x, one in zip(m, rms, strict=True)])
             fresh = [x.copy() for x in v]
             mean = SignMean([flat(m).size], len(local), (flat(v) != 0).astype(float))

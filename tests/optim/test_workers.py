@@ -65,6 +65,18 @@ def test_1bit_rules_are_the_simulators(rule, workers, weight_decay):
     assert np.abs(expected - exact).max() > 1e-3  # signs are not the momentum
 
 
+@pytest.mark.parametrize("rule", ["onebit_adam", "onebit_lamb"])
+def test_elements_that_never_had_a_gradient_count_for_no_scale(rule):
+    """As the outer taps of a convolution over a map of one pixel: here five columns of six of the first layer."""
+    weights, gradients, rates = simulators.problem(3)
+    for local in gradients:
+        for one in local:
+            one[0][:, 1:] = 0.0
+    problem, options = (weights, gradients, rates), {"freeze_steps": 12, "weight_decay": 0.05}
+    _, params = run(rule, problem, **options)
+    np.testing.assert_allclose(vector(params), getattr(simulators, rule)(*problem, **options), rtol=1e-9, atol=1e-10)
+
+
 @pytest.mark.parametrize(("rule", "exact"), [("onebit_adam", "adam"), ("onebit_lamb", "lamb")])
 def test_before_the_freeze_a_1bit_rule_is_the_exact_one(rule, exact):
     weights, gradients, rates = problem = simulators.problem(3)

@@ -102,6 +102,8 @@ def test_the_number_of_workers_is_part_of_a_run_where_there_is_more_than_one(tmp
             ["optimizer=slamb", "workers=2", "ema=0.9"],
             "ema=0.9: each of the optimizer's workers has weights of its own",
         ),
+        (["optimizer=agvm", "bias_lr_factor=0.1"], "optimizer=agvm keeps a layer's vectors with its matrix"),
+        (["optimizer=jointspar_lars", "bias_lr_factor=0"], "optimizer=jointspar_lars keeps a layer's vectors with its"),
         (["optimizer=slamb", "workers=2", "layer_norms=1"], "layer_norms: an optimizer with workers is given no"),
     ],
 )

@@ -87,7 +87,8 @@ class CommunicationTable:
             f"{metric} after the last epoch: mean ± standard deviation over n seeds. MB sent: by each of {workers} "
             "workers in a run, counted from the buffers; (computed): a ring all-reduce of fp32 gradients in each "
             "update. Of fp32: as a share of that. Predicted, not measured: the alpha-beta model, the bytes through one "
-            f"link and two phases of n - 1 messages of {LATENCY * 1e6:.0f} us an update, nothing overlapped. "
+            f"link and two phases of n - 1 messages of {LATENCY * 1e6:.0f} us an update (scales "
+            "travel with their signs), nothing overlapped. "
             f"Each figure's runs are named in `{self.name}.csv`. Made by `lbt tables {self.name}`."
         ]
 
