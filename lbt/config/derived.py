@@ -17,7 +17,7 @@ def table_lr(table: Mapping[int, list[float]], batch: int, rank: int | None) -> 
     Args:
         table: batch -> rates, ascending.
         batch: images per update; one that is not in the table takes the nearest batch's (by ratio) rate, times the
-            square root of the batches' ratio.
+            square root of the batches' ratio; of a table with the same rates for all batches, these.
         rank: which of the rates; None is the middle one.
 
     Raises:
@@ -31,7 +31,8 @@ def table_lr(table: Mapping[int, list[float]], batch: int, rank: int | None) -> 
     rank = len(rates) // 2 if rank is None else rank
     if not isinstance(rank, int) or not 0 <= rank < len(rates):
         raise UserError(f"lr_rank={rank}: the protocol's table has the ranks 0 to {len(rates) - 1}")
-    return rates[rank] * math.sqrt(batch / nearest)
+    same = len(table) > 1 and all(known == rates for known in table.values())
+    return rates[rank] * (1.0 if same else math.sqrt(batch / nearest))
 
 
 def seconds(text: str | float | None) -> float | None:

@@ -102,7 +102,9 @@ def _load(results_dir: str | Path, keep: Keep | None) -> Frame:
     except UserError as error:
         hashes = {}
         problems.append(str(error))
+    missing = dict(hashes)
     for path in records.paths(results_dir):
+        missing.pop(manifest.name_of(path), None)
         try:
             row = _checked_row(path, hashes, keep)
         except Exception as error:  # what a record may hold is not known, and one must not stop the others
@@ -113,8 +115,19 @@ def _load(results_dir: str | Path, keep: Keep | None) -> Frame:
         if known["status"] not in records.FINAL:
             rows[row["id"]] = row  # left behind where the run was broken off, and finished elsewhere
         elif known is not row and row["status"] in records.FINAL and not _agree(known, row):
+            vouched = [one for one in (known, row) if manifest.name_of(Path(one["path"])) in hashes]
+            if len(vouched) == 1:
+                other = row if vouched[0] is known else known
+                rows[row["id"]] = vouched[0]
+                problems.append(
+                    f"{other['path']}: not what the manifest vouches for, {vouched[0]['path']} of the same id"
+                )
+                continue
             contradicted.add(row["id"])
             problems.append(f"{path}: differs from {known['path']}, which has the same id; both are left out")
+    if missing:
+        some = ", ".join(sorted(missing)[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        problems.append(f"missing, though runs/{manifest.NAME} vouches for them: {some}")
     kept = [row for run_id, row in sorted(rows.items()) if run_id not in contradicted]
     for row in kept:
         if (origin := rows.get(row.get("init_from.run"))) is not None:

@@ -96,6 +96,11 @@ def test_lr_of_another_batch_is_scaled_by_the_square_root_from_the_nearest():
     assert table_lr(PAPER, 8192, 0) == pytest.approx(15 / math.sqrt(2))  # nearer to 16384 than to 1024
 
 
+def test_rates_that_are_the_same_at_every_batch_of_the_table_are_so_between_them():
+    assert configure("protocol=ladder", "optimizer=lars", "batch=777", "lr_rank=1").lr == 0.3
+    assert table_lr({512: [0.1]}, 2048, 0) == 0.2  # of one batch alone nothing is known
+
+
 @pytest.mark.parametrize("task", ["masked_language", "sequence_classification"])
 def test_lambs_rate_on_text_is_not_that_of_images(task):
     words = "data=pydocs", "model=bert_tiny", f"task={task}", "optimizer=lamb"

@@ -57,6 +57,8 @@ def test_only_whole_and_final_records_are_vouched_for(tmp_path, without_checksum
 
 def test_a_missing_record_is_said(tmp_path, without_checksum, capsys):
     without_checksum[0].unlink()
+    (problem,) = load(tmp_path).problems
+    assert problem == f"missing, though runs/MANIFEST.sha256 vouches for them: quickstart/{without_checksum[0].name}"
     assert verify.check_all(tmp_path) == 1
     assert f"{without_checksum[0]}: vouched for, and missing" in capsys.readouterr().out
 
@@ -71,3 +73,17 @@ def test_a_damaged_manifest_is_named_and_stops_nothing(tmp_path, without_checksu
     frame = load(tmp_path)
     assert len(frame.runs) == 2
     assert str(manifest.path_of(tmp_path)) in frame.problems[0]
+
+
+@pytest.mark.parametrize("folder", ["aaa", "zzz"])
+def test_a_changed_copy_that_nobody_vouches_for_does_not_throw_out_the_record_that_is_vouched_for(
+    tmp_path, without_checksum, folder
+):
+    own = without_checksum[0]
+    copy = tmp_path / "runs" / folder / own.name
+    copy.parent.mkdir()
+    copy.write_text(own.read_text().replace("29.51", "79.51"))
+    frame = load(tmp_path)
+    assert sorted(frame.runs["path"]) == sorted(map(str, without_checksum))
+    (problem,) = frame.problems
+    assert problem == f"{copy}: not what the manifest vouches for, {own} of the same id"

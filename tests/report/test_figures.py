@@ -306,6 +306,15 @@ def test_lines_are_told_apart_without_colour():
     assert len(MARKERS) == len(DASHES) >= 8
 
 
+def test_a_line_is_broken_at_a_batch_without_a_run(tmp_path):
+    for batch in (512, 2048, 4096):
+        record(tmp_path, 70.0, f"batch={batch}", "optimizer=lamb")
+    record(tmp_path, 50.0, "batch=1024", "optimizer=lars")
+    line = drawn("accuracy_by_batch", tmp_path).axes[0].lines
+    (of_lamb,) = [one.get_ydata() for one in line if 70.0 in one.get_ydata()]
+    assert np.array_equal(of_lamb, [70.0, np.nan, 70.0, 70.0], equal_nan=True)
+
+
 def test_a_figure_says_under_which_reading_of_the_rates_its_lines_were_run(tmp_path):
     for batch in (1024, 4096):
         record(tmp_path, 80.0, f"batch={batch}", "optimizer=lars", "protocol=plain")

@@ -1,8 +1,13 @@
 """What a printed rate may mean: each run stands under the readings whose peak it has."""
 
+import math
+
 import pandas as pd
 import pytest
+from planted import make
 
+from lbt.report import tables
+from lbt.report.frame import load
 from lbt.report.tables.readings import COLUMN, placed
 
 READINGS = ["paper", "released", "plain", "ladder"]
@@ -48,3 +53,21 @@ def test_nothing_to_place_leaves_the_columns(runs):
     columns = ["optimizer.name", "batch", "peak_lr", "protocol.name", "lr"]
     frame = pd.DataFrame([(*run, "released", 1.0) for run in runs], columns=columns)
     assert list(placed(frame, READINGS).columns) == [*columns, COLUMN]
+
+
+def test_a_diverged_cell_is_as_far_from_the_published_one_as_chance(tmp_path):
+    """Batch 512: LARS's printed 74.64 and 77.49."""
+    where = "protocol=released", "protocol.schedule_lag=0", "optimizer=lars", "data=cifar10", "epochs=100", "batch=512"
+    for rank, (accuracy, status) in enumerate([(72.64, "done"), (None, "diverged")]):
+        words = "model=resnet18", "schedule=warmup_cosine", f"lr={1 + rank}", "lr_scaling=linear"
+        make(tmp_path, accuracy, *where, *words, status=status, folder="tvlars_table1_cifar10_clf")
+    (said,) = [
+        note
+        for section in tables.make("tvlars_table1", load(tmp_path)).page().sections
+        for note in section.notes
+        if note.startswith("ours, released protocol, LARS")
+    ]
+    root = math.sqrt((2**2 + 67.49**2) / 2)
+    assert (
+        f"{root:.2f} points from the published figures (root mean square of 2 of 18 cells, 1 of them diverged" in said
+    )

@@ -19,8 +19,8 @@ def elsewhere(tmp_path, monkeypatch):
         (["+experiment=quickstart"], "trains with -m; this trains one run alone: optimizer=lars, batch=512, seed=0\n"),
         (["+experiment=quickstart", "batch=64", "seed=1"], "a grid of 4 (optimizer), which"),
         (["+experiment=fig6_lambda", "data=digits"], "protocol=paper, optimizer.lam=0.001\n"),
-        (["+experiment=reality_check_cpu_tune", "data=digits"], "a grid of 5 (optimizer), 12 trials each, which"),
-        (["+experiment=reality_check_cpu_tune", "data=digits", "optimizer=lars"], "is a sweep, 12 trials each, which"),
+        (["+experiment=reality_check_cpu_tune", "data=digits"], "a grid of 5 (optimizer), 8 trials each, which"),
+        (["+experiment=reality_check_cpu_tune", "data=digits", "optimizer=lars"], "is a sweep, 8 trials each, which"),
         (["+experiment=reality_check_small_final", "data=digits"], "a grid of 4 (optimizer), 5 seeds each"),
     ],
 )  # fmt: skip

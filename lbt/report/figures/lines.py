@@ -73,7 +73,7 @@ def _panel(spec: Spec, axes: Axes, here: Sequence[Point], ticks: Sequence[Any], 
     for name, (at, beside) in places.items():
         style = line_style(looks[name])
         line = sorted((point for point in here if point.series == name), key=lambda point: at[point.x])
-        _line(axes, line, at, style)
+        _line(axes, line, at, style, [] if spec.scale == "log" else list(at))
         _printed(spec, axes, name, beside, panel, style)
     if spec.scale == "log":
         axes.set_xscale("log")
@@ -82,9 +82,17 @@ def _panel(spec: Spec, axes: Axes, here: Sequence[Point], ticks: Sequence[Any], 
         axes.set_xlim(-0.5, len(ticks) - 0.5)
 
 
-def _line(axes: Axes, line: Sequence[Point], at: Mapping[Any, float], style: Mapping[str, Any]) -> None:
-    """Draws the means of one line's places, and how its runs scatter about them; where all diverged it is broken."""
-    axes.plot([at[point.x] for point in line], [point.cell.mean if point.done else math.nan for point in line], **style)
+def _line(
+    axes: Axes, line: Sequence[Point], at: Mapping[Any, float], style: Mapping[str, Any], categories: Sequence[Any]
+) -> None:
+    """Draws the means of one line's places, and how its runs scatter about them.
+
+    It is broken where all runs diverged, and at a category that has none.
+    """
+    means = dict.fromkeys(categories, math.nan)
+    means |= {point.x: point.cell.mean if point.done else math.nan for point in line}
+    places = sorted(means, key=at.__getitem__)
+    axes.plot([at[place] for place in places], [means[place] for place in places], **style)
     for point in line:
         if len(point.done) > FEW:
             spread = statistics.stdev(point.done)

@@ -7,6 +7,7 @@ one run may answer two of them.
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
@@ -17,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from lbt.config import groups, scaling_factor
 from lbt.report.kit.cells import Cell
 from lbt.report.kit.published import Published
+from lbt.report.kit.statistics import value_of
 
 COLUMN = "reading"
 
@@ -93,18 +95,27 @@ def distances(cells: Sequence[Cell], published: Published, label: Any) -> Iterat
         published: the figures.
         label: gives what a value is called.
     """
-    groups_of: dict[tuple[str, str], list[tuple[float | None, float]]] = {}
+    found: dict[tuple[str, str], list[float]] = {}
+    lost: Counter[tuple[str, str]] = Counter()
     for cell in cells:
-        theirs = published.value(cell.key)
-        if theirs is not None:
+        theirs, ours = published.value(cell.key), _standing_for(cell)
+        if theirs is not None and ours is not None:
             place = cell.key[COLUMN], cell.key["optimizer.name"]
-            groups_of.setdefault(place, []).append((cell.mean if cell.text() else None, theirs))
-    for (reading, optimizer), pairs in groups_of.items():
-        trained = [ours - theirs for ours, theirs in pairs if ours is not None]
-        lost = len(pairs) - len(trained)
-        said = [f"{lost} of {len(pairs)} cells without a figure of ours"] if lost else []
-        if trained:
-            root = math.sqrt(statistics.fmean(difference**2 for difference in trained))
-            count = f"{len(trained)} cell{'s' if len(trained) > 1 else ''}"
-            said.insert(0, f"{root:.2f} points from the published figures (root mean square of {count})")
-        yield f"{label(reading)}, {label(optimizer)}: {'; '.join(said)}"
+            found.setdefault(place, []).append(ours - theirs)
+            lost[place] += set(cell.statuses) == {"diverged"}
+    for place, differences in found.items():
+        reading, optimizer = place
+        fixed = next(cell.key for cell in cells if (cell.key[COLUMN], cell.key["optimizer.name"]) == place)
+        free = {COLUMN, "batch", "lr"}
+        of = sum(all(one[key] == fixed[key] for key in one.keys() - free) for one in published)
+        root = math.sqrt(statistics.fmean(difference**2 for difference in differences))
+        said = f"{root:.2f} points from the published figures (root mean square of {len(differences)} of {of} cells"
+        chance = f", {lost[place]} of them diverged and count as chance" if lost[place] else ""
+        yield f"{label(reading)}, {label(optimizer)}: {said}{chance})"
+
+
+def _standing_for(cell: Cell) -> float | None:
+    """Returns the cell's figure, that of chance where all its runs diverged; None: it has none yet, or mixed ones."""
+    if cell.differing or cell.mean is not None:
+        return None if cell.differing else cell.mean
+    return value_of(cell.rows[0], cell.name) if set(cell.statuses) == {"diverged"} else None
