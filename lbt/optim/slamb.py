@@ -10,7 +10,6 @@ from torch import Tensor
 from lbt.optim.checks import check, check_betas, check_number
 from lbt.optim.gradients import Gradients, views
 from lbt.optim.layerwise import LayerwiseOptimizer, arguments_are_defaults
-from lbt.optim.onebit import spread_over
 from lbt.optim.own_weights import OwnWeights
 from lbt.optim.tensors import norms, scalar_for, wide_dtype
 
@@ -120,28 +119,24 @@ class SLAMB(OwnWeights, LayerwiseOptimizer):
         stale = self.joined_state(found, "staleness")  # 1 - s
         stale.mul_(group["beta3"]).add_(1 - group["beta3"]).index_fill_(0, chosen, 0)
         weights = self.weights_of(found)
-        steps = [self.state[layer]["step"] for layer in layers]
-        for worker in range(self.here):
-            update = self._direction(found, first[worker], second[worker], steps, group)
+        rate = stale.mul(exchange.count**-0.5 - 1).add_(1).mul_(scalar_for(stale, group["lr"]))
+        for own, moments in zip(weights, zip(first, second, strict=True), strict=True):
+            update = self._direction(found, *moments, group)
             if group["weight_decay"]:
-                update.add_(weights[worker], alpha=group["weight_decay"])
-            update.mul_(self._ratios(found, weights[worker], update, chosen, stale, group))
-            update.mul_(1 - stale * (1 - exchange.count**-0.5)).mul_(scalar_for(update, group["lr"]))
-            weights[worker].sub_(update)
+                update.add_(own, alpha=group["weight_decay"])
+            own.addcmul_(update, self._ratios(found, own, update, chosen, stale, group).mul_(rate), value=-1)
         self._average(found, weights, group)
         pieces = views(weights, layers)
         self.put([(layer, piece[0]) for layer, piece in zip(layers, pieces, strict=True)])
 
-    def _direction(
-        self, found: Gradients, first: Tensor, second: Tensor, steps: list[int], group: dict[str, Any]
-    ) -> Tensor:
-        sizes = [layer.numel() for layer in found.layers]
-        corrections = [[1 / (1 - beta**step) for step in steps] for beta in group["betas"]]
-        update = second.clone()
-        torch._foreach_mul_(list(update.split(sizes)), corrections[1])
-        update.sqrt_().add_(group["eps"]).reciprocal_().mul_(first)
-        torch._foreach_mul_(list(update.split(sizes)), corrections[0])
-        return update
+    def _direction(self, found: Gradients, first: Tensor, second: Tensor, group: dict[str, Any]) -> Tensor:
+        sizes, steps = zip(*[(layer.numel(), self.state[layer]["step"]) for layer in found.layers], strict=True)
+        of_first, of_second = ([1 - beta**step for step in steps] for beta in group["betas"])
+        below = second.sqrt()  # of the direction m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps)
+        pieces = list(below.split(sizes))
+        torch._foreach_mul_(pieces, [a / b**0.5 for a, b in zip(of_first, of_second, strict=True)])
+        torch._foreach_add_(pieces, [a * group["eps"] for a in of_first])
+        return torch.div(first, below, out=below)
 
     def _chunks(self, layer: Tensor, group: dict[str, Any]) -> int:
         """In how many chunks a layer is exchanged."""
@@ -179,13 +174,12 @@ class SLAMB(OwnWeights, LayerwiseOptimizer):
             found_norms.append((part, rest))
         ratios = [_ratio(weight, length) for weight, length in zip(*found_norms, strict=True)]
         self.keep_ratios(found.layers, ratios[0].to(wide_dtype(update)))
-        by_element = [spread_over(ratio.to(update.dtype), sizes) for ratio in ratios]
-        found_ratio = by_element[0].lerp(by_element[1], stale)
-        in_part = [piece for piece, count in zip(found_ratio.split(sizes), parts, strict=True) if count > 1]
-        if in_part:
-            torch._foreach_clamp_min_(in_part, RATIOS[0])
-            torch._foreach_clamp_max_(in_part, RATIOS[1])
-        return found_ratio
+        of_part, of_rest = (ratio.to(update.dtype).unbind() for ratio in ratios)
+        pieces = [
+            one.lerp(other, age).clamp_(*RATIOS) if count > 1 else one.expand(size)
+            for one, other, age, count, size in zip(of_part, of_rest, stale.split(sizes), parts, sizes, strict=True)
+        ]
+        return torch.cat(pieces)
 
     def _average(self, found: Gradients, weights: Tensor, group: dict[str, Any]) -> None:
         due = [self.state[layer]["step"] % group["average_steps"] == 0 for layer in found.layers]
