@@ -287,7 +287,7 @@ def test_lamb_is_adam_in_the_released_barlow_twins_alone():
 
 def test_a_length_by_batch_is_that_batchs_and_of_no_other():
     words = ("+experiment=reality_check_text_tune", "batch=256")
-    assert (configure(*words).epochs, configure(words[0], "batch=4096").epochs) == (19, 50)
+    assert (configure(*words).epochs, configure(words[0], "batch=4096").epochs) == (19, 60)
     assert configure(words[0], "batch=1000", "epochs=7").epochs == 7
     with pytest.raises(UserError, match=r"batch=1000: a length is stated for 256, 4096; epochs= states one for others"):
         configure(words[0], "batch=1000")

@@ -40,13 +40,14 @@ def finetuned(folder):
     for optimizer, accuracies in found.items():
         words = (f"optimizer={optimizer}", "batch=4096")
         tuned = config("+experiment=reality_check_text_tune", *words)
-        origin = plant(folder, tuned, None, lines=[{}] * 50, made_by=TEXT)
+        origin = plant(folder, tuned, None, lines=[{}] * 60, made_by=TEXT)
         weights = {"sha256": optimizer * 10, "run": records.read(origin).run["id"]}
         for seed, accuracy in enumerate(accuracies):
             plant(
                 folder,
                 replace(config("+experiment=bert_finetune"), init_from=weights, seed=seed),
                 accuracy,
+                lines=[{"val_accuracy": accuracy}] * 3,
                 made_by=TEXT,
             )
     return found
@@ -72,7 +73,7 @@ def test_a_text_s_fingerprint_is_of_tokens(tmp_path):
 def explained(runs):
     """The caption of an explanations' table over these runs."""
     chosen = {"select": {"experiment": sorted(set(runs["experiment"]))}}
-    table = SimpleNamespace(runs=runs, spec={"sources": {"ours": chosen}})
+    table = SimpleNamespace(runs=runs, spec={"sources": {"ours": chosen}}, arms={"ours": SimpleNamespace(probe={})})
     return ExplanationsTable.caption(table, "ours")
 
 
