@@ -58,7 +58,7 @@ def draw(spec: Spec, frame: Frame) -> Figure | None:
     handles = [Line2D([], [], label=spec.label(name), **line_style(style)) for name, style in looks.items()]
     notes.append("thin: each run; thick: geometric mean (noise scale: quotient of means) of those that got as far")
     seen = {looked_at(one.probe) for looks in curves.values() for one in looks if one.probe}
-    notes.append(f"{'; other runs: '.join(sorted(seen))}; a rate, and so an edge or temperature, of 0 is not drawn")
+    notes.append(f"{'; other runs: '.join(sorted(seen))}; nothing is drawn at a rate of 0")
     if not QUOTIENTS.keys().isdisjoint(wanted["figures"]):
         notes.append("no noise scale where the gradient's squared norm, estimated without bias, is not above 0")
     return finish(figure, spec.title, notes, handles)
