@@ -238,3 +238,18 @@ def test_nothing_is_wider_than_the_screen(page, width):
             assert page.js("return document.documentElement.scrollWidth") <= width, view
     finally:
         page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_a_line_over_batches_is_broken_at_a_batch_without_a_run(session, tmp_path):
+    for optimizer, batches in {"lamb": (512, 1024, 4096, 8192), "lars": (512, 2048)}.items():
+        for batch in batches:
+            config = runtime.settle(
+                configure("data=cifar10", "precision=fp32", f"optimizer={optimizer}", f"batch={batch}")
+            )
+            plant(tmp_path, replace(config, experiment="tvlars_table1_x"), 70.0)
+    page = Page(session, write(tmp_path))
+    page.open("#figures")
+    lines = "[...document.querySelectorAll('#v-figures svg g[aria-label=line] path')]"
+    paths = page.js(f"return {lines}.map((one) => one.getAttribute('d'))")
+    found = {(path.count("M"), path.count("L")) for path in paths}  # pieces, and steps within them
+    assert {(2, 0), (2, 2)} <= found and not {(1, 1), (1, 3)} & found

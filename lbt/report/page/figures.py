@@ -85,7 +85,8 @@ def _chart(name: str, spec: Spec, frame: Frame) -> dict[str, Any] | None:
         place = panels.index(one.panel)
         chart["panels"][place]["points"].append(_point(spec, one, series.index(one.series), number))
     for place, panel in enumerate(panels):
-        xs = spec.sorted(spec.x, [one.x for one in found if one.panel == panel])
+        shared = spec.rate != "all"  # otherwise each panel has rates of its own
+        xs = spec.sorted(spec.x, [one.x for one in found if shared or one.panel == panel])
         chart["panels"][place]["ticks"] = [_label(spec, x) for x in xs]
         if spec.published:
             chart["panels"][place]["published"] = list(_published(spec, panel, series, xs, number))

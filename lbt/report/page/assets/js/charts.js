@@ -37,8 +37,10 @@ function drawSettings(host, figure, panel) {
     const all = panel.points.filter((point) => point.series === series), own = all.filter((point) => point.mean !== null);
     const each = own.flatMap((point) => (point.values.length > 1 ? point.values.map((value) => ({ ...point, value })) : []));
     const wide = own.filter((point) => point.sd !== null && !point.values.length);
+    // A line is broken where all runs diverged, and at a value that has none.
+    const line = figure.log ? all : panel.ticks.map((tick) => all.find((point) => point.x === tick) ?? { x: tick, mean: null });
     marks.push(
-      Plot.lineY(all, { x, y: "mean", stroke: style.colour, strokeWidth: 1.8, strokeDasharray: style.dash || undefined, dx }),
+      Plot.lineY(line, { x, y: "mean", stroke: style.colour, strokeWidth: 1.8, strokeDasharray: style.dash || undefined, dx }),
       Plot.ruleX(wide, { x, y1: (d) => d.mean - d.sd, y2: (d) => d.mean + d.sd, stroke: style.colour, dx }),
       Plot.text(each, { x, y: "value", text: () => "–", fill: style.colour, dx, fontSize: 13 }),
       Plot.dot(own, { x, y: "mean", fill: style.colour, stroke: style.colour, symbol: style.symbol, r: 4, dx }));
