@@ -197,7 +197,8 @@ def momentum_of(update: Update) -> float | None:
         rule = rule.inner
     if not getattr(rule, "heavy_ball", isinstance(rule, SGD)):
         return None
-    return float(update.optimizer.param_groups[0]["momentum"])
+    momentum = update.optimizer.param_groups[0].get("momentum")
+    return None if momentum is None else float(momentum)
 
 
 def relative_rates(update: Update) -> list[float] | None:
