@@ -144,9 +144,8 @@ class ConsoleReporter(Reporter):
             self._progress.update(self._bar, scores=self._scores(line))
         elif time.monotonic() - self._shown > PLAIN_SECONDS or line["epoch"] == self._epochs:
             rate, lr = line["wall_images_per_second"], line["effective_lr"]
-            self._print(
-                f"epoch {line['epoch']}/{self._epochs}  {self._scores(line)}  lr {lr:.4g}  {rate:,.0f} {self._noun}/s"
-            )
+            told = f"  {rate:,.0f} {self._noun}/s" if rate else ""  # none in an epoch that was resumed at its end
+            self._print(f"epoch {line['epoch']}/{self._epochs}  {self._scores(line)}  lr {lr:.4g}{told}")
             self._shown = time.monotonic()
 
     def end(self, outcome: Any) -> None:
