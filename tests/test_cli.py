@@ -94,7 +94,10 @@ MISTAKES = [
     (["data.length=64"], "data.length: not a setting of the data that is chosen"),
     (["micro_batch=inf"], "micro_batch=inf: expected a whole number or null"),
     (["model.bn_eps=inf"], "model.bn_eps=inf: expected a number"),
-    (["schedule.batch=2048"], "schedule.batch=2048: expected epochs and batch sizes, {30:2048,60:8192}, or null"),
+    (
+        ["schedule.batch=2048"],
+        "schedule.batch=2048: expected epochs and batch sizes, '{30:2048,60:8192}' in quotes, or null",
+    ),
     (["schedule=warmup_step", "schedule.milestones=[inf]"], "schedule.milestones[0]=inf: expected a number"),
     (["optimizer=sam", "optimizer.base.eta=1"], "optimizer.base.eta: not an argument of what is inside, which"),
     (["optimizer=sam", "optimizer.base=lars"], "chosen by optimizer@optimizer.base=lars"),

@@ -21,7 +21,9 @@ def batches(config: Config) -> Callable[[int], int]:
         return lambda epoch: config.batch * (branch.factor if epoch >= branch.at else 1)
     grown = config.schedule.get("batch") or {}
     if not isinstance(grown, dict):
-        raise UserError(f"schedule.batch={grown}: expected epochs and batch sizes, {{30:2048,60:8192}}, or null")
+        raise UserError(
+            f"schedule.batch={grown}: expected epochs and batch sizes, '{{30:2048,60:8192}}' in quotes, or null"
+        )
     for epoch, batch in grown.items():
         if type(epoch) is not int or not 1 <= epoch < config.epochs or type(batch) is not int or batch < 1:
             raise UserError(

@@ -29,6 +29,7 @@ ROUNDING = 1e-5  # of a figure; one image in 10,000 is ten times as much
 SMALL = 16  # pixels: an image of which a ResNet makes maps smaller than a stride
 SUSPECT = "suspect: made before a fault in bf16 gradients of small images on a CPU was mended"
 _OF_ORIGIN = {"optimizer": "optimizer.name", "batch": "batch"}  # what a run's row says of the one it begins from
+_PROBE_SEED = "task.probe.seed"
 _CHANGES = {True: "+changes", False: "", None: " (changes unknown)"}  # of the source tree since its commit
 
 
@@ -190,14 +191,20 @@ def _is_suspect(config: Mapping[str, Any], made_by: Mapping[str, Any]) -> bool:
 
 
 def _flat(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns a configuration's settings under dotted names: all of them, and those that decide a run's numbers."""
+    """Returns a configuration's settings under dotted names: all of them, and those that decide a run's numbers.
+
+    A probe's seed that is the run's own (Barlow Twins) is not among the latter: it tells two seeds apart, and no
+    configurations.
+    """
     if (others := seeds.others(config)) is None:
         return _flattened(config)
     flat, settings = _flattened_once(others)
-    seed = config["seed"]
-    settings = {
-        key: float(seed) if key == "seed" else value for key, value in settings.items() if key != "seed" or seed
-    }
+    seed, of_probe = config["seed"], flat.get(_PROBE_SEED)
+    settings = {key: value for key, value in settings.items() if key not in ("seed", _PROBE_SEED)}
+    if seed:
+        settings["seed"] = float(seed)
+    if of_probe not in (None, seed):
+        settings[_PROBE_SEED] = float(of_probe)
     return {**flat, "seed": seed}, settings
 
 

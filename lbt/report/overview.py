@@ -19,7 +19,7 @@ same records give the same bytes. `lbt tables`, `lbt plots`, `lbt audit` and `lb
 # The parts of a study's tables (`lbt.report.reality`), which have no heading of their own.
 PARTS = {
     "summary": "final runs and tuning",
-    "pairs": "differences of the medians",
+    "pairs": "shifts between two optimizers (Hodges-Lehmann)",
     "best_of_k": "validation score of the best of k trials",
     "ablations": "the chosen configuration, one change at a time",
     "chosen": "chosen settings",

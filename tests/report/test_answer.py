@@ -155,6 +155,15 @@ def test_a_studys_trials_are_its_tuning_and_its_final_runs_the_evidence(tmp_path
     assert "flatters" not in found.sentence
 
 
+def test_a_part_of_the_data_is_named_and_its_source_where_it_tells_apart(tmp_path):
+    part = ", stratified subset of 2,560 training images, seed 0, one test image in 10 scored"
+    for mark, origin in (("a", f"cifar10 (JPEG){part}"), ("b", f"cifar10 (official){part}")):
+        plant(tmp_path, configured("lars"), 70.0, made_by={"data": origin}, fingerprint=mark * 16)
+    names = [one.workload for one in answers(load(tmp_path))]
+    assert [name.count("2,560") for name in names] == [1, 1]
+    assert [name.split(", ")[-1] for name in names] == ["cifar10 (JPEG)", "cifar10 (official)"]
+
+
 def test_workloads_are_kept_apart_and_named_by_what_tells_them_apart(tmp_path):
     for epochs in (4, 8):
         for optimizer in ("lars", "tvlars"):

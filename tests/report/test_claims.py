@@ -1,5 +1,7 @@
 """Planted figures: the verdict follows a known truth, turns round with it, and is open with too few runs."""
 
+import itertools
+
 import numpy as np
 import pytest
 from planted import make as plant
@@ -194,3 +196,31 @@ def test_the_published_figures_are_judged_as_they_stand():
     assert "+2.06" in found["up to 2 % better in classification"].figures
     assert "+10.32" in found["up to 10 % better in self-supervised learning"].figures
     assert {one.verdict for label, _, one in table.rows if label != "published figures"} == {OPEN}
+
+
+def test_a_place_without_one_of_its_printed_rates_decides_nothing(tmp_path):
+    """The rule says the best of three rates, and the highest against the lowest: two of three are neither."""
+    rates = {"lars": (1, 2, 3), "tvlars": (1, 2)}
+    for optimizer, known in rates.items():
+        for rate, seed in itertools.product(known, range(3)):
+            value = 70 + rate + (5 if optimizer == "tvlars" else 0) + seed / 10
+            planted_at(tmp_path, optimizer, rate, seed, value)
+    findings = {claim["rule"]: finding for finding, claim in judged(tmp_path)}
+    for rule in ("beats_lars", "rate_helps"):
+        assert findings[rule].verdict == OPEN and findings[rule].n == "0"
+        assert "rates not run: tvlars at classification cifar10 512: 3" in findings[rule].figures
+    for seed in range(3):
+        planted_at(tmp_path, "tvlars", 3, seed, 78 + seed / 10)
+    findings = {claim["rule"]: (finding, claim["runs"].split()) for finding, claim in judged(tmp_path)}
+    assert findings["rate_helps"][0].figures.startswith("above at 1 of 1 places; +2.00")
+    assert len(findings["rate_helps"][1]) == 9 and len(findings["beats_lars"][1]) == 18
+
+
+def planted_at(folder, optimizer, rate, seed, value):
+    words = ("data=cifar10", "epochs=100", "batch=512", "protocol=released", "protocol.schedule_lag=0")
+    plant(folder, value, f"optimizer={optimizer}", *words, f"lr={rate}", f"seed={seed}", folder="tvlars_table1_x")
+
+
+def judged(folder):
+    rows = make("tvlars_claims", load(folder)).rows
+    return [(finding, claim) for source, claim, finding in rows if source == "ours, released protocol"]

@@ -62,15 +62,18 @@ def steps_table(tmp_path_factory):
     folder = tmp_path_factory.mktemp("steps")
     for batch, epoch in ((512, 12), (1024, 7), (2048, 4), (4096, 3)):
         record(folder, batch, [10.0] * (epoch - 1) + [76.0])
-        record(folder, batch, [75.5], rate=0.5)  # at once, but it ends lower
+        record(folder, batch, [10.0] * (epoch + 2) + [85.0], rate=0.5)  # ends higher, gets there later
     record(folder, 512, [10.0] * 13 + [76.0], seed=1)
     for seed, last in ((0, 80.0), (1, 70.0)):
         record(folder, 512, [10.0, last], optimizer="lars", seed=seed)
-    record(folder, 1024, [10.0], optimizer="lars", status="diverged")
+    for rate in (0.5, 1.0):
+        record(folder, 1024, [10.0], optimizer="lars", rate=rate, status="diverged")
+    for seed, last in ((0, 76.0), (1, 20.0)):  # at once, but not with every seed
+        record(folder, 2048, [last], rate=0.1, seed=seed)
     return make("steps_to_target", load(folder))
 
 
-def test_steps_are_those_of_the_rate_that_ends_best(steps_table):
+def test_steps_are_those_of_the_rate_that_needs_fewest(steps_table):
     rows = list(csv.DictReader(io.StringIO(steps_table.csv())))
     found = {(row["optimizer.name"], row["batch"]): row for row in rows}
     steps = {batch: found["tvlars", batch]["steps"] for batch in ("512", "1024", "2048", "4096")}
@@ -85,8 +88,8 @@ def test_its_page_says_who_did_not_get_there(steps_table):
     text = render.markdown(steps_table.page())
     lines = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| ")}
     assert "| 1 of 2 runs reached it at peak_lr" in lines["512"] and "| 13 ± 1 (n=2) at peak_lr" in lines["512"]
-    assert "| not reached; 1 diverged at peak_lr" in lines["1,024"] and "| - |" in lines["2,048"]
-    assert "| none: 0 batches reached it | B_crit " in lines["fit"] and "chosen on test data" in text
+    assert "| not reached; 2 diverged at peak_lr 2 / 4 |" in lines["1,024"] and "| - |" in lines["2,048"]
+    assert "| none: 0 batches reached it | B_crit " in lines["fit"] and "fewest updates, on test data" in text
     render.latex(steps_table.page())
 
 

@@ -21,6 +21,7 @@ from lbt.report.kit import render, specs
 from lbt.report.kit.statistics import chance, value_of
 from lbt.report.kit.style import context
 from lbt.report.page.content import _stands
+from lbt.report.page.figures import _chart
 from lbt.report.tables import make
 from lbt.tasks import TASKS
 
@@ -84,6 +85,12 @@ def test_fine_tuning_is_drawn_by_what_was_pre_trained(tmp_path):
     drawn = [sorted(line.get_ydata()) for line in figure.axes[0].lines]
     assert KINDS["lines"](Spec(**specs.read("figure", "bert_finetune")), load(tmp_path / "none")) is None
     assert all(accuracies in drawn and [np.mean(accuracies)] in drawn for accuracies in found.values())
+
+
+def test_the_page_draws_it_too(tmp_path):
+    finetuned(tmp_path)
+    chart = _chart("bert_finetune", Spec(**specs.read("figure", "bert_finetune")), load(tmp_path))["chart"]
+    assert sum(len(panel["points"]) for panel in chart["panels"]) == 2
 
 
 def test_published_f1_stands_apart_from_our_accuracies(tmp_path):

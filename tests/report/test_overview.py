@@ -31,8 +31,7 @@ def test_a_studys_tables_are_named_and_what_only_begins_like_one_is_not(tmp_path
         (tables / f"{name}.md").write_text("| batch |\n|---|\n| 1 |\n")
     (tables / "reality_check_pairs.csv").write_text("batch\n1\n")
     text = page(tmp_path)
-    assert (
-        ": differences of the medians](tables/reality_check_pairs.md) ([csv](tables/reality_check_pairs.csv))" in text
-    )
+    pairs = ": shifts between two optimizers (Hodges-Lehmann)](tables/reality_check_pairs.md)"
+    assert f"{pairs} ([csv](tables/reality_check_pairs.csv))" in text
     assert ": final runs and tuning](tables/reality_check_small_summary.md) `lbt reality reality_check_small`" in text
     assert "reality_check_other" not in text

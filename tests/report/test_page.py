@@ -21,7 +21,8 @@ from lbt.config import resolve
 from lbt.identity import identity, identity_of, run_id, to_json
 from lbt.report import answer
 from lbt.report.frame import load
-from lbt.report.page import bundle, curves, grids, runs, write
+from lbt.report.kit import specs
+from lbt.report.page import bundle, content, curves, grids, runs, write
 from lbt.sweep import compose
 
 HOSTILE = [
@@ -187,6 +188,19 @@ def test_a_grid_says_how_much_of_it_exists_and_marks_what_became_of_it(folder):
     assert (grid.there, grid.runs) == (2, 4) and grid.places >= 8
     (mean,) = [entry for entry in entries if entry.value is not None]
     assert mean.value == pytest.approx(33.0) and len(mean.runs) == 3
+
+
+def test_claims_and_places_without_runs_are_not_there_and_have_a_command(tmp_path):
+    for batch, optimizer in ((512, "lars"), (1024, "lars"), (512, "tvlars")):
+        words = ("data=cifar10", "epochs=100", f"batch={batch}", f"optimizer={optimizer}", "protocol=released")
+        make(tmp_path, 80.0, *words, folder="tvlars_table1_cifar10_clf")
+    found = {one["title"]: one for one in content._coverage(grids.gather(load(tmp_path), tmp_path)[0], [])}
+    of_steps = found[specs.read("table", "steps_to_target")["title"]]
+    assert (of_steps["there"], of_steps["of"], of_steps["runs"]) == (3, 4, 3)
+    of_claims = found[specs.read("table", "why_claims")["title"]]
+    assert of_claims["there"] == 0 < of_claims["of"]
+    of_branches = found[specs.read("table", "critical_batch")["title"]]
+    assert of_branches["command"].endswith("+experiment=critical_batch") and not of_branches["runs"]
 
 
 def test_the_overview_begins_with_the_answers(folder):

@@ -273,6 +273,12 @@ def test_the_tables_hold_the_records_numbers(full):
     changes = {row["change"]: row for row in read_csv(full.folder / f"tables/{NAME}_ablations.csv")}
     difference = np.median([changed - value for changed in normal(33, 5) for value in values])
     assert float(changes["no decay"]["against chosen, % points"]) == pytest.approx(difference, abs=1e-5)
+    assert {"its 95 % interval, low", "its 95 % interval, high"} < changes["no decay"].keys() - {"its 95 % interval"}
+    recorded = {path.stem for path in (full.folder / "runs").rglob("*.jsonl")}
+    for table in ("summary", "pairs", "best_of_k", "ablations"):
+        runs = [set(row["runs"].split()) for row in read_csv(full.folder / f"tables/{NAME}_{table}.csv")]
+        assert all(one and one <= recorded for one in runs)
+        assert "runs" not in (full.folder / f"tables/{NAME}_{table}.md").read_text().splitlines()[0]
     pairs = read_csv(full.folder / f"tables/{NAME}_pairs.csv")
     assert [(row["first"], row["second"]) for row in pairs] == [
         ("nesterov", "lars"), ("nesterov", "lamb"), ("lars", "lamb"),

@@ -342,3 +342,21 @@ def test_the_files_of_damaged_records_are_named_whatever_their_names_hold(tmp_pa
     odd.write_text("not a record\n")
     text = text_of(quickstart(tmp_path))
     assert r"a\|b &lt;img src=x> \`c\`.jsonl" in text and "<img" not in text
+
+
+def test_figures_of_different_precisions_never_share_a_table(tmp_path):
+    make(tmp_path, 90.0, "optimizer=lars", "batch=64")
+    make(tmp_path, 10.0, "optimizer=lars", "batch=64", "precision=bf16", "seed=1")
+    text = text_of(quickstart(tmp_path))
+    assert "90.00 (n=1)" in text and "10.00 (n=1)" in text and "mixed" not in text
+    assert "; bf16; " in text and "; fp32; " in text and "bf16, fp32" not in text
+
+
+def test_seeds_of_barlow_twins_are_one_cell_unless_the_probes_seed_is_another(tmp_path):
+    words = ("task=barlow_twins", "data=cifar10", "optimizer=lars", "batch=64", "epochs=3")
+    for seed, value in enumerate((40.0, 41.0, 42.0)):
+        make(tmp_path, value, *words, f"seed={seed}")
+    cells = quickstart(tmp_path).cells
+    assert [sorted(cell.values) for cell in cells] == [[40.0, 41.0, 42.0]]
+    make(tmp_path, 50.0, *words, "seed=3", "task.probe.seed=0")
+    assert sorted(len(cell.rows) for cell in quickstart(tmp_path).cells) == [1, 3]

@@ -6,6 +6,7 @@ set where not, which flatters whoever has tried more.
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -22,6 +23,7 @@ ALIKE = (*STANDING, "network", "data.name", "origin", "protocol.name")
 # What tells two workloads apart that have the same name, in the order in which it is said.
 TELLING = ("origin", "data.augment", "model.stem", "precision", "fingerprint")
 SETTINGS = {*ALIKE, "optimizer.name", "data.val", "data.classes", "study.chosen", "study.variant"}  # looked at alone
+PART = re.compile(r", (stratified subset|validation split|one test \w+ in) .*")  # of an origin
 CONFIGURATION, FINAL = "configuration", "final"  # columns that are added here
 VALIDATION, TEST, SAME = "validation data", "test data", "the validation data they are scored on"
 
@@ -184,7 +186,9 @@ class Tuned:
 
 
 def _names(found: Iterable[tuple]) -> dict[tuple, str]:
-    """Returns what each workload is called: as little as tells it from the others; the protocol of all, if they differ.
+    """Returns what each workload is called: task, data, network, length and what part of the data it is.
+
+    Besides as little as tells it from the others; the protocol of all, if they differ.
 
     Two that differ in nothing that can be said are numbered.
     """
@@ -194,7 +198,7 @@ def _names(found: Iterable[tuple]) -> dict[tuple, str]:
         names = {one: f"{name}, protocol {known[one]['protocol.name']}" for one, name in names.items()}
     for key in TELLING:
         for name, alike in _grouped(names).items():
-            texts = _apart([str(known[one][key]) for one in alike])
+            texts = _apart([_source(known[one]) if key == "origin" else str(known[one][key]) for one in alike])
             names |= {one: ", ".join(filter(None, (name, text))) for one, text in zip(alike, texts, strict=True)}
     for name, alike in _grouped(names).items():
         if len(alike) > 1:
@@ -223,4 +227,10 @@ def _apart(texts: Sequence[str]) -> list[str]:
 def _name(known: dict) -> str:
     epochs = int(known["epochs"])
     length = f"{epochs} epoch{'s' * (epochs != 1)}"
-    return f"{known['task.name']} on {known['data.name']}, {known['network']}, {length}"
+    part = str(known["origin"]).removeprefix(_source(known))
+    return f"{known['task.name']} on {known['data.name']}, {known['network']}, {length}{part}"
+
+
+def _source(known: dict) -> str:
+    """Returns where the data are from, without what part of them is trained on or scored."""
+    return PART.sub("", str(known["origin"]))

@@ -36,7 +36,8 @@ cannot test; a side of one seed has no interval. Runs that do not train (diverge
 standard errors above guessing) have no part in it, and being above them is no gain. A row that scores a part of the
 images is no effect on the training: it is shown beside the sampling error of that part. The peak rate is that without
 the switch. The audited runs are short: the effect on a training of 100 epochs may differ. Where their lambda is not
-0.001, lambda times the number of updates is that of 100 epochs with 0.001. Made by `lbt audit`.
+0.001, lambda times the number of updates is that of 100 epochs with 0.001; delay and warm-up are
+as much shorter. Made by `lbt audit`.
 """
 
 
@@ -86,9 +87,16 @@ def _standing(compared: dict[str, list[Comparison]]) -> list[str]:
 
 
 def _stand(epochs: int, runs: Sequence[pd.Series]) -> str:
-    lam = sorted({f"{run['optimizer.lam']:g}" for run in runs if pd.notna(run.get("optimizer.lam"))})
-    of_tvlars = f"lambda of TVLARS {', '.join(lam)}; " if lam else ""
-    return stands_on(lambda column: (run[column] for run in runs), f"{len(runs)} runs of {epochs} epochs,", of_tvlars)
+    scaled = {
+        "optimizer.lam": "lambda of TVLARS {}",
+        "optimizer.delay_epochs": "its delay {} epochs",
+        "schedule.warmup": "warm-up {} epochs",
+    }
+    told = ""
+    for name, text in scaled.items():
+        if known := sorted({run[name] for run in runs if pd.notna(run.get(name)) and run[name]}):
+            told += text.format(", ".join(f"{value:g}" for value in known)) + "; "
+    return stands_on(lambda column: (run[column] for run in runs), f"{len(runs)} runs of {epochs} epochs,", told)
 
 
 def _about(name: str) -> tuple[dict[str, Any], dict[str, Any]]:

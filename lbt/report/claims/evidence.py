@@ -28,6 +28,7 @@ class Sample:
         curves: each run's accuracy after each epoch; none for published figures.
         untrained: how many of them diverged or ended at chance.
         validation: mean accuracy in % on the validation split, None without one.
+        runs: their ids.
     """
 
     where: tuple[str, str, Any]
@@ -40,6 +41,7 @@ class Sample:
     curves: tuple[np.ndarray, ...] = ()
     untrained: int = 0
     validation: float | None = None
+    runs: tuple[str, ...] = ()
 
     @property
     def mean(self) -> float:
@@ -97,7 +99,8 @@ def _sample(cell: Cell) -> Sample:
     task, data, _, batch, optimizer, lr, lam, init = cell.key.values()
     found, where = measured(cell), (task, data, cell.standing)
     curves = tuple(run["curve"] for run in found.runs)
-    return Sample(where, batch, optimizer, lr, found.values, lam, init, curves, found.untrained, found.validation)
+    ids = tuple(run["id"] for run in found.runs)
+    return Sample(where, batch, optimizer, lr, found.values, lam, init, curves, found.untrained, found.validation, ids)
 
 
 def _printed(published: Published, known: Mapping[str, Any]) -> Sample:
@@ -110,6 +113,26 @@ def _printed(published: Published, known: Mapping[str, Any]) -> Sample:
 def of_print(published: Published) -> list[Sample]:
     """Returns the published figures, each a sample of one."""
     return [_printed(published, known) for known in published]
+
+
+def at_printed_rates(samples: Sequence[Sample], published: Published) -> tuple[list[Sample], list[str]]:
+    """Returns the samples at the rates of print, of places that have all of them, and what the other places lack."""
+    rates: dict[tuple, set[float]] = {}
+    for one in of_print(published):
+        rates.setdefault((*one.place, one.optimizer), set()).add(one.lr)
+    groups: dict[tuple, list[Sample]] = {}
+    for sample in samples:
+        if sample.lr in rates.get((*sample.place, sample.optimizer), ()):
+            groups.setdefault((sample.where, sample.batch, sample.optimizer), []).append(sample)
+    kept, lacking = [], []
+    for found in groups.values():
+        first = found[0]
+        if missing := rates[(*first.place, first.optimizer)] - {one.lr for one in found}:
+            listed = ", ".join(f"{rate:g}" for rate in sorted(missing))
+            lacking.append(f"{first.optimizer} at {' '.join(map(str, first.place))}: {listed}")
+        else:
+            kept += found
+    return kept, sorted(set(lacking))
 
 
 def best(samples: Sequence[Sample], **settings: Any) -> dict[tuple, Sample]:

@@ -88,6 +88,10 @@ class ExplanationsTable:
         notes += [f"left out: {problem}" for problem in self.problems]
         return layout.page(self.spec, sections, [self.legend(), ""], notes)
 
+    def coverage(self) -> tuple[int, int]:
+        """Returns how many claims have runs that they are judged by, and how many there are, of all sources."""
+        return sum(bool(claim["runs"]) for _, claim, _ in self.rows), len(self.rows)
+
     def caption(self, label: str) -> str:
         """Returns what a source's figures stand on."""
         runs = select(self.runs, self.spec["sources"][label]["select"])

@@ -46,7 +46,7 @@ def csv(rows: Sequence[tuple[str, Mapping[str, Any], Finding]]) -> str:
     """Returns claims as CSV, a row a source and claim.
 
     Args:
-        rows: source, claim and finding; `runs` of a claim, if given, are the ids of those it is judged by.
+        rows: source, claim and finding; `runs` of a claim are the ids of those it is judged by.
     """
     return render.csv(
         [
@@ -55,7 +55,7 @@ def csv(rows: Sequence[tuple[str, Mapping[str, Any], Finding]]) -> str:
                 "claim": claim["claim"],
                 "rule": claim["says"],
                 **asdict(one),
-                **({"runs": claim["runs"]} if "runs" in claim else {}),
+                "runs": claim["runs"],
             }
             for source, claim, one in rows
         ]

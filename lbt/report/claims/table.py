@@ -97,6 +97,11 @@ RULES: dict[str, Callable[..., Finding]] = {
     "initialisation": initialisation,
     "lambda_shifts": lambda_shifts,
 }
+# Whose claims speak of a batch's three rates, and of which optimizers.
+AT_PRINTED_RATES = {
+    "beats_lars": ("tvlars", "lars"), "up_to": ("tvlars", "lars"), "fewer_epochs": ("tvlars", "lars"),
+    "rate_helps": ("tvlars",),
+}  # fmt: skip
 
 
 def _name(sample: Sample) -> str:
@@ -174,16 +179,28 @@ class ClaimsTable:
         self.rows: list[tuple[str, dict[str, Any], Finding]] = []
         for label, chosen in spec["sources"].items():
             for claim in spec["claims"]:
-                finding = self._judge(claim, chosen, places)
-                self.rows.append((label, claim, finding))
+                finding, runs = self._judge(claim, chosen, places)
+                self.rows.append((label, {**claim, "runs": " ".join(runs)}, finding))
 
-    def _judge(self, claim: dict[str, Any], chosen: dict[str, Any] | None, places: Sequence[Place]) -> Finding:
+    def _judge(
+        self, claim: dict[str, Any], chosen: dict[str, Any] | None, places: Sequence[Place]
+    ) -> tuple[Finding, list[str]]:
+        """Returns what is found, and the ids of the runs that were looked at."""
         rule, options = RULES[claim["rule"]], claim.get("options", {})
         if chosen is None:
             if not claim.get("in_print", False):
-                return Finding("not at hand as figures", "-", "-", rules.OPEN, "the publication's own figures")
-            return rule(evidence.of_print(self.published), places, 1, **options)
-        return rule(self._samples({**chosen, **claim.get("select", {})}), places, rules.NEEDED, **options)
+                return Finding("not at hand as figures", "-", "-", rules.OPEN, "the publication's own figures"), []
+            return rule(evidence.of_print(self.published), places, 1, **options), []
+        samples, lacking = self._samples({**chosen, **claim.get("select", {})}), []
+        if (optimizers := AT_PRINTED_RATES.get(claim["rule"])) is not None:
+            samples = [sample for sample in samples if sample.optimizer in optimizers]
+            samples, lacking = evidence.at_printed_rates(samples, self.published)
+        finding = rule(samples, places, rules.NEEDED, **options)
+        if lacking:
+            finding = dataclasses.replace(
+                finding, figures=f"{finding.figures}; left out, rates not run: {'; '.join(lacking)}"
+            )
+        return finding, sorted({run for sample in samples for run in sample.runs})
 
     def _samples(self, chosen: dict[str, Any]) -> list[Sample]:
         key = repr(chosen)  # several claims are judged by the same runs
@@ -209,8 +226,10 @@ class ClaimsTable:
         runs = select(self.runs, chosen)
         if runs.empty:
             return "No run yet."
-        stands = zip(*(runs[column] for column in ("origin", "samples", "fingerprint", "epochs")), strict=True)
-        lines = {f"{origin} ({samples} {mark}), {epochs} epochs" for origin, samples, mark, epochs in stands}
+        stands = zip(*(runs[name] for name in ("origin", "samples", "fingerprint", "epochs", "precision")), strict=True)
+        lines = {
+            f"{origin} ({samples} {mark}), {epochs} epochs, {form}" for origin, samples, mark, epochs, form in stands
+        }
         return f"Runs on {'; '.join(sorted(lines))}."
 
     def _legend(self) -> list[str]:

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lbt.report.critical.steps import Asked, Curves, Reached, curves
+from lbt.report.critical.steps import Asked, Curves, Reached, chosen, curves
 from lbt.report.frame import Frame, select
-from lbt.report.kit import best, render
+from lbt.report.kit import render
 from lbt.report.kit.render import Entry, Page, Section
 from lbt.report.kit.wording import setting
 
@@ -64,6 +64,11 @@ class StepsTable:
         about, left_out = " ".join(self.spec.about.split()), [f"left out: {problem}" for problem in self.problems]
         return Page(self.spec.title, about, sections or [_empty()], legend, left_out)
 
+    def coverage(self) -> tuple[int, int]:
+        """Returns how many places have a run, and how many there are: each optimizer at each batch of any."""
+        places = sum(len(of.series) * len({one.batch for one in of.found}) for of in self.curves)
+        return sum(len(of.found) for of in self.curves), places
+
     def _section(self, of: Curves) -> Section:
         place = {(one.series, one.batch): one for one in of.found}
         header = ["batch", *map(self._label, of.series)]
@@ -73,13 +78,14 @@ class StepsTable:
         ]
         rows.append([Entry("fit"), *[Entry(self._fit(of, name)) for name in of.series]])
         caption = of.standing.caption([one.cell for one in of.found])
-        caption += f" Each figure is that of the best {best.said(self.spec.best_of, self.spec.metric)}."
+        caption += f" Each figure is that of the {chosen(self.spec.best_of, self.spec.metric)}."
         return Section("", caption, [("", len(header))], header, rows)
 
     def _entry(self, one: Reached | None) -> Entry:
         if one is None:
             return Entry("-")
-        at = f" at {', '.join(f'{key} {setting(value)}' for key, value in one.at.items())}" if one.at else ""
+        values = {key: " / ".join(map(setting, known)) for key, known in one.where().items()}
+        at = f" at {', '.join(f'{key} {known}' for key, known in values.items())}" if values else ""
         return Entry(one.text() + at)
 
     def _fit(self, of: Curves, name: Any) -> str:

@@ -8,10 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lbt.report.critical.steps import Asked, Curves, Reached, curves
+from lbt.report.critical.steps import Asked, Curves, Reached, chosen, curves
 from lbt.report.figures.spec import Spec, axis_label
 from lbt.report.frame import Frame
-from lbt.report.kit import best
 from lbt.report.kit.style import at_foot, dodge, finish, foot, line_style, panels
 
 PERFECT = {"color": "#888888", "linestyle": ":", "linewidth": 0.9, "zorder": 1.5}
@@ -81,16 +80,17 @@ def _notes(spec: Spec, found: Sequence[Curves]) -> list[str]:
     shown, cells = found[0], [one.cell for one in found[0].found]
     counts = sorted({len(one.steps) for one in shown.found})
     n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    networks, samples = (
+    networks, samples, protocols = (
         ", ".join(sorted({str(value) for cell in cells for value in cell.column(name)}))
-        for name in ("network", "samples")
+        for name in ("network", "samples", "protocol.name")
     )
     standing = shown.standing
     notes = [
-        f"{standing.epochs} epochs of {networks} on {standing.origin}, {samples} {standing.fingerprint}; n={n} at each "
-        f"batch, the best {best.said(spec.best_of, spec.metric)}; looked at after each epoch",
+        f"{standing.epochs} epochs of {networks} on {standing.origin}, {samples} {standing.fingerprint}; protocol "
+        f"{protocols}; n={n} at each "
+        f"batch, the {chosen(spec.best_of, spec.metric)}; looked at after each epoch",
         "lines: steps = S_min (1 + B_crit / batch), fitted to the batches that reached the target",
     ]
     if others := sum(len(one.found) for one in found[1:]):
-        notes.append(f"not shown: {others} places on other data or of another length")
+        notes.append(f"not shown: {others} places on other data or of another length or precision")
     return notes

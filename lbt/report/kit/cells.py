@@ -23,12 +23,18 @@ _COLUMNS = (
     "network", "samples", "protocol.name", "precision", "device", "torch", "commit", "plugins", "origin", "fingerprint",
     "suspect", "classes", "data.classes", "test_images", "train_images", "data.val", "metrics",
 )  # fmt: skip
-_STANDING = ("data.", "model.", "task.", "epochs")  # what settings begin with that all cells of one section share
+_STANDING = (
+    "data.",
+    "model.",
+    "task.",
+    "epochs",
+    "precision",
+)  # what settings begin with that all cells of one section share
 
 
 @dataclass(frozen=True)
 class Standing:
-    """What a section's figures stand on: data, model, task and length; figures of two standings never share a table."""
+    """What a section's figures stand on: data, model, task, length and precision; those of two never share a table."""
 
     settings: str  # JSON
     origin: str

@@ -74,7 +74,7 @@ def _coverage(tables: list[grids.Grid], studies: list[dict[str, Any]]) -> Iterat
     for one in tables:
         link = f"#tables?t={one.name}" if one.runs else ""
         yield {"title": one.page.title, "there": one.there, "of": one.places, "unit": "cells", "runs": one.runs,
-               "link": link, "command": one.trained_by if one.there < one.places else ""}  # fmt: skip
+               "link": link, "command": one.trained_by if one.there < one.places or not one.runs else ""}  # fmt: skip
     for one in studies:
         chosen = sum(1 for _, verdict in one["verdicts"] if verdict.decision != "not decided")
         yield {"title": one["title"], "there": chosen, "of": len(one["verdicts"]), "unit": "verdicts",

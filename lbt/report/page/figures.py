@@ -60,10 +60,8 @@ def _drawn(name: str, results_dir: str | Path) -> dict[str, Any] | None:
 
 def _chart(name: str, spec: Spec, frame: Frame) -> dict[str, Any] | None:
     found, notes = points(spec, frame)
-    if (
-        not found
-        or len({getattr(one, spec.options.get("compares", "x")) for one in found}) < (spec.kind == "lines") + 1
-    ):
+    compares = spec.options.get("compares", "x") if spec.kind == "lines" else None
+    if not found or (compares and len({getattr(one, compares) for one in found}) < 2):
         return None
     rows = spec.sorted(spec.rows or "", [one.panel[0] for one in found])
     columns = spec.sorted(spec.columns or "", [one.panel[1] for one in found])

@@ -79,13 +79,13 @@ def _grid(table: Table, trained_by: str = "") -> Grid:
 
 
 def _listed(table: Any, trained_by: str) -> Grid:
-    """Returns a table that is no grid of settings: each of its lines is a place, and there once it has runs."""
+    """Returns a table that is no grid of settings: it tells its places itself, or each of its lines is one."""
     page, runs = table.page(), len(table.runs)
     lines = sum(len(section.rows) for section in page.sections)
+    there, places = table.coverage() if hasattr(table, "coverage") else (lines if runs else 0, lines)
     shades = [[[None] * len(row) for row in section.rows] for section in page.sections]
-    there = lines if runs else 0
     filters = _filters(page.sections)
-    return Grid(table.name, page, there, lines, runs, shades, [None] * len(shades), filters, trained_by)
+    return Grid(table.name, page, there, places, runs, shades, [None] * len(shades), filters, trained_by)
 
 
 def _span(section: Section) -> tuple[float, float] | None:

@@ -15,6 +15,7 @@ from lbt.report.reality.page import CAPTIONS
 from lbt.report.reality.rates import has_rate, rate
 from lbt.report.reality.results import TABLES, Results, curves, gather
 from lbt.report.reality.study import Final
+from lbt.report.reality.tables import shown_columns
 from lbt.report.reality.verdict import verdict
 
 POINTS = 200  # of a schedule's line
@@ -62,7 +63,7 @@ def _trial_ids(results: Results) -> list[str]:
 
 
 def _table(rows: list[dict[str, Any]], digits: int) -> tuple[list[str], list[list[str]]]:
-    header = list(rows[0])
+    header = shown_columns(rows)
     return header, [[shown(row[key], digits) for key in header] for row in rows]
 
 

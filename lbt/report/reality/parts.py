@@ -40,7 +40,10 @@ def notes(results: Results, runs: Iterable[pd.DataFrame | None], count: str) -> 
         return ", ".join(sorted({str(value) for one in kept for value in one[name]}))
 
     data = f"{values('epochs')} epochs of {values('model.name')} on {values('origin')}"
-    return [results.study.title, f"{data}, {values('samples')} {values('fingerprint')}; {count}"]
+    return [
+        results.study.title,
+        f"{data}, {values('samples')} {values('fingerprint')}; protocol {values('protocol.name')}; {count}",
+    ]
 
 
 def span(counts: Iterable[int]) -> str:

@@ -15,6 +15,7 @@ from lbt.report.reality import statistics
 from lbt.report.reality.measure import OF_ACCURACY, Measure
 from lbt.report.reality.selection import choice
 from lbt.report.reality.study import Final, Study, Trials, finals, trials
+from lbt.report.reality.tables import RUNS
 from lbt.sweep.tuning import chosen_trials
 
 Rows = list[dict[str, Any]]
@@ -108,7 +109,8 @@ def summary(results: Results) -> Rows:
                 f"validation{results.measure.unit}": picked.score if picked else None,
                 "on the edge": picked.edges if picked else None,
             }
-            rows.append({"batch": batch, "optimizer": name, **_measured(final, results), **effort})
+            runs = {RUNS: _ids(final) if final else []}
+            rows.append({"batch": batch, "optimizer": name, **_measured(final, results), **effort, **runs})
     return rows
 
 
@@ -146,7 +148,7 @@ def reach(results: Results, final: Final) -> list[float]:
 
 
 def pairs(results: Results) -> Rows:
-    """Returns the table of pairwise differences of the contestants' medians."""
+    """Returns the table of pairwise shifts between the contestants (Hodges-Lehmann)."""
     return [
         {
             "batch": batch,
@@ -156,10 +158,15 @@ def pairs(results: Results) -> Rows:
             "95 % interval": one.interval,
             "p (Mann-Whitney)": p_value(one.p),
             "p (Holm)": p_value(one.corrected),
+            RUNS: [run for name in (one.first, one.second) for run in _ids(results.final(name, batch))],
         }
         for batch in results.study.batches
         for one in results.compared(batch)
     ]
+
+
+def _ids(final: Final) -> list[str]:
+    return sorted(final.runs["id"])
 
 
 def curves(results: Results) -> Rows:
@@ -171,7 +178,7 @@ def curves(results: Results) -> Rows:
         for k, row in enumerate(found, 1):
             between = tuple(sorted((worth(row[1]), worth(row[2]))))
             known = {"batch": batch, "optimizer": name, "trials": k}
-            rows.append({**known, expected: worth(row[0]), "10 % to 90 %": between})
+            rows.append({**known, expected: worth(row[0]), "10 % to 90 %": between, RUNS: sorted(tried.runs["id"])})
     return rows
 
 
@@ -196,6 +203,7 @@ def ablations(results: Results) -> Rows:
                     "95 % interval": found.interval,
                     f"against chosen, {measure.difference}": other.difference if final.variant else None,
                     "its 95 % interval": other.interval if final.variant else None,
+                    RUNS: _ids(final),
                 }
             )
     return rows
