@@ -108,7 +108,7 @@ MISTAKES = [
     (["wandb=null"], "wandb=None: expected settings, wandb.<name>=<value>"),
     (["optimizer.name=[a]"], "optimizer=['a']: there is no optimizer"),
     (["optimizer=tvlars", "optimizer.delay_epochs=abc"], "optimizer.delay_epochs=abc: expected a number or null"),
-    (["seed=99999999999999999999"], "seed=99999999999999999999: expected 0 or more, below 2^63"),
+    (["seed=99999999999999999999"], "seed=99999999999999999999: expected 0 or more, below 2^53"),
     (["results_dir=/data/lr=0.1"], """quote twice, 'results_dir="/data/lr=0.1"'"""),
     (["-m", "data.root=/data/images(1)"], """quote twice, 'data.root="/data/images(1)"'"""),
     (["-m", "seed=0,"], "seed=0,: a value is missing after the last comma"),

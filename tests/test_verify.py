@@ -1,6 +1,7 @@
 """The records are checked, and a recorded run is repeated from its record alone."""
 
 import json
+import math
 
 import pytest
 from planted import make
@@ -105,6 +106,10 @@ def test_a_run_without_a_whole_epoch_cannot_be_compared(tmp_path, capsys):
         ("fp32", "test_accuracy", 60.0, 60.1, "different"),
         ("fp32", "train_loss", 2.0, None, "different"),
         ("fp32", "step", 13, 14, "different"),
+        ("fp32", "test_perplexity", math.exp(8.0), math.exp(8.0004), "within rounding"),
+        ("fp32", "test_perplexity", math.exp(8.0), math.exp(8.004), "different"),
+        ("fp32", "batch_norm", {"change": 0.1}, {"change": 0.10001}, "within rounding"),
+        ("fp32", "batch_norm", {"change": 0.1}, None, "different"),
     ],
 )
 def test_what_counts_as_rounding(precision, key, recorded, made, verdict):

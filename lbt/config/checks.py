@@ -10,7 +10,7 @@ from lbt.config.schema import Config, DataConfig, ProbeConfig
 from lbt.errors import UserError
 
 LARGEST_SEED = 2**32 - 1  # of NumPy's generators, which draw subsets and held-out images
-LARGEST_TORCH_SEED = 2**63 - 1
+LARGEST_TORCH_SEED = 2**53 - 1  # the last one that a float tells from its neighbours, as which an id has it
 LONGEST = 10_000_000  # epochs; each has its place in memory
 LONGEST_NAME = 100  # bytes, of the 255 that file systems take: tables and half-written files are named after it, too
 
@@ -31,7 +31,7 @@ def check(config: Config, tables: Sequence[Mapping]) -> None:
     _check_probe(config.probe)
     for key, seed in leaves(config.task, "task"):
         if key.endswith(".seed") and isinstance(seed, int):
-            _require(0 <= seed <= LARGEST_TORCH_SEED, f"{key}={seed}: expected 0 or more, below 2^63")
+            _require(0 <= seed <= LARGEST_TORCH_SEED, f"{key}={seed}: expected 0 or more, below 2^53")
 
 
 def check_folder(key: str, name: str) -> None:
@@ -80,7 +80,7 @@ def _check_probe(probe: ProbeConfig) -> None:
 def _check_training(config: Config, tables: Sequence[Mapping]) -> None:
     _require(config.batch >= 1, f"batch={config.batch}: expected a whole number, 1 or more")
     _require(1 <= config.epochs <= LONGEST, f"epochs={config.epochs}: expected 1 or more, at most {LONGEST:,}")
-    _require(0 <= config.seed <= LARGEST_TORCH_SEED, f"seed={config.seed}: expected 0 or more, below 2^63")
+    _require(0 <= config.seed <= LARGEST_TORCH_SEED, f"seed={config.seed}: expected 0 or more, below 2^53")
     _require(math.isfinite(config.lr) and config.lr > 0, f"lr={config.lr}: expected a positive number")
     _require(
         0 <= config.warmup <= config.epochs,

@@ -68,7 +68,7 @@ class Watched:
         """
         found, unreadable, damaged = {}, {}, []
         for path in records.paths(self.results_dir):
-            before = self._known.get(path)
+            before, state = self._known.get(path), ()
             try:
                 state = state_of(path)
                 if before is None or before[0] != state:

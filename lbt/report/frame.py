@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import lru_cache
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -161,10 +162,10 @@ def _row(record: records.RunRecord) -> dict[str, Any]:
         "fingerprint": made_by["data_fingerprint"],
         "samples": "tokens" if "token_size" in made_by else "pixels",
         "origin": made_by["data"],
-        "commit": (made_by.get("commit") or made_by["lbt"])[:10] + _CHANGES[made_by.get("dirty")],
-        "torch": made_by["torch"],
+        "commit": _of_all_parts(made_by, _commit),
+        "torch": _of_all_parts(made_by, itemgetter("torch")),
         "plugins": ", ".join(f"{one['name']} {one['sha256'][:10]}" for one in made_by.get("plugins", [])),
-        "device": made_by["device_name"],
+        "device": _of_all_parts(made_by, itemgetter("device_name")),
         "steps_per_epoch": made_by.get("steps_per_epoch"),
         "classes": made_by.get("classes"),
         "train_images": made_by.get("train_images"),
@@ -177,6 +178,15 @@ def _row(record: records.RunRecord) -> dict[str, Any]:
         "summary": record.end["summary"] if record.end else {},
         "curve": np.array([line.get(curve) for line in record.epochs], dtype=float),
     }
+
+
+def _of_all_parts(made_by: Mapping[str, Any], of: Callable[[Mapping[str, Any]], str]) -> str:
+    """Returns what made a run: of one that another program or machine went on with, of each part."""
+    return " then ".join(dict.fromkeys(map(of, [made_by, *made_by.get("resumed", [])])))
+
+
+def _commit(made_by: Mapping[str, Any]) -> str:
+    return (made_by.get("commit") or made_by["lbt"])[:10] + _CHANGES[made_by.get("dirty")]
 
 
 def _is_suspect(config: Mapping[str, Any], made_by: Mapping[str, Any]) -> bool:

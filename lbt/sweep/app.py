@@ -122,6 +122,8 @@ class Task:
                 print(f"lbt: {one_line(error)}", file=sys.stderr)
             else:
                 raise SystemExit(interrupt.exit_code)
+        elif interrupt.requested() and self.tally is not None and self.tally.left():
+            raise SystemExit(interrupt.exit_code)  # it was heard when this run had nothing left but its last evaluation
         return result
 
 

@@ -143,6 +143,7 @@ def launch(execute: Execute, configs: Sequence[Config], count: int, tally: Tally
     Raises:
         SystemExit: Ctrl-C or SIGTERM, once every process has ended; what was running can be resumed.
     """
+    count = min(count, len(configs))
     waiting = list(enumerate(configs))[::-1]
     results: list[Outcome | UserError | None] = [None] * len(configs)
     code, screen = None, Screen()
@@ -156,7 +157,7 @@ def launch(execute: Execute, configs: Sequence[Config], count: int, tally: Tally
 
     with Interrupt() as interrupt, live(screen, GridLine(tally.now)) if barred else nullcontext():
         workers = []
-        for gpus in gpus_of.shares(configs, min(count, len(configs))):
+        for gpus in gpus_of.shares(configs, count):
             workers.append(_Worker(execute, count, gpus, barred))
             give(workers[-1])
         while workers:

@@ -61,6 +61,10 @@ class Tally:
         self._whole.pop(place, None)
         self._count(self._left.pop(place), result, now=True)
 
+    def left(self) -> int:
+        """Returns how many runs have not come to an end."""
+        return len(self._left)
+
     def begins(self) -> str:
         """Has a run begin and returns its line; there is none in a sweep of one run."""
         said = self._told()

@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from lbt.config import length_of
 from lbt.errors import UserError
 from lbt.records import named
 from lbt.records.watched import Seen
@@ -57,7 +58,7 @@ def _table(running: Sequence[Seen], ended: Sequence[Seen]) -> Table:
         said = (
             f"{config['optimizer']['name']}, batch {config['batch']}, lr {config['lr']}, seed {config['seed']}",
             one.status,
-            f"epoch {one.epochs}/{config['epochs']}",
+            f"epoch {one.epochs}/{length_of(config)}",
             f"{in_words(now - one.grew)} ago",
             one.id,
         )

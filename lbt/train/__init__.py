@@ -93,6 +93,7 @@ class Training:
         self.record: records.RecordWriter | records.UnwrittenRecord | None = None
         self._shared = 0  # epochs of the trunk that another branch has trained
         self.changed: list[str] = []  # plug-ins that are not what they were when the run began
+        self.resumed: list[str] = []  # what else is not, or that the checkpoint was no good
 
     @property
     def model(self) -> torch.nn.Module:
@@ -118,6 +119,8 @@ class Training:
             if self.trunk:
                 shared = f"; {self._shared} of these epochs have been trained before" if self._shared else ""
                 reporter.say(f"branches off from run {self.trunk.name} after epoch {self.trunk.at}{shared}")
+            for text in self.resumed:
+                reporter.say(text)
             for text in self.changed:
                 reporter.say(f"goes on, though since its beginning {text}")
             for text in self.threads.said:
@@ -146,7 +149,7 @@ class Training:
             outcome = Outcome(self.name, status, self.config, self.path, summary)
             mirror.end(status, summary)
             reporter.end(outcome)
-        if error is not None and not isinstance(error, UserError):  # the console has said what the user can mend
+        if error is not None and not isinstance(error, UserError | OSError):  # the console has said what can be mended
             traceback.print_exception(error)
         return outcome
 
@@ -154,6 +157,8 @@ class Training:
         """Takes up the checkpoint, if there is one, and opens the record with the lines that belong to it."""
         lines = checkpoint.restore(self.checkpoint_path, self.device, self._parts(), self.group)
         if lines is None:
+            if self.group.rank == 0 and self.checkpoint_path.exists():
+                self.resumed.append(f"{self.checkpoint_path}: cannot be read; the run starts again")
             parameters = sum(parameter.numel() for parameter in self.model.parameters())
             made_of = {"steps_per_epoch": self.data.steps_per_epoch, "parameters": parameters}
             if self.config.precision == "bf16" and self.device.type == "cpu":  # a record without it is suspect
@@ -170,6 +175,8 @@ class Training:
         else:
             brought = json.loads(lines[0])["provenance"].get("plugins", [])
             self.changed = plugins.changed(brought, self.config)
+            lines[0], told = beginning.resumed(lines[0], self.config, self.device, self.progress.step)
+            self.resumed += [f"goes on, though since its beginning {text}" for text in told]
             self.threads.go_on(lines)
         writes = self.group.rank == 0
         self.record = records.RecordWriter(self.path, lines) if writes else records.UnwrittenRecord(lines)
@@ -207,13 +214,13 @@ class Training:
                 trained = time.monotonic() - started - looked
                 reporter.step(progress.epoch + 1, progress.step, progress.seen - seen_before, trained)
                 if self.group.asked(interrupt):
-                    self._save()
+                    self._save(reporter)
                     return "interrupted"
                 changed = self.threads.after(len(images))
                 if changed:
                     reporter.say(changed)
                 if changed or time.monotonic() - self._saved > LONGEST_SECONDS:
-                    self._save()
+                    self._save(reporter)
             with regions.region("evaluation"):
                 line = self._evaluate(started, progress.seen - seen_before, looked)
             progress.next_epoch()
@@ -229,7 +236,7 @@ class Training:
                 if self.group.rank == 0:
                     self.trunk.keep(self.device, self.record.lines, self._parts())
             if time.monotonic() - self._saved > CHECKPOINT_SECONDS and progress.epoch < epochs:
-                self._save()
+                self._save(reporter)
         return "done"
 
     def _update(self, images: torch.Tensor, labels: torch.Tensor) -> None:
@@ -319,11 +326,15 @@ class Training:
         random = Random(self.device)
         return {"update": self.update, "progress": self.progress, "data": self.data, "random": random}
 
-    def _save(self) -> None:
+    def _save(self, reporter: Reporter) -> None:
+        """Writes the checkpoint; a full disk costs that alone, and the training goes on."""
         with self.regions.region("recording"):
             self.update.consolidate()
             if self.group.rank == 0:  # all of them have the same state
-                checkpoint.save(self.checkpoint_path, self.device, self.record.lines, self._parts())
+                try:
+                    checkpoint.save(self.checkpoint_path, self.device, self.record.lines, self._parts())
+                except OSError as error:
+                    reporter.say(f"no checkpoint: {self.checkpoint_path}: {said(error)}")
         self._saved = time.monotonic()
 
 

@@ -1,5 +1,6 @@
 """How a run's record begins, and the record of one that does not: its model or its data do not fit into memory."""
 
+import json
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from lbt.session import mirrors
 from lbt.session.console import Reporter
 from lbt.session.outcome import Outcome
 from lbt.train.memory import is_out_of_memory
+
+# What makes a run's numbers besides its settings.
+MADE_BY = ("lbt", "commit", "dirty", "torch", "device_name", "small_maps")
 
 
 def path_of(config: Config, name: str) -> Path:
@@ -47,6 +51,28 @@ def line(config: Config, name: str, images: ImageSet, device: torch.device, **ma
     if brought := plugins.provenance():
         made_by["plugins"] = brought
     return records.to_line(first | {"provenance": made_by})
+
+
+def resumed(first: str, config: Config, device: torch.device, step: int) -> tuple[str, list[str]]:
+    """Returns a record's first line with what makes the part of the run that begins now, and in words what changed.
+
+    Its provenance has a list `resumed`: an entry (`step`, `MADE_BY`) each time that another program or machine goes on.
+
+    Args:
+        first: the line as it was.
+        config: settled configuration.
+        device: what it runs on.
+        step: updates made before.
+    """
+    run = json.loads(first)
+    made_by, now = run["provenance"], runtime.provenance(device) | {"small_maps": config.small_maps}
+    began = made_by | {"small_maps": run["config"].get("small_maps")}
+    now = {key: now.get(key) for key in MADE_BY}
+    before = [began, *made_by.get("resumed", [])][-1]
+    if now != {key: before.get(key) for key in MADE_BY}:
+        made_by["resumed"] = [*made_by.get("resumed", []), {"step": step, **now}]
+        first = records.to_line(run)
+    return first, [f"{key} is {now[key]}, was {began.get(key)}" for key in MADE_BY if now[key] != began.get(key)]
 
 
 class ImagesTooLargeError(MemoryError):

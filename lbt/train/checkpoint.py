@@ -16,6 +16,10 @@ from lbt.train.memory import is_out_of_memory
 SCHEMA = 2
 
 
+class OtherDeviceError(UserError):
+    """Another kind of device wrote the checkpoint, whose generators are others."""
+
+
 class Stateful(Protocol):
     """A part of a training: what it gives is what it takes up."""
 
@@ -39,16 +43,21 @@ def restore(path: Path, device: torch.device, parts: Mapping[str, Stateful], gro
     """Puts parts that have just been made where `save` found them, on all devices; the file need only be on the first.
 
     Returns:
-        The record's lines. None: there is no checkpoint, a damaged one, or another kind of device wrote it, whose
-        generators are others; the run starts from the beginning.
+        The record's lines. None: there is no checkpoint, or a damaged one; the run starts from the beginning.
 
     Raises:
-        UserError: it is that of other parts or another version of the program, or it is no file.
+        UserError: it is that of other parts, another version of the program or another kind of device
+            (`OtherDeviceError`), or it is no file.
     """
     found = group.first(partial(_find, path, copied=group.size > 1))
     state = None if found is None else _load(found, device)
-    if state is None or state.get("device", device.type) != device.type:
+    if state is None:
         return None
+    if (wrote := state.get("device", device.type)) != device.type:
+        raise OtherDeviceError(
+            f"{path}: was written on {wrote}, and this is {device.type}: device={wrote} goes on with the run; "
+            "without the file it starts again"
+        )
     try:
         if state["schema"] != SCHEMA:
             raise ValueError(f"it is of schema {state['schema']}, not {SCHEMA}")

@@ -59,7 +59,9 @@ class Trunk:
             The trunk's lines, and what is recorded of who trained them; None: there is no such state.
         """
         for epoch in group.first(self._kept):
-            lines = checkpoint.restore(self._path(epoch), device, parts, group)
+            lines = None
+            with suppress(checkpoint.OtherDeviceError):
+                lines = checkpoint.restore(self._path(epoch), device, parts, group)
             if lines is not None:
                 made_by = json.loads(lines[0])["provenance"]
                 return lines, {"epochs": epoch, **{key: made_by[key] for key in MADE_BY if key in made_by}}

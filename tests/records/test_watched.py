@@ -125,3 +125,10 @@ def test_what_is_no_run_is_damaged(tmp_path, config, looked, settings):
     path.write_text(records.to_line(run) + "\n")
     looked.look()
     assert looked.look() == ([], [path])
+
+
+def test_what_cannot_be_opened_is_damaged_and_stops_nothing(tmp_path, config, looked):
+    path = plant(tmp_path, config, [10.0] * 4)
+    path.with_name("aaaa.jsonl").mkdir()  # before it, in order
+    assert [len(found) for found in looked.look()] == [1, 0]
+    assert [len(found) for found in looked.look()] == [1, 1]

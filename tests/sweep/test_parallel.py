@@ -201,3 +201,17 @@ def test_a_terminal_has_one_bar_below_the_lines_of_all_runs(monkeypatch, capfd):
     assert all(f"[{seed}23456]   made here\n" in said for seed in range(3))
     assert capfd.readouterr().out == ""  # of the processes, which would go across the bar
     assert "3/3 runs" in said and "3 of 3 runs" not in said
+
+
+def test_threads_are_shared_among_the_processes_there_are(monkeypatch):
+    shared = []
+
+    def worker(execute, count, *_):
+        shared.append(count)
+        raise RuntimeError("no process")
+
+    monkeypatch.setattr(parallel, "_Worker", worker)
+    configs = [replace(support.configure(*TINY), seed=seed) for seed in range(2)]
+    with pytest.raises(RuntimeError, match="no process"):
+        parallel.launch(told, configs, 8, Tally(configs, [None] * 2))
+    assert shared == [2]

@@ -1,4 +1,5 @@
 import json
+import signal
 
 import pytest
 from hydra.types import RunMode
@@ -10,6 +11,7 @@ from lbt.config import resolve
 from lbt.identity import identity
 from lbt.records import index
 from lbt.run import finished
+from lbt.sweep import app
 from lbt.sweep.composer import _Composition
 from lbt.sweep.hydra_session import loader
 
@@ -92,6 +94,28 @@ def test_finished_runs_are_not_launched(elsewhere, monkeypatch, capsys):
     assert "2 of 4 runs have been finished before" in said
     table = [line for line in said.splitlines() if "done" in line and "│" in line]
     assert ["before" in line for line in table] == [True, False, True, False]  # in the grid's order
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_a_signal_in_a_runs_last_evaluation_ends_the_sweep_after_it(elsewhere, monkeypatch, last):
+    executed, execute = [], app.execute
+
+    def heard(config, interrupt, reporter, **rest):
+        executed.append(config.seed)
+        outcome = execute(config, interrupt, reporter, **rest)
+        interrupt.signal = signal.SIGINT if config.seed == 1 else None
+        return outcome
+
+    monkeypatch.setattr(app, "execute", heard)
+    words = ["train", "-m", *TINY, "seed=0,1" if last else "seed=0,1,2"]
+    if last:  # there is nothing left to stop
+        assert main(words) == 0
+    else:
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert ended.value.code == 130
+    assert executed == [0, 1]
+    assert {records.read(path).status for path in records.paths("results")} == {"done"}
 
 
 def test_a_record_from_other_pixels_is_not_this_run(tmp_path):

@@ -1,3 +1,4 @@
+import errno
 import math
 import signal
 import subprocess
@@ -13,9 +14,11 @@ from lbt import build, records, runtime
 from lbt.data import resident
 from lbt.errors import UserError
 from lbt.records import places
+from lbt.report.frame import load
 from lbt.run import run
+from lbt.session.console import ConsoleReporter
 from lbt.tasks import Classification
-from lbt.train import Training
+from lbt.train import Training, checkpoint
 from lbt.train.executor import Executor
 
 OPTIMIZERS = ["tvlars", "lamb", "nesterov", "adamw"]
@@ -113,12 +116,61 @@ def test_another_runs_checkpoint_is_not_taken_up(tmp_path):
     assert one.path.read_bytes() == before
 
 
-def test_a_damaged_checkpoint_starts_the_run_again(tmp_path):
+def test_a_damaged_checkpoint_starts_the_run_again(tmp_path, capsys):
     whole = run_tiny(tmp_path / "whole")
     stopped = run_tiny(tmp_path / "part", interrupt=StopAfter(5))
     path = places.checkpoint_of(tmp_path / "part", stopped.id)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    assert figures(run_tiny(tmp_path / "part").path) == figures(whole.path)
+    again = run(tiny_config(tmp_path / "part"), reporter=ConsoleReporter())
+    assert figures(again.path) == figures(whole.path)
+    assert f"{path}: cannot be read; the run starts again" in capsys.readouterr().out.replace("\n", "")
+
+
+def test_another_kind_of_device_neither_goes_on_nor_starts_again(tmp_path):
+    """Random numbers of a GPU are none of a CPU's; to start again would replace what the GPU has trained."""
+    stopped = run_tiny(tmp_path, interrupt=StopAfter(7))
+    path, record = places.checkpoint_of(tmp_path, stopped.id), stopped.path.read_bytes()
+    torch.save({**torch.load(path, weights_only=True), "device": "cuda"}, path)
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=r"was written on cuda, and this is cpu: device=cuda goes on with the run"):
+        run_tiny(tmp_path)
+    assert (path.read_bytes(), stopped.path.read_bytes()) == (before, record)
+
+
+def test_a_full_disk_costs_the_checkpoint_and_not_the_training(tmp_path, monkeypatch, capsys):
+    whole = run_tiny(tmp_path / "whole")
+    kept = checkpoint.save
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    monkeypatch.setattr("lbt.train.LONGEST_SECONDS", 0.0)
+    found = run(tiny_config(tmp_path / "full"), reporter=ConsoleReporter())
+    said = capsys.readouterr()
+    assert found.status == "done" and figures(found.path) == figures(whole.path)
+    assert "no checkpoint: " in said.out and "No space left" in said.out and not said.err
+    stopped = run_tiny(tmp_path / "stopped", interrupt=StopAfter(5))
+    assert stopped.status == "interrupted"
+    monkeypatch.setattr(checkpoint, "save", kept)
+    assert figures(run_tiny(tmp_path / "stopped").path) == figures(whole.path)
+
+
+def test_a_record_tells_what_went_on_with_it(tmp_path, monkeypatch, capsys):
+    """And neither what did not change nor, a second time, what went on before."""
+    there = runtime.provenance(torch.device("cpu")) | {"commit": "a" * 40, "dirty": False}
+    for step, commit in ((4, "a"), (6, "b"), (8, "b"), (10, "a")):
+        monkeypatch.setattr(runtime, "provenance", lambda _, made={**there, "commit": commit * 40}: dict(made))
+        interrupt = StopAfter(4 if step == 4 else 2)
+        stopped = run(tiny_config(tmp_path), interrupt=interrupt, reporter=ConsoleReporter())
+        assert stopped.summary["steps"] == step
+    said = capsys.readouterr().out
+    assert said.count(f"goes on, though since its beginning commit is {'b' * 40}, was {'a' * 40}") == 2
+    entries = records.read(stopped.path).run["provenance"]["resumed"]
+    assert [(one["step"], one["commit"][0]) for one in entries] == [(4, "b"), (8, "a")]
+    finished = run_tiny(tmp_path)
+    (row,) = load(tmp_path).runs.to_dict("records")
+    assert finished.status == "done" and row["commit"] == f"{'a' * 10} then {'b' * 10}"
 
 
 @pytest.mark.parametrize("content", [b"hello world\n" * 9, b"", [1], None])
