@@ -129,6 +129,6 @@ def test_what_is_no_run_is_damaged(tmp_path, config, looked, settings):
 
 def test_what_cannot_be_opened_is_damaged_and_stops_nothing(tmp_path, config, looked):
     path = plant(tmp_path, config, [10.0] * 4)
-    path.with_name("aaaa.jsonl").mkdir()  # before it, in order
+    path.with_name("0000.jsonl").mkdir()  # before it, in order
     assert [len(found) for found in looked.look()] == [1, 0]
     assert [len(found) for found in looked.look()] == [1, 1]
