@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from rich.table import Table
 
-from lbt import build, metrics, records, runtime, sweep
+from lbt import build, fit, metrics, records, runtime, sweep
 from lbt.config import BEFORE, Config, typed
 from lbt.data import ImageSet, augmentation, augmented_shape
 from lbt.errors import UserError, did_you_mean
@@ -18,9 +18,11 @@ from lbt.session.console import Page
 from lbt.train.executor import Executor, Sets
 from lbt.train.layout import lay_out
 from lbt.train.precision import compute_in_float32
-from lbt.weights import Weights, classifier, find, its_plugins, network_of, read
+from lbt.weights import Weights, check_vocabulary, classifier, find, its_plugins, network_of, read
 
 SETTINGS = ("data", "device", "precision")  # that may be others than the run's
+# What a network was built for, of the settings of data: those of other files are the same.
+OF_SAMPLES = ("resolution", "length", "vocabulary", "tokens", "apart", "held_out")
 
 
 def show(run: str, overrides: Sequence[str], results_dir: str | Path) -> int:
@@ -86,9 +88,10 @@ def score(weights: Weights, config: Config, images: ImageSet) -> dict[str, float
         images: what is scored; the training images too, where a task's score needs them.
 
     Raises:
-        UserError: the images are of other classes than the weights know.
+        UserError: the images are of other classes or another vocabulary than the weights know.
     """
     device, task = runtime.prepare(config), build.task(config)
+    refuse_foreign(weights, config, images)
     network = network_of(weights)
     if classifier(config.model) & network.state_dict().keys() and images.classes != weights.classes:
         raise UserError(_other_classes(config, images.classes, weights.classes))
@@ -102,6 +105,12 @@ def score(weights: Weights, config: Config, images: ImageSet) -> dict[str, float
     return executor.evaluate(sets, epoch=config.length, epochs=config.length)
 
 
+def refuse_foreign(weights: Weights, config: Config, images: ImageSet) -> None:
+    """Raises a `UserError` where the weights' network is for other samples, or tokens of another vocabulary."""
+    fit.check_form(config, build.task(config), images.form)
+    check_vocabulary(config, images.form.told(images.train_images).get("vocabulary"), weights)
+
+
 def _other_classes(config: Config, these: Sequence[str], known: Sequence[str]) -> str:
     place = next((place for place, pair in enumerate(zip(these, known, strict=False)) if len(set(pair)) == 2), None)
     if place is None:
@@ -110,20 +119,28 @@ def _other_classes(config: Config, these: Sequence[str], known: Sequence[str]) -
 
 
 def scoring_config(weights: Weights, overrides: Sequence[str]) -> Config:
-    """Returns the configuration of a run's scoring: its own, but for what the overrides say."""
+    """Returns the configuration of a run's scoring: its own, but for what the overrides say.
+
+    Data of another kind (`data=...`) keep the run's place, augmentation and, where they have these settings, what its
+    network was built for: resolution, length, vocabulary.
+    """
     raw = {**BEFORE, **weights.config}
     raw.pop("peak_lr", None)
     raw |= {"results_dir": "results", "sweep": {}, "lr_rank": None, "init_from": None, "study": None}
     raw["data"] |= raw["data"].pop("options")
-    for word, override in zip(overrides, OverridesParser.create().parse_overrides(list(overrides)), strict=True):
+    parsed = zip(overrides, OverridesParser.create().parse_overrides(list(overrides)), strict=True)
+    for word, override in sorted(parsed, key=lambda one: one[1].key_or_group != "data"):
         key, value = override.key_or_group, override.value()
         group, _, name = key.partition(".")
         if group not in SETTINGS:
             raise UserError(f"{word}: not a setting of scoring{did_you_mean(group, SETTINGS)}")
         if key == "data":
-            root = raw["data"].get("root")
-            raw["data"] = OmegaConf.to_container(sweep.compose([word]).data, resolve=True)
-            raw["data"]["root"] = root
+            own, raw["data"] = raw["data"], OmegaConf.to_container(sweep.compose([word]).data, resolve=True)
+            built_for = {name: own[name] for name in OF_SAMPLES if name in own}
+            if "image_size" in weights.metadata:
+                built_for["resolution"] = weights.size[0]
+            raw["data"] |= {name: value for name, value in built_for.items() if name in raw["data"]}
+            raw["data"] |= {"root": own.get("root"), "augment": own["augment"]}
         elif name:
             raw[group] = {**raw[group], name: value}
         else:

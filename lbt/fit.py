@@ -38,7 +38,7 @@ def fits(config: Config, images: ImageSet) -> None:
     form = images.form
     passes = set(_passes(config, len(images.train_labels), form.noun))
     task = build.task(config)
-    _check_form(config, task, form)
+    check_form(config, task, form)
     views = form.views(augmentation(form, config.data.augment))
     if views != task.views:
         raise UserError(
@@ -67,8 +67,12 @@ def fits(config: Config, images: ImageSet) -> None:
         weights.check_vocabulary(config, form.told(images.train_images).get("vocabulary"))
 
 
-def _check_form(config: Config, task: Any, form: Form) -> None:
-    """Checks that model and task are for such samples."""
+def check_form(config: Config, task: Any, form: Form) -> None:
+    """Checks that model and task are for such samples.
+
+    Raises:
+        UserError: they are for others.
+    """
     for setting, name, reads in (
         ("model", network_of(config.model), build.model_reads(config.model)),
         ("task", config.task["name"], getattr(task, "reads", form.reads)),

@@ -1,8 +1,12 @@
 """`lbt evaluate`: the record's figures again on the run's own data, others on other data, and nothing is written."""
 
+import itertools
+
+import numpy as np
 import pytest
 import torch
-from support import run_tiny
+from PIL import Image
+from support import configure, run_tiny
 from torch.nn.functional import cross_entropy
 
 from lbt import build, records, runtime, weights
@@ -10,6 +14,7 @@ from lbt.cli import main
 from lbt.data import load, normalise
 from lbt.evaluate import _threads, score
 from lbt.records import places
+from lbt.run import run
 
 TWINS = ["task=barlow_twins", "data.augment=barlow_twins", "task.projector=[6,4]", "task.probe.epochs=2"]
 KINDS = {
@@ -100,7 +105,60 @@ def test_a_backbone_scores_images_of_any_classes(kept, capsys):
     assert "knn accuracy" in said and "of 4 classes" in said
 
 
+def text(folder, words):
+    """A folder with two texts of these words, in an order of its own."""
+    folder.mkdir()
+    draw = np.random.default_rng(0)
+    for name in ("one", "two"):
+        (folder / f"{name}.txt").write_text(" ".join(draw.choice(words, 3000)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def language(tmp_path_factory):
+    """A folder with kept weights of a run on text, the run and the text's place."""
+    folder = tmp_path_factory.mktemp("language")
+    root = text(folder / "a", ["red", "green", "blue", "white", "black"])
+    data = ["data=text", f"data.root={root}", "data.length=16", "data.vocabulary=300"]
+    words = ["task=masked_language", "model=bert_tiny", *data, "optimizer=sgd", "lr=0.01", "batch=128", "epochs=1"]
+    config = configure(*words, "precision=fp32", "keep=weights", f"results_dir={folder / 'results'}", "device=cpu")
+    return folder / "results", run(config), root
+
+
+def test_a_texts_own_data_spelled_out_are_its_own(language, capsys):
+    folder, outcome, root = language
+    said = evaluated(capsys, folder, outcome.id, f"data.root={root}")
+    for words in (["data=text", f"data.root={root}"], [f"data.root={root}", "data=text", "data.length=16"]):
+        assert evaluated(capsys, folder, outcome.id, *words) == said
+    assert "the record's figures, bit for bit" in said
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "landscape"])
+@pytest.mark.parametrize("other", ["another text", "data.tokens=bytes"])
+def test_tokens_of_another_vocabulary_are_not_scored(language, tmp_path, capsys, verb, other):
+    folder, outcome, root = language
+    if other == "another text":
+        root, other = text(tmp_path / "b", ["lead", "iron", "zinc", "gold", "neon"]), "data.length=16"
+    assert main([verb, outcome.id, f"data.root={root}", other, "--results-dir", str(folder)]) == 2
+    err = capsys.readouterr().err
+    assert "its tokens are of another vocabulary than data=text's" in err and err.count("\n") == 1
+
+
+def test_other_images_are_as_large_as_the_networks_own_unless_it_is_said(kept, tmp_path, capsys):
+    folder, outcomes = kept
+    draw = np.random.default_rng(0)
+    for split, place in itertools.product(("train", "test"), range(10)):
+        (tmp_path / split / str(place)).mkdir(parents=True)
+        Image.fromarray(draw.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(
+            tmp_path / split / str(place) / "a.png"
+        )
+    words = ["data=image_folder", f"data.root={tmp_path}"]
+    assert "scaled to 8x8" in evaluated(capsys, folder, outcomes["twins"].id, *words)
+    assert "scaled to 16x16" in evaluated(capsys, folder, outcomes["twins"].id, "data.resolution=16", *words)
+
+
 MISTAKES = [
+    (["data=pydocs"], "model=tiny: is for images, data=pydocs has tokens"),
     (["data.classes=4"], "data=synthetic: has 4 classes, these weights know 10"),
     (["batch=8"], "batch=8: not a setting of scoring; choose from data, device, precision"),
     (["data=nothing"], 'data=nothing: there is no data "nothing"'),

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -126,7 +127,7 @@ def _decoded(data: bytes, resolution: int) -> Tensor:
 
 
 def _by_pillow(data: bytes, resolution: int) -> Tensor:
-    return torch.from_numpy(decode_one(data, resolution, resize=True)).permute(2, 0, 1)
+    return torch.from_numpy(np.array(decode_one(data, resolution, resize=True))).permute(2, 0, 1)  # of its own memory
 
 
 class StreamingData(ResidentData):

@@ -14,7 +14,7 @@ from lbt.config import network_of as named
 from lbt.config.binding import pick
 from lbt.data import ImageSet
 from lbt.errors import UserError
-from lbt.evaluate import scoring_config
+from lbt.evaluate import refuse_foreign, scoring_config
 from lbt.files import replace_file
 from lbt.landscape.directions import between, filter_normalised, moved
 from lbt.landscape.surface import BATCH_NORM, REESTIMATED, Surface
@@ -146,6 +146,7 @@ def measured(
     networks = [network_of(one) for one in kept]
     _refuse_unlike(kept, networks)
     images = build.images(configs[0])
+    refuse_foreign(kept[0], configs[0], images)
     if images.classes != kept[0].classes:
         raise UserError(f"data={configs[0].data.name}: has other classes than these weights know")
     surface = Surface(
@@ -213,6 +214,8 @@ def _refuse_unlike(kept: Sequence[Weights], networks: Sequence[Any]) -> None:
             raise UserError(f"{other.run}: another network than {first.run}'s, {kinds}")
         if first.classes != other.classes:
             raise UserError(f"{other.run}: knows other classes than {first.run}")
+        if first.metadata.get("vocabulary") != other.metadata.get("vocabulary"):
+            raise UserError(f"{other.run}: its tokens are of another vocabulary than {first.run}'s")
 
 
 def _axis(span: tuple[float, float], count: int, ends: Sequence[float]) -> list[float]:

@@ -56,6 +56,9 @@ def run(*overrides: str, config_dir: str | Path | None = None, progress: bool = 
 def _executed(config: Config, interrupt: Interrupt, reporter: Reporter) -> Outcome:
     import torch
 
+    from lbt import build
+
+    build.forget_images()  # files may have changed since the program's last run
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices):
         return execute(config, interrupt, reporter, began=started())

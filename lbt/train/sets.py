@@ -9,6 +9,13 @@ from lbt.data.augment import none, normalise
 from lbt.devices.group import ALONE, Group
 
 EVALUATION_BATCH = 2000  # images per forward pass of an evaluation; the scores do not depend on it
+LARGE = 64 * 64  # pixels of an image from which on there are fewer of them in a pass; a token counts as 32
+
+
+def evaluation_batch(images: Tensor) -> int:
+    """Returns how many samples a forward pass takes without gradients: fewer of large ones, for the memory."""
+    *_, height, width = images.shape
+    return max(1, EVALUATION_BATCH * LARGE // max(LARGE, (height if len(images.shape) > 3 else 32) * width))
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,8 @@ class Sets:
         share = self.group.share(len(labels))
         return self.batches(images[share], labels[share])
 
-    def batches(self, images: Tensor, labels: Tensor, size: int = EVALUATION_BATCH) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields normalised images and what belongs to them, `size` at a time."""
+    def batches(self, images: Tensor, labels: Tensor, size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields normalised images and what belongs to them, `size` at a time or as `evaluation_batch` says."""
+        size = evaluation_batch(images) if size is None else size
         for part, wanted in zip(images.split(size), labels.split(size), strict=True):
             yield self.input(part), wanted

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lbt.train.sets import EVALUATION_BATCH
+from lbt.train.sets import evaluation_batch
 
 
 def _tracking(model: nn.Module) -> list[_BatchNorm]:
@@ -44,7 +44,7 @@ def statistics_of(model: nn.Module, forward: Callable[[Tensor], Any], images: Te
         layer.momentum = None  # the mean over all batches
     try:
         with torch.no_grad():
-            for part in images.split(EVALUATION_BATCH):
+            for part in images.split(evaluation_batch(images)):
                 if len(part) > 1 or len(images) == 1:  # a lone last one has no variance where maps are 1x1
                     forward(part)
         yield

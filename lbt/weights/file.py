@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lbt import records
 from lbt.errors import UserError, reading
-from lbt.files import read_regular, replace_file
+from lbt.files import open_regular, replace_file
 from lbt.records import places
 
 SUFFIX = ".safetensors"
@@ -172,7 +172,8 @@ def read(path: str | Path) -> Weights:
 @lru_cache(maxsize=1)
 def _read(path: Path, _state: tuple[int, ...]) -> Weights:
     with reading(path, "as a safetensors file it is cut off, damaged, or another kind of file"):
-        content = read_regular(path)
+        with open_regular(path) as file:  # of a large network more than `read_regular` takes
+            content = file.read()
         tensors = safetensors.torch.load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     metadata, sha256 = header.get("__metadata__", {}), digest(tensors)

@@ -62,23 +62,24 @@ def take(config: Config, network: nn.Module) -> None:
             own[name].copy_(tensor)
 
 
-def check_vocabulary(config: Config, vocabulary: str | None) -> None:
-    """Refuses weights, named by `init_from`, that know a token number by another meaning than the data.
+def check_vocabulary(config: Config, vocabulary: str | None, weights: Weights | None = None) -> None:
+    """Refuses weights that know a token number by another meaning than the data.
 
     Args:
-        config: settled configuration, with `init_from`.
+        config: settled configuration.
         vocabulary: the fingerprint of that of the data; None: they are no text.
+        weights: None: those that `init_from` names.
 
     Raises:
         UserError: the run that kept them was trained with another vocabulary.
     """
-    theirs = opened(config.init_from).metadata.get("vocabulary")
+    theirs = (weights or opened(config.init_from)).metadata.get("vocabulary")
     if theirs is not None and vocabulary is not None and json.loads(theirs) != vocabulary:
+        said = f"its tokens are of another vocabulary than data={config.data.name}'s"
+        if weights is not None:
+            raise UserError(f"{weights.run}: {said}; only the text and the settings it was trained with have the same")
         source = config.init_from["run"] or config.init_from["sha256"][:16]
-        raise UserError(
-            f"init_from={source}: its tokens are of another vocabulary than data={config.data.name}'s; begin from "
-            "a run on the same text and with the same vocabulary"
-        )
+        raise UserError(f"init_from={source}: {said}; begin from a run on the same text and with the same vocabulary")
 
 
 def told(config: Config, network: nn.Module) -> str:
@@ -130,6 +131,7 @@ def _match(config: Config, network: nn.Module) -> _Match:
     if unfit or foreign:
         raise UserError(_misfit(config, weights, there, here, unfit, foreign))
     sizes = [(there.shape(key)[0], here.shape(key)[0]) for key in here.name_of if key in names & there.above - taken]
+    sizes = [(theirs, ours) for theirs, ours in sizes if theirs != ours]
     return _Match(
         weights,
         taken={name: there.tensor(key) for key, name in here.name_of.items() if key in taken},

@@ -20,6 +20,7 @@ from lbt.session.console import ConsoleReporter
 from lbt.tasks import Classification
 from lbt.train import Training, checkpoint
 from lbt.train.executor import Executor
+from lbt.train.sets import evaluation_batch
 
 OPTIMIZERS = ["tvlars", "lamb", "nesterov", "adamw"]
 
@@ -534,7 +535,7 @@ def test_weights_that_were_not_trained_on_are_scored_with_batch_norm_statistics_
 
 
 def test_batch_norm_statistics_do_not_stumble_over_a_lone_last_image(monkeypatch):
-    monkeypatch.setattr("lbt.train.statistics.EVALUATION_BATCH", 4)
+    monkeypatch.setattr("lbt.train.sets.EVALUATION_BATCH", 4)
     model = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.BatchNorm2d(3))
     images = torch.randint(0, 256, (9, 3, 2, 2), dtype=torch.uint8)
     made = Executor(model, Classification(), precision="fp32", micro_batch=None)
@@ -629,3 +630,11 @@ def test_stratified_batches_hold_every_class_in_proportion():
     assert any(not torch.equal(one, other) for one, other in zip(*epochs, strict=True))
     plain = resident.ResidentData(images[:60], torch.arange(60) % 6, **{**options, "batch": 12})
     assert any(torch.bincount(drawn, minlength=6).tolist() != [2] * 6 for _, drawn in plain.batches())
+
+
+@pytest.mark.parametrize(
+    ("shape", "images"),
+    [((9, 3, 32, 32), 2000), ((9, 3, 64, 64), 2000), ((9, 2, 3, 224, 224), 163), ((9, 128), 2000), ((9, 2, 512), 500)],
+)
+def test_an_evaluation_takes_fewer_of_large_samples_at_once(shape, images):
+    assert evaluation_batch(torch.empty(shape, device="meta")) == images
