@@ -101,6 +101,7 @@ def prepare(config: Config) -> torch.device:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(config.deterministic)
     torch.backends.cudnn.benchmark = not config.deterministic
+    torch.backends.cudnn.allow_tf32 = False  # fp32 is what it says, and what it is on a CPU
     return torch.device(config.device)
 
 

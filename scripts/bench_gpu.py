@@ -10,6 +10,7 @@ Fusion or caches can undercut it. Times are those of the run's own loop: evaluat
 """
 
 import argparse
+import gc
 import math
 import os
 import statistics
@@ -25,6 +26,7 @@ from lbt import build, records, runtime, sweep
 from lbt.config import resolve
 from lbt.profile import cost, trained
 from lbt.train import Training
+from lbt.train.graph import GraphedUpdate
 
 HERE = Path(__file__).parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{HERE.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
@@ -54,6 +56,8 @@ def make(overrides, folder):
     words = ["optimizer=tvlars", "protocol=released", *overrides, f"results_dir={folder}"]
     config = runtime.settle(resolve(sweep.compose(words)))
     images = build.images(config)
+    GraphedUpdate.last = None  # what the row before keeps for another run of its kind
+    gc.collect()
     torch.cuda.empty_cache()
     training = Training(config, images, "benchmark")
     training.begin()
@@ -82,7 +86,10 @@ def single(overrides, peaks, seconds):
         trained(training, 2)
         one = cost.seconds(lambda: trained(training, 1), training.device)
         count = max(1, min(int(seconds / one), training.config.epochs - 4))
-        epoch = cost.seconds(lambda: trained(training, count), training.device) / count
+        before = training.progress.epoch
+        took = cost.seconds(lambda: trained(training, count), training.device)
+        count = training.progress.epoch - before  # fewer where the loss is lost
+        epoch = took / count
         memory = torch.cuda.max_memory_allocated() / 1e9 if training.device.type == "cuda" else float("nan")
         ways = training.graph, training.update.executor.compiled
         note = "; ".join([f"{count} epochs", *(way.state for way in ways if way is not None)])

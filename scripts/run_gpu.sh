@@ -61,16 +61,23 @@ else
   part bench_optimizers 60 "${python[@]}" "$here/scripts/bench_optimizers.py" --models resnet50 --rounds 5 --devices cuda
 fi
 
+pack() {
+  mkdir -p "$(dirname "$archive")"
+  tar czf "$archive.part" -C "$work" .
+  mv "$archive.part" "$archive"
+}
+pack # what was measured is there, whatever becomes of the trainings
+
 records=$work/records.tgz
 read -r -a experiments <<<"$experiments"
 seconds=$(left)
 if [ "$seconds" -gt 0 ]; then
-  "$here/scripts/run_table.sh" "${seconds}s" "$records" "${experiments[@]}" -- ${overrides[@]+"${overrides[@]}"} || true
-  tar xzf "$records" -C "$work"
+  # A run that is in the midst of it when the time is up is stopped; its checkpoint stays here, the others are packed.
+  timeout --signal=TERM --kill-after=20 "$seconds" \
+    "$here/scripts/run_table.sh" "${seconds}s" "$records" "${experiments[@]}" -- ${overrides[@]+"${overrides[@]}"} || true
+  if [ -f "$records" ]; then tar xzf "$records" -C "$work"; fi
   rm -f "$records"
 fi
-mkdir -p "$(dirname "$archive")"
-tar czf "$archive.part" -C "$work" .
-mv "$archive.part" "$archive"
+pack
 echo "$archive: $(tar tzf "$archive" | grep -c '\.jsonl$' || true) records"
 exit "$worst"

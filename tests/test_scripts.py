@@ -152,3 +152,19 @@ def test_a_failed_gpu_test_is_the_exit_code_and_the_rest_is_done_all_the_same(tm
 def test_the_gpu_script_says_how_it_is_called(tmp_path, fake, words):
     process, calls = spend(tmp_path, fake, *words)
     assert process.returncode == 2 and "BUDGET" in process.stderr and not calls
+
+
+def test_what_a_gpu_has_measured_is_packed_before_it_trains(tmp_path, fake):
+    (tmp_path / "python.sh").write_text(FAKE_PYTHON)
+    environment = {**os.environ, "PYTHON": f"bash {tmp_path / 'python.sh'}", "LBT": fake, "EXPERIMENTS": "slow"}
+    environment.pop("LBT_SWEEP_STARTED", None)
+    words = [GPU_SCRIPT, "5m", "new.tgz"]
+    process = subprocess.Popen(words, cwd=tmp_path, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "begun").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert {"./gpu/tests_optimizers.txt", "./gpu/bench_gpu.txt"} < set(packed(tmp_path / "new.tgz"))
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -63,7 +63,7 @@ def _join(device: str) -> None:
     if here == world_size() and sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # a machine's own name may lead nowhere
     if device == "cuda":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())  # a task may see one alone
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
     warnings.filterwarnings("ignore", "`torch.distributed.all_", FutureWarning)  # the new names are torch 2.14's
     dist.init_process_group(BACKENDS[device])

@@ -219,7 +219,7 @@ class Training:
                 changed = self.threads.after(len(images))
                 if changed:
                     reporter.say(changed)
-                if changed or time.monotonic() - self._saved > LONGEST_SECONDS:
+                if changed or self._due(LONGEST_SECONDS):
                     self._save(reporter)
             with regions.region("evaluation"):
                 line = self._evaluate(started, progress.seen - seen_before, looked)
@@ -235,7 +235,7 @@ class Training:
                 self.update.consolidate()
                 if self.group.rank == 0:
                     self.trunk.keep(self.device, self.record.lines, self._parts())
-            if time.monotonic() - self._saved > CHECKPOINT_SECONDS and progress.epoch < epochs:
+            if self._due(CHECKPOINT_SECONDS) and progress.epoch < epochs:
                 self._save(reporter)
         return "done"
 
@@ -325,6 +325,11 @@ class Training:
     def _parts(self) -> dict[str, checkpoint.Stateful]:
         random = Random(self.device)
         return {"update": self.update, "progress": self.progress, "data": self.data, "random": random}
+
+    def _due(self, seconds: float) -> bool:
+        """Says whether the last checkpoint is so old; all devices agree, where they have to write it together."""
+        over = time.monotonic() - self._saved > seconds
+        return self.group.first(lambda: over) if self.update.executor.workers else over
 
     def _save(self, reporter: Reporter) -> None:
         """Writes the checkpoint; a full disk costs that alone, and the training goes on."""

@@ -119,6 +119,11 @@ class Graphed:
         return self._outputs
 
 
+def _holds_half(device: torch.device) -> bool:
+    """Says whether this process keeps more than half of a GPU's memory."""
+    return torch.cuda.memory_reserved(device) > torch.cuda.get_device_properties(device).total_memory / 2
+
+
 class GraphedUpdate:
     """Makes updates, of full batches by CUDA graphs.
 
@@ -139,6 +144,8 @@ class GraphedUpdate:
         self.state = obstacle(update) or "not yet"
         if GraphedUpdate.last is not None and GraphedUpdate.last._kind != self._kind:
             GraphedUpdate.last = None  # frees its memory
+        if GraphedUpdate.last is not None and torch.cuda.is_available() and _holds_half(update.device):
+            GraphedUpdate.last = None  # updates before a capture need as much again
         self._update = Graphed(update.apply)
         self._rates: list[Tensor] = []
         self._left: tuple | None = None  # what the captured update leaves on the host for others to read

@@ -1,5 +1,8 @@
 """`workers=4` in a training: parts of a batch as workers, resumed, counted, and what is refused."""
 
+import time
+from types import SimpleNamespace
+
 import pytest
 import torch
 from support import TINY, StopAfter, figures, run_tiny, tiny_config, training
@@ -8,6 +11,7 @@ from lbt import build, records
 from lbt.cli import main
 from lbt.errors import UserError
 from lbt.identity import from_json, identity, to_json
+from lbt.train import Training
 
 RULES = {
     "onebit_adam": ["optimizer=onebit_adam"],  # freezes after the first epoch
@@ -127,3 +131,15 @@ def test_agvms_modules_are_the_networks_parts(tmp_path):
     groups = made.update.optimizer.param_groups
     sizes = {(group["module"], p.ndim) for group in groups for p in group["params"]}
     assert sizes == {(0, 4), (0, 1), (1, 2), (1, 1)}  # the norm layer joins its convolution; the base splits both
+
+
+@pytest.mark.parametrize(("words", "together"), [(["workers=2", "optimizer=slamb"], True), (["optimizer=lars"], False)])
+def test_devices_agree_on_a_checkpoint_that_they_write_together(tmp_path, words, together):
+    """Clocks differ: one device alone in a collective call would wait for the others for ever."""
+    config = tiny_config(tmp_path, *words)
+    made = Training(config, build.images(config), "test")
+    asked = []
+    made.group = SimpleNamespace(first=lambda find: asked.append(find()) or "as the first says", size=2)
+    made._saved = time.monotonic() - 10
+    assert made._due(5.0) == ("as the first says" if together else True)
+    assert asked == ([True] if together else [])
