@@ -23,7 +23,8 @@ from lbt.errors import UserError
 def settle(config: Config, *, elsewhere: bool = False) -> Config:
     """Returns the configuration as it is used on this machine.
 
-    That is with `device`, `devices` and `precision` resolved, and `init_from` by its content.
+    `device`, `devices` and `precision` are resolved, `init_from` is by its content, and what files leave out is stated
+    where it is on by default.
 
     Args:
         config: as composed.
@@ -39,7 +40,7 @@ def settle(config: Config, *, elsewhere: bool = False) -> Config:
         config = replace(config, init_from=weights.settled(config.init_from, config.results_dir))
     if config.device == "cuda" and not torch.cuda.is_available():
         if elsewhere:
-            return replace(config, precision="bf16" if config.precision == "auto" else config.precision)
+            return replace(_complete(config), precision="bf16" if config.precision == "auto" else config.precision)
         raise UserError("device=cuda: this torch sees no CUDA device; use device=cpu or device=auto")
     device = config.device
     if device == "auto":
@@ -49,7 +50,14 @@ def settle(config: Config, *, elsewhere: bool = False) -> Config:
         precision = "bf16" if _computes_in_bf16(device) else "fp32"
     if config.threads != "auto" and config.threads > (most := cores()) and not elsewhere:
         raise UserError(f"threads={config.threads}: there are {most} cores here; use threads={most} or threads=auto")
+    config = _complete(config)
     return replace(config, device=device, devices=_devices(config.devices, device), precision=precision)
+
+
+def _complete(config: Config) -> Config:
+    from lbt import build  # what asks for a device and no run need not load it
+
+    return build.completed(config)
 
 
 def _devices(wanted: int | str, device: str) -> int:

@@ -1,8 +1,10 @@
 """A folder of one's own, as the verbs have it: beside lbt's files in help, completion, messages and pages."""
 
 import pytest
-from support import TINY, run_tiny
+from support import TINY, configure, run_tiny
 
+import lbt
+from lbt import build, records
 from lbt.cli import main
 from lbt.config import groups
 from lbt.errors import UserError
@@ -162,3 +164,45 @@ def test_an_experiment_by_an_audits_name_without_its_base_is_one_line(own):
     (own / "experiment" / "tvlars_audit_mine.yaml").write_text(EXPERIMENT)
     with groups.using(own), pytest.raises(UserError, match="tvlars_audit_mine: by its name it is one of lbt audit's"):
         switch_effects.grid("tvlars_audit_mine")
+
+
+def test_what_a_file_leaves_out_is_what_its_code_has_and_no_other_run(own, tmp_path):
+    """An id leaves out what is off: without the value, momentum 0 and the constructor's 0.9 would be one run."""
+    words = [*TINY, "optimizer=mine", "epochs=1"]
+    left_out, off, stated = (
+        lbt.run(*words, *more, config_dir=own)
+        for more in ([], ["+optimizer.momentum=0"], ["+optimizer.momentum=0.9", "+optimizer.exclude_1d=true"])
+    )
+    assert left_out.id == stated.id != off.id and not off.recorded_before
+    config = records.read(left_out.path).run["config"]["optimizer"]
+    assert (config["momentum"], config["exclude_1d"]) == (0.9, True)
+
+
+def test_files_of_the_package_state_all_that_their_code_has_on_by_default():
+    """Otherwise completing them would change the ids of runs that are recorded."""
+    for group in ("optimizer", "schedule", "model", "task"):
+        for name in groups.choices(group):
+            config = configure(f"{group}={name}")
+            assert build.completed(config) == config, f"{group}={name}"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "words", "message"),
+    [
+        ("optimizer/bare.yaml", "lr: 0.5\nlr_scaling: none\n", ["optimizer=bare"], "optimizer: its file has no name"),
+        ("experiment/bare.yaml", "epochs: 3\n", ["+experiment=bare"], "`# @package _global_` as its first line"),
+        (
+            "experiment/body.yaml",
+            "# @package _global_\noptimizer: nesterov\n",
+            ["+experiment=body"],
+            "optimizer=nesterov: is a choice; an experiment's file has it in its defaults: - override /optimizer:",
+        ),
+    ],
+)
+@pytest.mark.parametrize("many", [[], ["-m"]])
+def test_a_mistake_in_ones_own_file_is_one_line(own, capfd, file, text, words, message, many):
+    (own / file).write_text(text)
+    more = ["seed=0,1"] if many else []
+    assert main(["train", *many, "--config-dir", "own", *TINY, *words, *more]) == 2
+    err = capfd.readouterr().err
+    assert message in err and err.count("\n") == 1

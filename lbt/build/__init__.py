@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -10,8 +11,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lbt import plugins
-from lbt.build.optimizers import optimizer, takes_local_gradients
+from lbt.build.optimizers import completed_optimizer, optimizer, takes_local_gradients
 from lbt.build.rates import batches, schedule
+from lbt.build.settings import completed as complete
 from lbt.build.settings import construct, named
 from lbt.config import Config
 from lbt.config.binding import bind, pick
@@ -19,11 +21,12 @@ from lbt.data import AUGMENTATIONS, SOURCES, ImageSet, load, scored_part, split_
 from lbt.data.forms import MASKINGS
 from lbt.errors import UserError
 from lbt.models import MODELS
+from lbt.schedules import SCHEDULES
 from lbt.tasks import TASKS
 
 __all__ = [
-    "average", "batches", "forget_images", "images", "model", "model_reads", "models_for", "network", "optimizer",
-    "outline", "prepared", "schedule", "takes_local_gradients", "task", "task_of", "validate",
+    "average", "batches", "completed", "forget_images", "images", "model", "model_reads", "models_for", "network",
+    "optimizer", "outline", "prepared", "schedule", "takes_local_gradients", "task", "task_of", "validate",
 ]  # fmt: skip
 
 
@@ -41,6 +44,22 @@ def validate(config: Config) -> None:
     optimizer(config, [nn.Parameter(torch.zeros(2, 2))], steps=[1] * config.length)
     pick("data.augment", config.data.augment, AUGMENTATIONS | MASKINGS)
     bind(pick("data", config.data.name, SOURCES), config.data.options, "data")
+
+
+def completed(config: Config) -> Config:
+    """Returns the configuration with the settings that files leave out and that are on by default.
+
+    Of optimizers, schedules, networks and tasks; what has no code here stays as it is.
+    """
+    plugins.load(config.plugins)
+    options = {"schedule": SCHEDULES, "model": MODELS, "task": TASKS}
+    known = {group: getattr(config, group) for group in options}
+    found = {
+        group: complete(one, options[group][one["name"]])
+        for group, one in known.items()
+        if one["name"] in options[group]
+    }
+    return replace(config, **found, optimizer=completed_optimizer(config.optimizer))
 
 
 def images(config: Config) -> ImageSet:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lbt import optim
 from lbt.build.rates import in_first_epochs, of_training
-from lbt.build.settings import construct
+from lbt.build.settings import completed, construct
 from lbt.config import Config
 from lbt.config.binding import bind, convert, pick
 from lbt.errors import UserError
@@ -32,6 +32,15 @@ def _optimizer_settings(where: str, settings: Mapping, steps: Sequence[int]) -> 
         elif key != "name":
             arguments[key] = value
     return factory, bind(factory, arguments, where)
+
+
+def completed_optimizer(settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns `lbt.build.settings.completed` of an optimizer's settings, and of the one inside it."""
+    settings = {
+        key: completed_optimizer(value) if isinstance(value, dict) and "name" in value else value
+        for key, value in settings.items()
+    }
+    return completed(settings, optim.get(settings["name"])) if settings["name"] in optim.names() else settings
 
 
 def takes_local_gradients(config: Config) -> bool:

@@ -4,7 +4,7 @@ import inspect
 import math
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from lbt.config.groups import choices
@@ -48,10 +48,22 @@ def bind(target: Callable, values: Mapping[str, Any], where: str) -> dict[str, A
 @cache
 def _arguments(target: Callable) -> tuple[frozenset[str], dict[str, Any]]:
     """Returns the names of a target's keyword arguments, and their annotations: read once, asked for by every run."""
-    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    made_by = target.func if isinstance(target, partial) else target
+    hints = get_type_hints(made_by.__init__ if inspect.isclass(made_by) else made_by)
     kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     known = [name for name, parameter in inspect.signature(target).parameters.items() if parameter.kind in kinds]
     return frozenset(known), hints
+
+
+@cache
+def defaults(target: Callable) -> dict[str, Any]:
+    """Returns the arguments of a target that are on by default: numbers but 0, texts, true, and lists of such."""
+    found = {}
+    for name, parameter in inspect.signature(target).parameters.items():
+        value = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
+        if isinstance(value, bool | int | float | str | list) and value:
+            found[name] = value
+    return found
 
 
 def convert(value: Any, annotation: Any, key: str) -> Any:

@@ -14,6 +14,7 @@ from lbt.config.derived import register_resolvers
 from lbt.config.schema import BranchConfig, Config, DataConfig, ProbeConfig, SweepConfig, WandbConfig
 from lbt.errors import UserError
 
+CHOSEN = ("optimizer", "schedule", "data", "model", "task")  # groups whose choices say by `name` what they are of
 LAYER_NORMS = 10  # updates between two measurements of probes=[layer_norms]
 PLACES = ("results_dir", "data.root")  # in no record: they alone may come from the environment
 
@@ -28,6 +29,7 @@ def resolve(composed: DictConfig) -> Config:
     settings = OmegaConf.to_container(composed, resolve=False)
     settings.pop("hydra", None)
     _refuse_environment(settings)
+    _refuse_misplaced(settings)
     try:
         # The plain numbers come first: what is derived from them would otherwise fail with a less direct message.
         for key in ("batch", "epochs", "seed"):
@@ -50,6 +52,7 @@ def typed(raw: dict[str, Any]) -> Config:
     """
     raw.pop("hydra", None)
     raw.pop("audit", None)  # what a switch is about; what it does reaches the run through the other groups
+    _refuse_misplaced(raw)
     optimizer = raw["optimizer"]
     while isinstance(optimizer, dict):
         for default in ("lr", "lr_scaling"):  # an optimizer's own, read by interpolation
@@ -69,6 +72,23 @@ def typed(raw: dict[str, Any]) -> Config:
     config = _with_mirrors(_with_probes(Config(**bind(Config, raw, ""))))
     check(config, [table for key, table in raw["protocol"].items() if key.endswith("lr_table")])
     return config
+
+
+def _refuse_misplaced(settings: Mapping[str, Any]) -> None:
+    """Refuses what files of one's own have in the wrong place, or lack."""
+    if isinstance(settings.get("experiment"), Mapping):
+        raise UserError("experiment: the experiment's file needs `# @package _global_` as its first line")
+    for group in CHOSEN:
+        _require_name(group, settings.get(group))
+
+
+def _require_name(group: str, settings: Any) -> None:
+    """Refuses what is no choice of a group: its name alone, or settings that do not say of what."""
+    if isinstance(settings, str):
+        place = f"an experiment's file has it in its defaults: - override /{group}: {settings}"
+        raise UserError(f"{group}={settings}: is a choice; {place}")
+    if not isinstance(settings, Mapping) or not isinstance(settings.get("name"), str):
+        raise UserError(f"{group}: its file has no name, the one that its code is known by: name: ...")
 
 
 def _origin(named: Any) -> str | None:

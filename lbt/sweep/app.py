@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from hydra.types import TaskFunction
 from omegaconf import DictConfig
 
 from lbt import sweep
-from lbt.config import CONFIG_DIR, groups, register_resolvers, resolve
+from lbt.config import CONFIG_DIR, Config, groups, register_resolvers, resolve
 from lbt.devices import slurm, speaks
 from lbt.devices import started as one_of_several
 from lbt.errors import UserError
@@ -85,12 +85,15 @@ class Task:
         results: what became of the command's runs, or what kept them from starting; a sweeper puts them in their order,
             those of other processes among them.
         tally: of a sweep whose runs are executed here, one after the other; None for a single run.
+        planned: the configurations of that sweep's runs, which stay what they were when they were checked, whatever
+            becomes of their files; None: each is what is composed when its turn comes.
     """
 
     def __init__(self, began: float):
         self.began = began
         self.results: list[Outcome | UserError] = []
         self.tally: Tally | None = None
+        self.planned: Iterator[Config] | None = None
 
     def __call__(self, composed: DictConfig) -> Outcome | UserError:
         """Executes one configuration and returns its outcome, or the mistake that kept it from starting.
@@ -101,7 +104,7 @@ class Task:
         register_resolvers()
         interrupt = Interrupt()
         try:
-            config = resolve(composed)
+            config = resolve(composed) if self.planned is None else next(self.planned)
             slurm.take_part(config.devices)
             interrupt.patient = one_of_several()  # torchrun hands on what the processes have heard themselves
             tells = speaks()

@@ -88,7 +88,9 @@ class _Composition:
                 return None
             texts[override.key_or_group] = override.input_line
         numbers = (raw.get("batch"), raw.get("epochs"), raw.get("seed"))
-        if any(type(number) is not int for number in numbers) or isinstance(raw["optimizer"].get("base"), str):
+        if any(type(number) is not int for number in numbers) or not isinstance(raw["optimizer"], dict):
+            return None
+        if isinstance(raw["optimizer"].get("base"), str):
             return None
         composed = None
         for item, depends in self._depends(tuple(texts)):

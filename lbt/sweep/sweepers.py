@@ -20,7 +20,7 @@ from lbt.session.outcome import Outcome
 from lbt.sweep.composer import Composer
 from lbt.sweep.execution import execute
 from lbt.sweep.finished import finished
-from lbt.sweep.grids import Job, each_once, jobs
+from lbt.sweep.grids import Job, cells, each_once, jobs
 from lbt.sweep.parallel import launch
 from lbt.sweep.tally import Tally
 
@@ -97,7 +97,8 @@ class GridSweeper(Sweeper):
         """Returns what became of each job: several at a time in processes of our own, or through Hydra's launcher."""
         kind = type(self.launcher).__name__  # Hydra loads its plugins a second time: no class to compare with
         if parallel == 1:
-            self.task.tally = tally if kind == HERE else None  # jobs of other processes are not seen from here
+            if kind == HERE:  # jobs of other processes are not seen from here
+                self.task.tally, self.task.planned = tally, iter([job.config for job in left])
             return self._launch([job.overrides for job in left])
         if kind != HERE:
             raise UserError(f"sweep.parallel={parallel}: {kind} has processes of its own")
@@ -138,7 +139,7 @@ class CellSweeper(GridSweeper):
     def plan(self, config_loader: Any, master: DictConfig, arguments: Sequence[str]) -> list[Job]:
         """Returns the runs of all cells."""
         composer = Composer(config_loader, master)
-        cells = jobs(config_loader, master, self.params, arguments)
-        runs = [self.expand(cell.overrides, cell.config, composer) for cell in cells]
+        # Cells that are one run by themselves may be several with what the runs of each have besides.
+        runs = [self.expand(cell, composer(cell), composer) for cell in cells(config_loader, self.params, arguments)]
         turns = [run for turn in itertools.zip_longest(*runs) for run in turn if run is not None]
         return each_once([Job(run, composer(run)) for run in turns])

@@ -212,6 +212,32 @@ def test_a_choice_over_nothing_is_one_line(planted, capsys):
     assert not (planted.folder / "reality").exists()
 
 
+def test_trials_without_the_rules_metric_are_not_said_to_have_diverged(planted, capsys):
+    for number in range(2):
+        planted.write(trial("nesterov", number), "test_accuracy", [10.0, 80.0])
+    assert main(["reality", "choose", NAME, "--results-dir", str(planted.folder)]) == 2
+    assert "its trials have no val_accuracy; data.val=0.1 holds some out" in capsys.readouterr().err
+
+
+def test_settings_that_a_record_has_elsewhere_are_found_and_fixed_ones_are_the_spaces_own():
+    config = {
+        "lr": 0.3,
+        "lr_scaling": "sqrt",
+        "data": {"val": 0.1, "options": {"resolution": 8}},
+        "optimizer": {"betas": [0.8, 0.9]},
+    }
+    keys = ("optimizer.lr", "optimizer.lr_scaling", "data.resolution", "data.val", "optimizer.betas[1]")
+    assert [selection._at(config, key) for key in keys] == [0.3, "sqrt", 8, 0.1, 0.9]
+
+
+def test_a_fixed_choice_is_written_down_by_its_own_name(planted, monkeypatch):
+    """The file of `nowa` says that it is a `warmup_polynomial`."""
+    own = space.read("nesterov")
+    monkeypatch.setattr(space, "of", lambda *_: replace(own, fixed={**own.fixed, "schedule": "nowa"}))
+    planted.tune("nesterov", [30.0, 41.0])
+    assert planted.choose()["nesterov"].settings["schedule"] == "nowa"
+
+
 def test_unfinished_trials_cannot_be_chosen(planted):
     planted.tune("nesterov", [70.0], status=None)
     with pytest.raises(UserError, match="no finished trial to choose from, 1 unfinished"):

@@ -105,6 +105,26 @@ def test_unknown_keys_and_spaces_and_zero_trials_are_mistakes():
         space.points(3, 0, 0)
 
 
+def test_elements_of_a_list_have_their_places_whatever_the_order():
+    axes = {"betas[1]": {"linear": [0.9, 0.99]}, "lr": {"linear": [0, 1]}, "betas[0]": {"linear": [0.5, 0.6]}}
+    drawn = space.parse("swapped", {"axes": axes}).trial([0.5, 0.5, 0.5], 1)
+    assert [float(value) for value in drawn["betas"]] == pytest.approx([0.55, 0.945]) and float(drawn["lr"]) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("fixed", "axes", "message"),
+    [
+        ({}, ["betas[1]"], r"betas\[1\]: all elements of a list are axes, from betas\[0\] on, or none"),
+        ({}, ["betas[0]", "betas[2]"], r"betas\[0\]: all elements"),
+        ({"betas": [0.9, 0.99]}, ["betas[0]"], r"betas\[0\]: all elements"),
+        ({}, ["betas[first]"], r"betas\[first\] is no setting; an element of a list is betas\[0\]"),
+    ],
+)
+def test_a_list_of_which_something_is_missing_is_a_mistake(fixed, axes, message):
+    with pytest.raises(UserError, match=message):
+        space.parse("wrong", {"fixed": fixed, "axes": {key: {"linear": [0, 1]} for key in axes}})
+
+
 @pytest.mark.parametrize("name", space.names())
 def test_both_corners_of_every_space_are_runs(name):
     """Every setting a space draws exists, and its optimizer and model take both ends of each range."""

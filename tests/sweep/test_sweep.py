@@ -118,6 +118,24 @@ def test_a_signal_in_a_runs_last_evaluation_ends_the_sweep_after_it(elsewhere, m
     assert {records.read(path).status for path in records.paths("results")} == {"done"}
 
 
+def test_what_is_edited_during_a_sweep_changes_none_of_its_runs(elsewhere, monkeypatch):
+    """All of them were checked before the first began, and stand side by side in its table."""
+    place = elsewhere / "own" / "optimizer" / "mine.yaml"
+    place.parent.mkdir(parents=True)
+    text = "defaults: [lars, _self_]\nmomentum: 0.9\nlr: 0.5\nlr_scaling: none\n"
+    place.write_text(text)
+    execute = app.execute
+
+    def edited(*words, **rest):
+        place.write_text(text.replace("0.9", "0.5"))
+        return execute(*words, **rest)
+
+    monkeypatch.setattr(app, "execute", edited)
+    assert main(["train", "-m", "--config-dir", "own", *TINY, "optimizer=mine", "seed=0,1"]) == 0
+    found = [records.read(path).run["config"] for path in records.paths("results")]
+    assert sorted((one["seed"], one["optimizer"]["momentum"]) for one in found) == [(0, 0.9), (1, 0.9)]
+
+
 def test_a_record_from_other_pixels_is_not_this_run(tmp_path):
     outcome = run_tiny(tmp_path)
     config = tiny_config(tmp_path)

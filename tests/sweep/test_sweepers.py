@@ -172,3 +172,27 @@ def test_a_file_that_is_none_is_one_line(tuned, capsys):
     Path("chosen.yaml").write_text("chosen: [{optimizer: lars}]")
     assert main(FINAL) == 2
     assert "chosen.yaml: not a file of chosen trials" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["lr=5"], "lr: is set by the chosen trial"),
+        (["schedule=constant"], "schedule: is set by the chosen trial"),
+        (["seed=7"], "seed: hydra.sweeper.first_seed and hydra.sweeper.n_seeds say which seeds there are"),
+        (["hydra.sweeper.ablate=nestrov"], 'ablate=nestrov: no trial of it was chosen; did you mean "nesterov"?'),
+    ],
+)
+def test_what_would_have_no_effect_on_final_runs_is_one_line(tuned, capsys, words, message):
+    kept = [word for word in FINAL if not word.startswith(words[0].split("=")[0])]
+    assert main([*kept, *words]) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1 and not made("chosen")
+
+
+def test_cells_that_the_space_tells_apart_are_all_run(own_spaces):
+    """CLARS has a constant rate, on which a warm-up has no effect, until its space sets another."""
+    OmegaConf.save(OmegaConf.create(OWN), own_spaces / "clars.yaml")
+    words = [*TUNE[2:], "optimizer=clars", "hydra.sweeper.n_trials=2", "warmup=1,2"]
+    found = [job.config for job in sweep.grid(words)]
+    assert [(config.study["trial"], config.warmup) for config in found] == [(0, 1), (0, 2), (1, 1), (1, 2)]

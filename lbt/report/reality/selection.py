@@ -74,7 +74,7 @@ def choice(found: Trials, of_space: str) -> chosen_trials.Choice:
         trials=len(found.scores),
         infeasible=found.infeasible,
         edges=edges(ranges, config),
-        settings={key: _at(config, key) for key in ranges.keys},
+        settings={key: ranges.fixed[key] if key in ranges.fixed else _at(config, key) for key in ranges.keys},
     )
 
 
@@ -92,12 +92,14 @@ def edges(ranges: space.Space, config: dict[str, Any]) -> list[str]:
 
 def _at(config: dict[str, Any], key: str) -> Any:
     """Returns a setting of a record's configuration; of a group its choice, of `key[i]` an element."""
-    base, _, index = key.partition("[")
-    value: Any = config
+    base, index = space.element(key)
+    base = {"optimizer.lr": "lr", "optimizer.lr_scaling": "lr_scaling"}.get(base, base)
+    data = config.get("data", {})
+    value: Any = {**config, "data": {**data.get("options", {}), **data}}
     for part in base.split("."):
         if part not in value:
             raise UserError(f"{key}: the chosen trial's record has no such setting; was its space changed?")
         value = value[part]
-    if index:
-        return value[int(index.rstrip("]"))]
-    return value["name"] if isinstance(value, dict) else value
+    if index is not None:
+        return value[index]
+    return value.get("name", value) if isinstance(value, dict) else value

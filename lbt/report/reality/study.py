@@ -164,6 +164,10 @@ def trials(study: Study, frame: Frame, results_dir: str | Path, notes: list[str]
         rows, metric = rows_of(finished, [*finished]), study.rule.metric
         measure = Measure.of(runs, metric, study.chance)
         known = [_score(row, study.rule, measure) for row in rows]
+        done = [value for row, value in zip(rows, known, strict=True) if row["status"] == "done"]
+        if done and set(done) == {None}:
+            held_out = "; data.val=0.1 holds some out" if metric.startswith("val_") else ""
+            notes.append(f"{key[0]} at batch {key[1]}: its trials have no {metric}{held_out}")
         scores = [measure.score(row, metric, value) for row, value in zip(rows, known, strict=True)]
         infeasible = sum(
             value is None or measure.is_guess(row, metric, row["summary"].get(metric, value))

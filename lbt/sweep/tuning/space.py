@@ -1,6 +1,7 @@
 """Search spaces: ranges of settings, and the quasi-random points drawn from them."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -89,12 +90,21 @@ class Space:
 
     def trial(self, point: Sequence[float], epochs: int) -> dict[str, Any]:
         """Returns the settings at a point of the unit cube, the elements of a list joined to one setting."""
-        settings = dict(self.fixed)
+        settings, elements = dict(self.fixed), {}
         for axis, u in zip(self.axes, point, strict=True):
             for key, value in axis.draw(float(u), epochs).items():
-                base, _, _ = key.partition("[")
-                settings[base] = [*settings.get(base, []), value] if base != key else value
-        return settings
+                base, index = element(key)
+                if index is None:
+                    settings[base] = value
+                else:
+                    elements.setdefault(base, {})[index] = value
+        return settings | {base: [known[index] for index in sorted(known)] for base, known in elements.items()}
+
+
+def element(key: str) -> tuple[str, int | None]:
+    """Returns a setting, and of `setting[i]` which element of it is meant."""
+    base, _, index = key.partition("[")
+    return base, int(index[:-1]) if re.fullmatch(r"\d+\]", index) else None
 
 
 def points(dimensions: int, count: int, seed: int) -> np.ndarray:
@@ -173,7 +183,22 @@ def parse(name: str, content: Any) -> Space:
     keys = [*fixed, *(key for axis in parsed for key in axis.keys)]
     if twice := sorted({key for key in keys if keys.count(key) > 1}):
         raise UserError(f"{where}: {twice[0]} is set twice")
+    _whole_lists(keys, where)
     return Space(name, fixed, parsed)
+
+
+def _whole_lists(keys: Sequence[str], where: str) -> None:
+    """Refuses elements of a list without the others: those that are left out would have no value."""
+    elements: dict[str, list[int]] = {}
+    for key in keys:
+        base, index = element(key)
+        if index is None and base != key:
+            raise UserError(f"{where}: {key} is no setting; an element of a list is {base}[0]")
+        if index is not None:
+            elements.setdefault(base, []).append(index)
+    for base, known in elements.items():
+        if base in keys or sorted(known) != list(range(len(known))):
+            raise UserError(f"{where}: {base}[{known[0]}]: all elements of a list are axes, from {base}[0] on, or none")
 
 
 def _axis(key: str, spec: Any, where: str) -> Axis:

@@ -1,12 +1,13 @@
 """Hydra sweepers of a tuning study: quasi-random trials of a space, and the runs of the trials that were chosen."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from lbt import records
 from lbt.config import Config
-from lbt.errors import UserError
+from lbt.errors import UserError, did_you_mean
 from lbt.identity import from_json, identity
 from lbt.sweep.sweepers import CellSweeper, Compose, GridSweeperConf
 from lbt.sweep.tuning import FEWEST_SEEDS, chosen_trials, space
@@ -83,11 +84,22 @@ class ChosenSweeper(CellSweeper):
         settings = self.settings
         if settings.n_seeds < FEWEST_SEEDS:
             raise UserError(f"n_seeds={settings.n_seeds}: an interval needs at least {FEWEST_SEEDS} seeds")
-        name, batch = config.optimizer["name"], config.batch
-        known = {(choice.optimizer, choice.batch): choice for choice in chosen_trials.read(settings.file)}
+        name, batch, file = config.optimizer["name"], config.batch, os.path.expanduser(settings.file)
+        known = {(choice.optimizer, choice.batch): choice for choice in chosen_trials.read(file)}
+        tuned = {optimizer for optimizer, _ in known}
+        if settings.ablate is not None and settings.ablate not in tuned:
+            raise UserError(
+                f"ablate={settings.ablate}: no trial of it was chosen{did_you_mean(settings.ablate, tuned)}"
+            )
         if (name, batch) not in known:
             raise UserError(f"{settings.file}: no trial of {name} at batch {batch} was chosen")
         choice = known[name, batch]
+        for word in overrides:
+            key = word.split("=")[0].lstrip("+")
+            if key in choice.settings:
+                raise UserError(f"{key}: is set by the chosen trial, whose runs these are; take it off the command")
+            if key == "seed":
+                raise UserError("seed: hydra.sweeper.first_seed and hydra.sweeper.n_seeds say which seeds there are")
         words = [*overrides, *(space.override(key, value) for key, value in choice.settings.items())]
         trial = _trial(choice, config.results_dir)
         final = compose(words)
