@@ -87,7 +87,7 @@ def _require_name(group: str, settings: Any) -> None:
     if isinstance(settings, str):
         place = f"an experiment's file has it in its defaults: - override /{group}: {settings}"
         raise UserError(f"{group}={settings}: is a choice; {place}")
-    if not isinstance(settings, Mapping) or not isinstance(settings.get("name"), str):
+    if not isinstance(settings, Mapping) or "name" not in settings:
         raise UserError(f"{group}: its file has no name, the one that its code is known by: name: ...")
 
 

@@ -17,6 +17,7 @@ def final(optimizer, values, variant=""):
         "epochs": 2,
         "model.name": "resnet18",
         "origin": "some $ data $",
+        "protocol.name": "paper",
         "samples": "pixels",
         "fingerprint": "f" * 16,
     }
