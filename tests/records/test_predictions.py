@@ -15,6 +15,7 @@ ROWS = [
 ]
 LINK = re.compile(r"\[[^]]+\]\(([^)]+\.jsonl)\)")
 LINKED = [row for row in ROWS if LINK.search(row[0])]
+SAID = re.findall(r"\[([\d.]+) %\]\(([^)]+\.jsonl)\)", PAGE.read_text(encoding="utf-8"))
 
 
 def test_the_page_names_its_records():
@@ -29,3 +30,8 @@ def test_a_row_has_loss_and_accuracy_of_its_record(row):
         line = lines[epoch]
         assert cell == f"{line['train_loss']:.3g}, {line['test_accuracy']:.2f}"
         assert rate == f"{line['lr']:.0f}"
+
+
+@pytest.mark.parametrize(("figure", "path"), SAID)
+def test_an_accuracy_is_that_of_its_records_last_epoch(figure, path):
+    assert figure == f"{records.read(PAGE.parent / path).epochs[-1]['test_accuracy']:.2f}"

@@ -141,7 +141,7 @@ def test_figures_of_other_data_or_lengths_are_left_out_and_counted(tmp_path):
     record(tmp_path, 20.0, "batch=512", "optimizer=lars", seed=2, fingerprint="a" * 16)
     found, notes = points(spec("accuracy_by_batch"), load(tmp_path))
     assert [point.cell.values for point in found] == [[80.0, 80.0]]
-    assert "not shown: 1 runs on other data or of another length" in notes
+    assert "not shown: 1 runs on other data or of another length or precision" in notes
 
 
 def test_warm_up_is_compared_at_a_rate_both_were_run_at(tmp_path):

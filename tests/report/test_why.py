@@ -144,7 +144,7 @@ def test_runs_on_other_data_are_no_part_of_it(true, tmp_path):
     spec = specs.read("table", "why_claims")
     arms = Arms(load(tmp_path).runs, spec["variants"], [512, 4096], "test_accuracy")
     assert len(arms.values("end_sharpness", "TVLARS", 512)) == 2
-    assert arms.notes == ["1 runs on other data or of another length are left out"]
+    assert arms.notes == ["1 runs on other data or of another length or precision are left out"]
 
 
 def test_what_probes_of_other_settings_saw_is_no_part_of_it(tmp_path):

@@ -48,7 +48,7 @@ class Arms:
         most = max(sorted(counts, key=str), key=counts.__getitem__, default=None)
         self.notes = [note for cell in cells if cell.differing for note in cell.notes()]
         if others := sum(counts.values()) - counts[most]:
-            self.notes.append(f"{others} runs on other data or of another length are left out")
+            self.notes.append(f"{others} runs on other data or of another length or precision are left out")
         kept = [cell for cell in cells if cell.standing == most and not cell.differing]
         self._cells = {(cell.key["variant"], cell.key["batch"]): cell for cell in kept}
         looks = {run["id"]: Looks.of(run) for cell in kept for run in cell.rows}

@@ -47,7 +47,7 @@ def points(spec: Spec, frame: Frame) -> tuple[list[Point], list[str]]:
     notes = stands(spec, kept)
     left_out = _ids(there) - _ids(kept)
     if left_out:
-        notes.append(f"not shown: {len(left_out)} runs on other data or of another length")
+        notes.append(f"not shown: {len(left_out)} runs on other data or of another length or precision")
     if mixed:
         notes.append(f"not shown: {len(mixed)} places with runs of differing settings")
     found = _at_rate(spec, kept)

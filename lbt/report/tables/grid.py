@@ -92,18 +92,23 @@ class Table:
         for place in self._grid(self.sections) if self.sections else [()]:
             fixed = dict(zip(self.sections, place, strict=True))
             here = [cell for cell in self.cells if all(cell.key[key] == value for key, value in fixed.items())]
-            for standing in list(dict.fromkeys(cell.standing for cell in here)) or [None]:
-                sections.append(self._section(fixed, standing, [cell for cell in here if cell.standing == standing]))
+            for number, standing in enumerate(list(dict.fromkeys(cell.standing for cell in here)) or [None]):
+                own = [cell for cell in here if cell.standing == standing]
+                sections.append(self._section(fixed, standing, own, whole=number == 0))
         about = " ".join(self.spec["about"].split())
         left_out = [f"left out: {problem}" for problem in self.problems]
         return Page(self.spec["title"], about, sections, self._legend(), left_out)
 
-    def _section(self, fixed: Mapping[str, Any], standing: Standing | None, cells: Sequence[Cell]) -> Section:
+    def _section(
+        self, fixed: Mapping[str, Any], standing: Standing | None, cells: Sequence[Cell], *, whole: bool
+    ) -> Section:
+        """Returns one part; where it is not `whole` it has only rows with runs: what is missing stands in the first."""
         blocks = self._blocks()
         header = [key.removesuffix(".name") for key in self.rows]
         header += [self._label(column[-1]) for _, columns in blocks for column in columns]
         of_place = {tuple(cell.key[key] for key in self.keys): cell for cell in cells}
-        grid = [row for row in self._grid(self.rows) if self._belongs(fixed, row, cells)]
+        run = {tuple(cell.key[key] for key in self.rows) for cell in cells}
+        grid = [row for row in self._grid(self.rows) if (row in run or whole) and self._belongs(fixed, row, cells)]
         rows = []
         for row in sorted(grid, key=lambda row: tuple(map(order, row))):
             settings = {**fixed, **dict(zip(self.rows, row, strict=True))}
