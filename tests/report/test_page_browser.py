@@ -3,6 +3,7 @@
 import json
 import shutil
 import statistics
+import time
 from dataclasses import replace
 
 import pytest
@@ -67,7 +68,10 @@ class Page:
         """Loads it anew."""
         self.driver.get("about:blank")
         self.driver.get(self.address + fragment)
-        assert self.js("return document.documentElement.dataset.ready") == "1"
+        deadline = time.monotonic() + 60  # a busy machine may take a while for a browser's first page
+        while self.js("return document.documentElement.dataset.ready") != "1":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
     def js(self, code, *arguments):
         return self.driver.execute_script(code, *arguments)
