@@ -13,7 +13,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from lbt import plugins
 from lbt.build.optimizers import completed_optimizer, optimizer, takes_local_gradients
 from lbt.build.rates import batches, schedule
-from lbt.build.settings import completed as complete
 from lbt.build.settings import construct, named
 from lbt.config import Config
 from lbt.config.binding import bind, pick
@@ -21,7 +20,6 @@ from lbt.data import AUGMENTATIONS, SOURCES, ImageSet, load, scored_part, split_
 from lbt.data.forms import MASKINGS
 from lbt.errors import UserError
 from lbt.models import MODELS
-from lbt.schedules import SCHEDULES
 from lbt.tasks import TASKS
 
 __all__ = [
@@ -47,19 +45,9 @@ def validate(config: Config) -> None:
 
 
 def completed(config: Config) -> Config:
-    """Returns the configuration with the settings that files leave out and that are on by default.
-
-    Of optimizers, schedules, networks and tasks; what has no code here stays as it is.
-    """
+    """Returns the configuration with the optimizer's settings that a file leaves out and that are on by default."""
     plugins.load(config.plugins)
-    options = {"schedule": SCHEDULES, "model": MODELS, "task": TASKS}
-    known = {group: getattr(config, group) for group in options}
-    found = {
-        group: complete(one, options[group][one["name"]])
-        for group, one in known.items()
-        if one["name"] in options[group]
-    }
-    return replace(config, **found, optimizer=completed_optimizer(config.optimizer))
+    return replace(config, optimizer=completed_optimizer(config.optimizer))
 
 
 def images(config: Config) -> ImageSet:

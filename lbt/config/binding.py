@@ -57,13 +57,19 @@ def _arguments(target: Callable) -> tuple[frozenset[str], dict[str, Any]]:
 
 @cache
 def defaults(target: Callable) -> dict[str, Any]:
-    """Returns the arguments of a target that are on by default: numbers but 0, texts, true, and lists of such."""
-    found = {}
-    for name, parameter in inspect.signature(target).parameters.items():
-        value = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
-        if isinstance(value, bool | int | float | str | list) and value:
-            found[name] = value
-    return found
+    """Returns the keyword arguments of a target that are on by default, of those that a record can hold.
+
+    These are finite numbers but 0, texts, true, and tuples of such.
+    """
+    known, _ = _arguments(target)
+    given = {name: inspect.signature(target).parameters[name].default for name in known}
+    return {name: value for name, value in given.items() if value and _is_plain(value)}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(map(_is_plain, value))
+    return isinstance(value, bool | str) or _is_number(value)
 
 
 def convert(value: Any, annotation: Any, key: str) -> Any:
