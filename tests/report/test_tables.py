@@ -361,3 +361,10 @@ def test_seeds_of_barlow_twins_are_one_cell_unless_the_probes_seed_is_another(tm
     assert [sorted(cell.values) for cell in cells] == [[40.0, 41.0, 42.0]]
     make(tmp_path, 50.0, *words, "seed=3", "task.probe.seed=0")
     assert sorted(len(cell.rows) for cell in quickstart(tmp_path).cells) == [1, 3]
+
+
+def test_a_part_begins_apart_from_the_notes_of_the_one_before():
+    sizes = {"caption": "Where.", "groups": [("", 1)], "header": ["batch"], "rows": [["64"]], "notes": ["a remark"]}
+    parts = [render.Section(title, **sizes) for title in ("one", "two")]
+    lines = render.markdown(render.Page("Table", "About.", parts, legend=[])).splitlines()
+    assert lines[lines.index("## two") - 1] == "" and lines.count("- a remark") == 2

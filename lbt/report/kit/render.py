@@ -77,7 +77,7 @@ def markdown(page: Page) -> str:
     parts = [f"# {page.title}", "", page.about, ""]
     for section in page.sections:
         if section.title:
-            parts += [f"## {escape.markdown(section.title)}", ""]
+            parts += [*([""] if parts[-1] else []), f"## {escape.markdown(section.title)}", ""]
         labels = [label for label, width in section.groups for _ in range(width)]
         header = [f"{group}: {label}" if group else label for group, label in zip(labels, section.header, strict=True)]
         align = ["---" if section.widths else "---:"] * len(header)
