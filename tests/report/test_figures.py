@@ -69,6 +69,9 @@ def results(tmp_path_factory):
     for factor, loss in ((1, 1.0), (2, 1.2), (4, None)):
         branch = runtime.settle(configure("+experiment=critical_batch", "branch.at=1", f"branch.factor={factor}"))
         plant(folder, branch, [50.0] * 2, status="done" if loss else "diverged", lines=[{"test_loss": loss}] * 2)
+    for batch in (512, 4096):
+        place = ("protocol=plain", "optimizer=lars", f"batch={batch}", "lr_rank=0", "epochs=100")
+        record(folder, 80.0, *place, folder="tvlars_readings")
     sending = ("batch=512", "epochs=5")
     record(folder, 60.0, *sending, "optimizer=lamb", folder="communication")
     lines = [{"bytes_sent": 3_000_000}] * 5
@@ -133,6 +136,19 @@ def test_accuracy_by_batch_shows_the_best_rates_mean_and_the_published_best(tmp_
         drawn = lines_of(KINDS["lines"](spec("accuracy_by_batch"), load(tmp_path)))
     assert (81.5, 81.5) in drawn
     assert (79.64, 80.52) in drawn  # LARS's best published at 512 and at 1,024, classification on CIFAR-10
+
+
+def test_a_run_stands_in_each_readings_row_at_the_rate_that_prints_its_peak(tmp_path):
+    """A peak of 1 at batch 512: printed 1 if plain, in the third column (3) if the ladder's 0.5 times 512/256."""
+    place = ("protocol=plain", "optimizer=lars", "batch=512", "lr_rank=0", "epochs=100")
+    record(tmp_path, 77.7, *place, folder="tvlars_readings")
+    found, _ = points(spec("fig_readings"), load(tmp_path))
+    assert {(point.panel, point.x) for point in found} == {(("plain", 512), 1.0), (("ladder", 512), 3.0)}
+    with context():
+        rows = KINDS["lines"](spec("fig_readings"), load(tmp_path)).axes
+    for axes in rows:
+        printed = [tuple(line.get_ydata()) for line in axes.lines]
+        assert (74.64, 79.64) in printed, printed  # LARS's published, in both
 
 
 def test_figures_of_other_data_or_lengths_are_left_out_and_counted(tmp_path):
