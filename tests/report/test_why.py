@@ -4,14 +4,16 @@ import csv
 import math
 import re
 import statistics
+from dataclasses import replace
 
 import numpy as np
+import planted
 import pytest
 from planted import looked
 from scipy import stats
-from support import run_tiny
+from support import configure, run_tiny
 
-from lbt import records
+from lbt import records, runtime
 from lbt.cli import main
 from lbt.report.claims.explanations import RULES, Arms
 from lbt.report.claims.measures import MEASURES
@@ -158,6 +160,16 @@ def test_what_probes_of_other_settings_saw_is_no_part_of_it(tmp_path):
     assert len(table.arms[FULL].values("early_sharpness", "TVLARS", 512)) == 4
     assert table.arms[FULL].notes == ["what probes of other settings saw in 1 runs is left out"]
     assert "Probes: curvature of 64 images, gradient noise of 1,024, micro-batches of 64." in table.caption(FULL)
+
+
+def test_what_several_machines_ran_is_said_once_and_every_machine_named(tmp_path):
+    config = runtime.settle(configure(*VARIANTS["Nesterov"], "batch=512"))
+    for seed, machine in enumerate(("one machine", "another")):
+        planted.plant(tmp_path, replace(config, seed=seed), 60.0, made_by={"device_name": machine})
+    planted.plant(tmp_path, replace(config, seed=2), 60.0, made_by={"device_name": "another"}, fingerprint="a" * 16)
+    said = make("why_claims", load(tmp_path)).caption(FULL)
+    assert said.count("resnet18 on") == 2  # one for each set of pixels
+    assert said.count(f"(pixels {'f' * 16}), 10 epochs, fp32, another, one machine.") == 1
 
 
 def test_the_temperature_shown_is_that_of_the_median_layer(tmp_path):

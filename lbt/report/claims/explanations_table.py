@@ -97,15 +97,15 @@ class ExplanationsTable:
         runs = select(self.runs, self.spec["sources"][label]["select"])
         if runs.empty:
             return "No run yet."
-        columns = ("origin", "samples", "fingerprint", "network", "epochs", "precision", "device")
-        stands = zip(*(runs[column] for column in columns), strict=True)
-        lines = {
-            f"{network} on {origin} ({samples} {mark}), {epochs} epochs, {precision}, {device}"
-            for origin, samples, mark, network, epochs, precision, device in stands
-        }
+        machines: dict[str, set[str]] = {}
+        for run in runs.to_dict("records"):
+            pixels = f"{run['origin']} ({run['samples']} {run['fingerprint']})"
+            stand = f"{run['network']} on {pixels}, {run['epochs']} epochs, {run['precision']}"
+            machines.setdefault(stand, set()).add(str(run["device"]))
+        lines = [f"{stand}, {', '.join(sorted(known))}" for stand, known in sorted(machines.items())]
         probe = self.arms[label].probe
         seen = f" Probes: {looked_at(probe)}." if probe else ""
-        return f"{len(runs)} runs of {'; '.join(sorted(lines))}.{seen}"
+        return f"{len(runs)} runs of {'; '.join(lines)}.{seen}"
 
     def legend(self) -> str:
         """Returns how the verdicts are reached."""
