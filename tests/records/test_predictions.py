@@ -35,3 +35,8 @@ def test_a_row_has_loss_and_accuracy_of_its_record(row):
 @pytest.mark.parametrize(("figure", "path"), SAID)
 def test_an_accuracy_is_that_of_its_records_last_epoch(figure, path):
     assert figure == f"{records.read(PAGE.parent / path).epochs[-1]['test_accuracy']:.2f}"
+
+
+@pytest.mark.parametrize("figure", [figure for figure, _ in SAID])
+def test_the_readme_says_the_same(figure):
+    assert f"{figure} %" in (REPOSITORY / "README.md").read_text(encoding="utf-8")
