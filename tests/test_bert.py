@@ -10,7 +10,7 @@ from scipy.special import erf, log_softmax, softmax
 from torch import nn
 
 from lbt.models import MODELS, Bert
-from lbt.models.bert import INIT_STD
+from lbt.models.bert import INIT_STD, SHORT, attend
 from lbt.tasks import TASKS
 from lbt.train.probes.curvature import Curvature
 from lbt.train.probes.looks import still
@@ -157,6 +157,27 @@ def test_a_bf16_loss_is_computed_in_float32():
     with torch.autocast("cpu", torch.bfloat16):
         found = task.forward(model, samples)
     assert found.dtype == torch.float32 and torch.allclose(found[:, 0], plain[:, 0], rtol=0.02)
+
+
+@pytest.mark.parametrize(("length", "digit"), [(SHORT, 2**-8), (SHORT + 1, 2**-5)])
+def test_attention_in_bf16_is_that_of_float64_rounded(length, digit):
+    """Forward and backward; of short sequences to the last digit. Under autocast, as in training, and without."""
+    random = torch.Generator().manual_seed(0)
+    query, key, value, slope = (torch.randn(3, 2, length, 16, generator=random).bfloat16() for _ in range(4))
+    real = torch.rand(3, 1, 1, length, generator=random) < 0.5
+
+    def attended(dtype, autocast=False):
+        inputs = [tensor.to(dtype, copy=True).requires_grad_() for tensor in (query, key, value)]
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            mixed = attend(*inputs, real, dropout=0.0)
+        assert mixed.dtype == dtype
+        mixed.backward(slope.to(dtype))
+        return [mixed.detach(), *(tensor.grad for tensor in inputs)]
+
+    exact = attended(torch.float64)
+    for autocast in (True, False):
+        for found, expected in zip(attended(torch.bfloat16, autocast), exact, strict=True):
+            assert torch.allclose(found.double(), expected, rtol=digit, atol=digit * float(expected.abs().mean()))
 
 
 @pytest.mark.parametrize("norm", ["post", "pre"])
