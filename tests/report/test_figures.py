@@ -224,7 +224,7 @@ def boxes_of(figure):
 
 
 @pytest.mark.parametrize("name", figures.names())
-def test_title_and_legend_are_whole_and_outside_the_panels_and_say_data_and_n(results, name):
+def test_title_and_legend_are_whole_and_outside_the_panels_and_say_data_n_and_precision(results, name):
     figure = drawn(name, results)
     panels, renderer = boxes_of(figure)
     whole = figure.bbox
@@ -233,8 +233,8 @@ def test_title_and_legend_are_whole_and_outside_the_panels_and_say_data_and_n(re
         assert whole.x0 <= box.x0 and box.x1 <= whole.x1 and whole.y0 <= box.y0 and box.y1 <= whole.y1
         assert not any(box.overlaps(panel) for panel in panels)
     assert all(axes.get_legend() is None for axes in figure.axes)
-    said = figure._suptitle.get_text()
-    assert "epochs of" in said and "n=" in said.replace("\n", " ")
+    said = figure._suptitle.get_text().replace("\n", " ")
+    assert "epochs of" in said and "n=" in said and ("no run" in said or "fp32" in said)
 
 
 def test_a_long_name_of_data_is_wrapped_and_not_cut_off(tmp_path):
@@ -360,7 +360,7 @@ def test_a_figure_of_one_protocol_names_it_and_how_its_means_are_made(tmp_path):
         record(tmp_path, accuracy, *nowa, folder="fig2_warmup", seed=seed, status=status)
     record(tmp_path, 80.0, "batch=512", "optimizer=lars")
     said = drawn("fig2_warmup", tmp_path)._suptitle.get_text().replace("\n", " ")
-    assert "protocol paper; 3 runs" in said
+    assert "protocol paper; fp32; 3 runs" in said
     assert "a mean is over the runs that did not diverge" in said or "in a mean a diverged run is at chance" in said
 
 

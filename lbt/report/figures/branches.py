@@ -91,15 +91,9 @@ def _notes(found: Sequence[Point], tolerance: float, others: int) -> list[str]:
     cells = [cell for one in found for cell in one.cells.values()]
     counts = sorted({len(cell.rows) for cell in cells})
     n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    standing = found[0].standing
-    networks, samples, protocols = (
-        ", ".join(sorted({str(value) for cell in cells for value in cell.column(name)}))
-        for name in ("network", "samples", "protocol.name")
-    )
     batches = ", ".join(f"{batch:,}" for batch in sorted({one.batch for one in found}))
     notes = [
-        f"{standing.epochs} epochs of {networks} on {standing.origin}, {samples} {standing.fingerprint}, "
-        f"protocol {protocols}, at batch {batches}; n={n} for each batch of a branch",
+        f"{found[0].standing.line(cells)}; at batch {batches}; n={n} for each batch of a branch",
         f"shaded: tolerated, {tolerance:g}; critical batch: the largest up to which all are; open: none was too large",
     ]
     return [*notes, f"not shown: {others} places of other settings, data or length"] if others else notes

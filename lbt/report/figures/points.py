@@ -118,16 +118,10 @@ def stands(spec: Spec, found: Sequence[Point]) -> list[str]:
         kinds.setdefault(point.cell.standing, []).append(point)
     named = {"reading", "protocol.name"} & {spec.rows, spec.columns, spec.series}  # each panel or line says its own
     return [
-        f"{stand.epochs} epochs of {_values(there, 'network')} on {stand.origin}, "
-        + f"{_values(there, 'samples')} {stand.fingerprint}; "
-        + ("" if named else f"protocol {_values(there, 'protocol.name')}; ")
+        f"{stand.line([point.cell for point in there], protocol=not named)}; "
         + f"{len(_ids(there))} run{'s' * (len(_ids(there)) != 1)}"
         for stand, there in sorted(kinds.items(), key=lambda kind: str(kind[0]))
     ]
-
-
-def _values(found: Sequence[Point], column: str) -> str:
-    return ", ".join(sorted({str(value) for point in found for value in point.cell.column(column)}))
 
 
 def _at_rate(spec: Spec, found: Sequence[Point]) -> list[Point]:

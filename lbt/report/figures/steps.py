@@ -80,14 +80,8 @@ def _notes(spec: Spec, found: Sequence[Curves]) -> list[str]:
     shown, cells = found[0], [one.cell for one in found[0].found]
     counts = sorted({len(one.steps) for one in shown.found})
     n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    networks, samples, protocols = (
-        ", ".join(sorted({str(value) for cell in cells for value in cell.column(name)}))
-        for name in ("network", "samples", "protocol.name")
-    )
-    standing = shown.standing
     notes = [
-        f"{standing.epochs} epochs of {networks} on {standing.origin}, {samples} {standing.fingerprint}; protocol "
-        f"{protocols}; n={n} at each "
+        f"{shown.standing.line(cells)}; n={n} at each "
         f"batch, the {chosen(spec.best_of, spec.metric)}; looked at after each epoch",
         "lines: steps = S_min (1 + B_crit / batch), fitted to the batches that reached the target",
     ]

@@ -50,6 +50,15 @@ class Standing:
         protocols = ", ".join(sorted(set(map(str, column("protocol.name")))))
         return stands_on(column, f"{self.epochs} epochs of", f"protocol {protocols}; ")
 
+    def line(self, cells: Sequence["Cell"], *, protocol: bool = True) -> str:
+        """Returns the line that says so in an image, with or without the protocol."""
+
+        def values(name: str) -> str:
+            return ", ".join(sorted({str(value) for cell in cells for value in cell.column(name)}))
+
+        told = f"{self.epochs} epochs of {values('network')} on {self.origin}, {values('samples')} {self.fingerprint}; "
+        return told + (f"protocol {values('protocol.name')}; " if protocol else "") + values("precision")
+
 
 @dataclass
 class Cell:
