@@ -3,6 +3,7 @@
 import json
 import time
 import traceback
+from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from operator import mul
@@ -112,21 +113,8 @@ class Training:
         with closing(mirrors.opened(self.config, self.name)) as mirror, closing(reporter):
             self.begin()
             reporter.start(self.config, self.name, self.images, self.steps_of, self.progress.step)
-            if self.float32_layers:
-                reporter.say(f"float32 where a CPU's bf16 is wrong: {', '.join(self.float32_layers)}")
-            if self.config.init_from:
-                reporter.say(weights.told(self.config, self.model))
-            if self.trunk:
-                shared = f"; {self._shared} of these epochs have been trained before" if self._shared else ""
-                reporter.say(f"branches off from run {self.trunk.name} after epoch {self.trunk.at}{shared}")
-            for text in self.resumed:
+            for text in self._told():
                 reporter.say(text)
-            for text in self.changed:
-                reporter.say(f"goes on, though since its beginning {text}")
-            for text in self.threads.said:
-                reporter.say(text)
-            if self.group.size > 1:
-                reporter.say(f"on {self.group.size} devices, each with {torch.get_num_threads()} thread(s) of the host")
             extra: dict[str, Any] = {}
             try:
                 with interrupt:
@@ -152,6 +140,21 @@ class Training:
         if error is not None and not isinstance(error, UserError | OSError):  # the console has said what can be mended
             traceback.print_exception(error)
         return outcome
+
+    def _told(self) -> Iterator[str]:
+        """Yields what the console says of a run that has begun, a line each."""
+        if self.float32_layers:
+            yield f"float32 where a CPU's bf16 is wrong: {', '.join(self.float32_layers)}"
+        if self.config.init_from:
+            yield weights.told(self.config, self.model)
+        if self.trunk:
+            shared = f"; {self._shared} of these epochs have been trained before" if self._shared else ""
+            yield f"branches off from run {self.trunk.name} after epoch {self.trunk.at}{shared}"
+        yield from self.resumed
+        yield from (f"goes on, though since its beginning {text}" for text in self.changed)
+        yield from self.threads.said
+        if self.group.size > 1:
+            yield f"on {self.group.size} devices, each with {torch.get_num_threads()} thread(s) of the host"
 
     def begin(self) -> None:
         """Takes up the checkpoint, if there is one, and opens the record with the lines that belong to it."""
