@@ -1,21 +1,25 @@
 import csv
 import json
+import math
 import re
 from dataclasses import replace
 from functools import cache
 
 import numpy as np
+import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 from support import configure
 
 from lbt import records, runtime, sweep
 from lbt.cli import main
+from lbt.config import CONFIG_DIR
 from lbt.errors import UserError
 from lbt.identity import identity, run_id, to_json
 from lbt.report.frame import load
 from lbt.report.reality import selection, study
 from lbt.report.reality.figures import draw, rate, steps_to_target
-from lbt.report.reality.results import Results, gather, summary
+from lbt.report.reality.results import Results, ablations, gather, reach, summary
 from lbt.report.reality.study import Final
 from lbt.report.reality.verdict import verdict
 from lbt.sweep.tuning import chosen_trials, space
@@ -120,7 +124,7 @@ def comparison(planted, nesterov, lars):
 WINNERS = [
     (normal(45, 8), normal(42, 8), "exceeds", "tuned nesterov exceeds lars"),
     (normal(42, 8), normal(45, 8), "falls short", "tuned nesterov falls short of lars"),
-    (normal(45, 30, spread=0.1), normal(45.05, 30, spread=0.1), "suffices", "less than 0.5 below lars"),
+    (normal(45, 30, spread=0.1), normal(45.05, 30, spread=0.1), "suffices", "less than 0.5 % points below lars"),
     (normal(45, 6), [None] * 6, "not decided", "6 of 6 runs of lars do not train, which is no gain; .*n=6, 6 diverged"),
     ([None] * 6, normal(45, 6), "falls short", "n=6, 6 diverged"),
     (normal(45, 6, spread=3), normal(45, 6, 1, spread=3), "not decided", r"needs about \d+ more seeds? a side"),
@@ -159,6 +163,75 @@ def test_the_order_of_the_contestants_does_not_turn_the_verdict_round(planted):
     turned = verdict(results, BATCH)
     assert found.decision == turned.decision == "falls short"
     assert "interval -" in found.sentence and "interval -" in turned.sentence
+
+
+def test_nothing_is_decided_before_the_planned_trials_and_seeds_are_there(planted):
+    """Nesterov is 3 % points above LARS in every seed."""
+    comparison(planted, normal(45, 6), normal(42, 6))
+    results = planted.results()
+
+    def planned(n_trials, n_seeds):
+        plan = {"n_trials": n_trials, "n_seeds": n_seeds, "contestants": ["nesterov", "lars", "lamb"]}
+        return verdict(replace(results, study=replace(results.study, **plan)), BATCH)
+
+    assert planned(3, 6).decision == planned(None, 6).decision == planned(3, None).decision == "exceeds"
+    for n_trials, n_seeds, what in ((4, 6, "4 planned trials each nesterov has 3, lars has 3, lamb has 3"),
+                                    (3, 7, "7 planned seeds each nesterov has 6, lars has 6, lamb has 6")):  # fmt: skip
+        found = planned(n_trials, n_seeds)
+        assert found.decision == "not decided" and f"not decided yet: of {what}; nesterov (" in found.sentence
+    results.finals = [final for final in results.finals if final.optimizer != "lamb"]
+    assert "of 6 planned seeds each lamb has 0;" in planned(3, 6).sentence
+
+
+def test_the_studies_plan_what_their_experiments_run():
+    for name in study.names():
+        one = study.read(name)
+        for experiment, key in ((one.tune, "n_trials"), (one.final, "n_seeds")):
+            sweeper = OmegaConf.load(CONFIG_DIR / "experiment" / f"{experiment}.yaml").hydra.sweeper
+            assert getattr(one, key) in (None, sweeper[key])
+
+
+@pytest.mark.parametrize("nesterov", [31.52, 31.53, 31.51])
+def test_a_shift_of_the_whole_margin_does_not_suffice(planted, nesterov):
+    """As floats 31.52 - 32.02 is below -0.5, 31.51 - 32.01 is above."""
+    planted.tune("nesterov", [41.0])
+    planted.tune("lars", [40.0])
+    picked = planted.choose()
+    planted.final("nesterov", [nesterov] * 8, picked["nesterov"].id)
+    planted.final("lars", [32.01 if nesterov == 31.51 else 32.02] * 8, picked["lars"].id)
+    assert (verdict(planted.results(), BATCH).decision == "suffices") == (nesterov == 31.53)
+
+
+def test_a_run_that_is_lost_after_the_target_does_not_count_as_having_reached_it(planted):
+    planted.tune("nesterov", [41.0])
+    one = planted.choose()["nesterov"]
+    planted.final("nesterov", [90.0, 90.0, None, None], one.id)  # half of the figure after the first epoch: 45
+    final = planted.results().final("nesterov", BATCH)
+    final.epochs[2][0]["test_accuracy"] = 60.0
+    assert reach(planted.results(), final) == [20, 20, math.inf, math.inf]
+
+
+def test_choosing_says_whose_effort_is_less(planted, capsys):
+    planted.tune("nesterov", [30.0, 40.0])
+    planted.tune("lars", [30.0])
+    planted.choose()
+    said = "unequal effort at batch 512, finished trials: nesterov 2, lars 1, lamb 0, tvlars 0"
+    assert said in capsys.readouterr().err
+    plan = replace(study.read(NAME), n_trials=2, contestants=["nesterov", "lars"])
+    made = planted.results().trials
+    assert study.effort(plan, made) == ["of 2 planned trials each, finished at batch 512: nesterov 2, lars 1"]
+    assert study.effort(replace(plan, contestants=["nesterov"]), made) == []
+
+
+def test_ablations_stand_beside_their_own_optimizers_choice(full):
+    """LARS's chosen is at 42, its change at 41; Nesterov's chosen is at 45."""
+    one = next(f for f in full.results().finals if f.optimizer == "lars")
+    full.final("lars", normal(41, 5), one.chosen, variant="no warm-up", lr=0.456)
+    rows = [(row["optimizer"], row["change"], row["against chosen, % points"]) for row in ablations(full.results())]
+    assert [row[:2] for row in rows] == [
+        ("nesterov", "as chosen"), ("nesterov", "no decay"), ("lars", "as chosen"), ("lars", "no warm-up"),
+    ]  # fmt: skip
+    assert -2 < rows[3][2] < 0
 
 
 def test_a_missing_side_is_said(planted):
@@ -335,7 +408,9 @@ def test_steps_to_target_are_medians_and_perfect_scaling_halves_them():
             [{"step": s, "test_accuracy": a} for s, a in ((1, 5.0), (reached, 99.0 if reached else 6.0))]
             for reached in steps
         ]
-        return Final(name, batch, "", "", None, [99.0] * len(steps), 0, epochs, {})
+        shown = ("epochs", "model.name", "origin", "samples", "fingerprint", "protocol.name", "precision")
+        runs = pd.DataFrame([{"status": "done", **dict.fromkeys(shown, "-")}] * len(steps))
+        return Final(name, batch, "", "", runs, [99.0] * len(steps), 0, epochs, {})
 
     one = study.read("reality_check")
     finals = [

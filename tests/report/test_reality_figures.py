@@ -18,6 +18,7 @@ def final(optimizer, values, variant=""):
         "model.name": "resnet18",
         "origin": "some $ data $",
         "protocol.name": "paper",
+        "precision": "fp32",
         "samples": "pixels",
         "fingerprint": "f" * 16,
     }

@@ -87,7 +87,7 @@ def normal(mean, seed=0, spread=0.01, n=5):
     [
         (normal(1.2), normal(1.4), "exceeds", "tuned nesterov exceeds lars: nesterov (1."),
         (normal(1.4), normal(1.2), "falls short", "tuned nesterov falls short of lars"),
-        (normal(1.22, spread=0.004), normal(1.2, spread=0.004), "suffices", "it is less than 0.05 above lars"),
+        (normal(1.22, spread=0.004), normal(1.2, spread=0.004), "suffices", "less than 0.05 in loss above lars"),
         (normal(1.2), [None] * 5, "not decided", "5 of 5 runs of lars do not train, which is no gain"),
         (normal(1.2), [2.35] * 5, "not decided", "5 of 5 runs of lars do not train, which is no gain"),
     ],
@@ -129,7 +129,7 @@ def test_tables_page_and_figures_are_in_the_metrics_own_words(planted, tmp_path)
     assert (rows["nesterov"]["at the target"], rows["nesterov"]["steps to target"]) == ("100 %", 2)
     assert rows["lars"]["at the target"] == "0 %" and rows["lars"]["steps to target"] == float("inf")
     said = "\n".join(_standing(results))
-    assert "the lowest val loss, last epoch; target 1.5, margin 0.05." in said
+    assert "the lowest val loss, last epoch; on test data target 1.5, margin 0.05." in said
     assert "Guessing: 2.300; a worse figure counts as that." in said
     charts = {chart["kind"]: chart for chart in _study(results)["charts"]}
     assert (charts["boxes"]["unit"], charts["boxes"]["sign"]) == ("test loss", "")

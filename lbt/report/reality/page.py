@@ -28,17 +28,23 @@ and fresh seeds of the chosen configuration are scored on test data. All figures
 paper's. A run that diverged, failed or ran out of memory counts as guessing (100/classes %, or what the study says) and
 among the diverged, in tuning and in the final runs; infeasible are such trials and those that end at chance (no more
 than three binomial standard errors above guessing; of a loss, no better than it).
+
+A verdict compares two: the generic and the layer-wise optimizer that did best in tuning, by validation data. The
+generic one exceeds the other where the interval of the shift is above zero and the corrected p below 0.05; it suffices
+where the interval is above minus the margin; it falls short where the interval is below zero, be it by less than the
+margin, and the corrected p below 0.05. Of a loss, above means below. Until all planned seeds are there, none is given.
 """
 
 CAPTIONS = {
     "summary": "Final runs and tuning. Intervals: of the median, exact (sign test), none of fewer than six seeds. "
-    "Steps to target: median over seeds, counted at the ends of epochs. On the edge: chosen values within 5 % of a "
-    "bound of their range; the space may be too small there.",
+    "Steps to target: median over seeds, of two middle ones the later, counted at the ends of epochs; never where half "
+    "of the runs or more do not get there, or diverge later. On the edge: chosen values within 5 % of a bound of their "
+    "range; the space may be too small there.",
     "pairs": "Shifts (Hodges-Lehmann: the median of all differences of two seeds), exact rank interval, two-sided "
     "Mann-Whitney p (exact for up to 8 seeds a side), corrected by Holm's method for all pairs of the study's "
     "contestants at a batch, those still missing included.",
     "best_of_k": "",  # the figure shows it
-    "ablations": "The ablated configuration, one change at a time: shifts and exact rank intervals, not corrected for "
+    "ablations": "Each ablated configuration, one change at a time: shifts and exact rank intervals, not corrected for "
     "their number.",
     "chosen": "The chosen settings, by `lbt reality choose`.",
 }
@@ -118,7 +124,7 @@ def _standing(results: Results) -> list[str]:
     best = "highest" if measure.metric.higher_is_better else "lowest"
     metric, epoch = one.rule.metric.replace("_", " "), "last" if one.rule.epoch == "last" else "best"
     target, margin = f"{one.target:g}{measure.unit}", f"{one.margin:g}{measure.unit and f' {measure.difference}'}"
-    lines.append(f"Rule: the {best} {metric}, {epoch} epoch; target {target}, margin {margin}.")
+    lines.append(f"Rule: the {best} {metric}, {epoch} epoch; on test data target {target}, margin {margin}.")
     if one.chance is not None:
         lines.append(f"Guessing: {measure.text(one.chance)}{measure.unit}; a worse figure counts as that.")
     return markdown_list(lines)

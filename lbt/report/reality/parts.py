@@ -24,26 +24,22 @@ def handles(results: Results, names: Iterable[str]) -> list[Line2D]:
     return [Line2D([], [], label=name, **style(results, name)) for name in names]
 
 
-def notes(results: Results, runs: Iterable[pd.DataFrame | None], count: str) -> list[str]:
+def notes(results: Results, runs: Iterable[pd.DataFrame], count: str) -> list[str]:
     """Returns what a figure stands on: the study, the data and how many runs.
 
     Args:
         results: of the study.
-        runs: rows of the frame; None where they are not known.
+        runs: rows of the frame.
         count: the sentence that says n.
     """
-    kept = [one for one in runs if one is not None]
-    if not kept:
-        return [results.study.title, count]
+    kept = list(runs)
 
     def values(name: str) -> str:
         return ", ".join(sorted({str(value) for one in kept for value in one[name]}))
 
     data = f"{values('epochs')} epochs of {values('model.name')} on {values('origin')}"
-    return [
-        results.study.title,
-        f"{data}, {values('samples')} {values('fingerprint')}; protocol {values('protocol.name')}; {count}",
-    ]
+    how = f"protocol {values('protocol.name')}; {values('precision')}"
+    return [results.study.title, f"{data}, {values('samples')} {values('fingerprint')}; {how}; {count}"]
 
 
 def span(counts: Iterable[int]) -> str:

@@ -14,7 +14,7 @@ from lbt.report.kit.wording import p_value, percent
 from lbt.report.reality import statistics
 from lbt.report.reality.measure import OF_ACCURACY, Measure
 from lbt.report.reality.selection import choice
-from lbt.report.reality.study import Final, Study, Trials, finals, trials
+from lbt.report.reality.study import Final, Study, Trials, effort, finals, trials
 from lbt.report.reality.tables import RUNS
 from lbt.sweep.tuning import chosen_trials
 
@@ -68,11 +68,8 @@ def gather(study: Study, frame: Frame, results_dir: str | Path) -> Results:
     for key, one in choices.items():
         if key in made and (now := _chosen_now(made[key], study)) != one.id:
             notes.append(f"{key[0]} at batch {key[1]}: by now trial {now} would be chosen; lbt reality choose does so")
-    for batch in study.batches:
-        counts = {name: len(made[name, batch].scores) for name in study.contestants if (name, batch) in made}
-        if len(set(counts.values())) > 1:
-            listed = ", ".join(f"{name} {count}" for name, count in counts.items())
-            notes.append(f"unequal effort at batch {batch}, finished trials: {listed}")
+    if made:
+        notes += effort(study, made)
     if unfinished := sum(found.unfinished for found in made.values()):
         notes.append(f"{unfinished} trials are not finished and do not count yet")
     found = finals(study, frame, [one.id for one in written], results_dir, notes)
@@ -135,16 +132,18 @@ def _measured(final: Final | None, results: Results) -> dict[str, Any]:
 
 
 def reach(results: Results, final: Final) -> list[float]:
-    """Returns each run's step of the first evaluation at the target; infinity where it was never reached."""
+    """Returns each run's step of the first evaluation at the target; infinity where it was never reached, or lost."""
     metric, worth = results.study.final_metric, results.measure.worth
     target = worth(results.study.target)
 
-    def steps(lines: Rows) -> float:
+    def steps(status: str, lines: Rows) -> float:
+        if status != "done":
+            return math.inf
         figures = [line.get(metric) for line in lines]
         worths = [None if figure is None else worth(figure) for figure in figures]
         return statistics.steps_to_target([line["step"] for line in lines], worths, target)
 
-    return [steps(lines) for lines in final.epochs]
+    return list(map(steps, final.runs["status"], final.epochs))
 
 
 def pairs(results: Results) -> Rows:
@@ -183,12 +182,15 @@ def curves(results: Results) -> Rows:
 
 
 def ablations(results: Results) -> Rows:
-    """Returns table (c): the ablated optimizer's chosen configuration and each change of it."""
+    """Returns table (c): each ablated optimizer's chosen configuration and each change of it."""
     rows, measure = [], results.measure
-    for batch in results.study.batches:
-        base = results.final(results.study.ablate, batch)
-        changed = [final for final in results.finals if final.variant and final.batch == batch and final.values]
-        for final in [base, *changed] if base and changed else []:
+    changes: dict[tuple[str, int], list[Final]] = {}
+    for final in results.finals:
+        if final.variant and final.values:
+            changes.setdefault((final.optimizer, final.batch), []).append(final)
+    for (name, batch), changed in changes.items():
+        base = results.final(name, batch)
+        for final in [base, *changed] if base else []:
             found = statistics.summarise(final.values)
             label = final.variant or "as chosen"
             other = statistics.compare({label: final.values, "chosen": base.values})[0]

@@ -7,7 +7,7 @@ from typing import Any
 from lbt import records
 from lbt.errors import UserError
 from lbt.report.frame import load_or_refuse
-from lbt.report.reality.study import Trials, read, trials
+from lbt.report.reality.study import Trials, effort, read, trials
 from lbt.sweep.tuning import chosen_trials, space
 
 EDGE = 0.05  # of a range's length: a value that near to a bound lies on the edge
@@ -32,7 +32,7 @@ def choose(name: str, results_dir: str | Path) -> int:
         problems.append(f"no trial yet: {', '.join(missing)}")
     if not choices:
         raise UserError(f"{name}: nothing to choose from; {'; '.join(problems)}")
-    for problem in problems:
+    for problem in [*problems, *effort(study, made)]:
         print(problem, file=sys.stderr)
     path = chosen_trials.path_of(results_dir, name)
     chosen_trials.write(path, vars(study.rule), study.tune, choices)

@@ -42,6 +42,8 @@ class Study:
         target, margin: in the rule's metric; accuracies in %.
         chance: what guessing scores in that metric; None: an accuracy, of which the number of classes tells it.
         space: of its trials, as the sweeper's `space`.
+        n_trials, n_seeds: planned, of each contestant at a batch size; until these seeds are there, nothing is decided.
+            None: no number is planned.
     """
 
     name: str
@@ -60,6 +62,8 @@ class Study:
     ablate: str
     chance: float | None = None
     space: str = OWN
+    n_trials: int | None = None
+    n_seeds: int | None = None
 
     @property
     def final_metric(self) -> str:
@@ -175,6 +179,19 @@ def trials(study: Study, frame: Frame, results_dir: str | Path, notes: list[str]
         )
         found[key] = Trials(*key, finished, scores, infeasible, len(own) - len(finished), measure)
     return found
+
+
+def effort(study: Study, made: Mapping[tuple[str, int], Trials]) -> list[str]:
+    """Returns a line for each batch size whose contestants have fewer trials than planned, or not equally many."""
+    lines = []
+    for batch in study.batches:
+        counts = {name: len(made[name, batch].scores) if (name, batch) in made else 0 for name in study.contestants}
+        listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+        if study.n_trials is not None and min(counts.values()) < study.n_trials:
+            lines.append(f"of {study.n_trials} planned trials each, finished at batch {batch}: {listed}")
+        elif len(set(counts.values())) > 1:
+            lines.append(f"unequal effort at batch {batch}, finished trials: {listed}")
+    return lines
 
 
 def _score(row: Mapping[str, Any], rule: Rule, measure: Measure) -> float | None:
