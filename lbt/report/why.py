@@ -21,9 +21,10 @@ HEAD = """\
 # Why large batches fail: what was measured
 
 Sharp minima, gradient noise and the order of batches, each explanation in turn: who says it, the rule it is judged by,
-stated before the runs, what our own runs measured, and what is missing. The published figures behind these
-explanations (the TVLARS paper's Figure 3 among them) are not at hand as numbers: none stands here. Made by `lbt why`;
-the same verdicts in one table: `lbt tables why_claims`.
+stated before the runs but where it says otherwise, what our own runs measured, and what is missing. Headings are
+claims, not findings. A place is a variant at a batch size, a look one measurement of a probe. The published figures
+behind these explanations (the TVLARS paper's Figure 3 among them) are not at hand as numbers: none stands here. Made
+by `lbt why`; the same verdicts in one table: `lbt tables why_claims`.
 """
 
 
@@ -46,7 +47,12 @@ def markdown(frame: Frame, results_dir: str | Path) -> str:
     table = ExplanationsTable(TABLE, specs.bound(Explanations, "table", TABLE), frame)
     parts = [HEAD, *markdown_list([f"{label}: {table.caption(label)}" for label in table.arms]), "", table.legend(), ""]
     for number, claim in enumerate(table.spec["claims"], 1):
-        parts += [f"## {number}. {_capital(claim['claim'])}", "", escape.markdown(" ".join(claim["why"].split())), ""]
+        parts += [
+            f"## {number}. Claim: {escape.markdown(claim['claim'])}",
+            "",
+            escape.markdown(" ".join(claim["why"].split())),
+            "",
+        ]
         parts += [f"Rule: {escape.markdown(claim['says'])}.", ""]
         for label, known, finding in table.rows:
             if known["claim"] == claim["claim"]:

@@ -103,7 +103,7 @@ def test_a_run_that_diverged_is_no_gain_of_the_other_in_points():
     assert table.up_to(samples, PLACES, rules.NEEDED, **UP_TO_2).verdict == OPEN
     finding = table.beats_lars(samples, PLACES[:1], rules.NEEDED)
     assert finding.verdict == OPEN and "no gain counts at 1 places" in finding.figures
-    assert "another side that trains" in finding.missing
+    assert "a run of the other side that trains" in finding.missing
     partly = [samples[0], sample(PLACES[0], "lars", 70.0, untrained=1)]
     assert table.beats_lars(partly, PLACES[:1], rules.NEEDED).verdict == OPEN
     lost = [sample(PLACES[0], "tvlars", 10.0, untrained=5), sample(PLACES[0], "lars", 70.0)]

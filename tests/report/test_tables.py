@@ -350,6 +350,8 @@ def test_figures_of_different_precisions_never_share_a_table(tmp_path):
     text = text_of(quickstart(tmp_path))
     assert "90.00 (n=1)" in text and "10.00 (n=1)" in text and "mixed" not in text
     assert "; bf16; " in text and "; fp32; " in text and "bf16, fp32" not in text
+    titles = [line for line in text.splitlines() if line.startswith("## ")]
+    assert sorted(title.split()[-1] for title in titles) == ["bf16", "fp32"]
     assert text.count("| 64 |") == 2 and text.count("| 512 |") == 1  # what is missing is told once
 
 

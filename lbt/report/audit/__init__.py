@@ -26,7 +26,7 @@ INTRODUCTION = f"""\
 Do et al., *Revisiting LARS for Large Batch Training Generalization of Neural Networks*, arXiv 2309.14053: what the text
 says, what the authors' released code computes, and what each difference does when it is switched on alone, starting
 from `protocol=paper`. Each has an `audit=` switch (`configs/audit`); `protocol=released` switches on those of rows 1 to
-10, 14 to 16 and 21 to 23 together.
+10, 14 to 16 and 21 to 23 together, and the divisor of row 17 in Barlow Twins.
 
 A difference is the mean accuracy on the test set with the switch minus that without, in percentage points, over the
 seeds. A run that diverged counts as guessing (100/classes %) in every mean. Rows of one experiment share their base, so

@@ -108,8 +108,8 @@ An accuracy over N images is a multiple of 100/N %: over all {WHOLE:,} test imag
 0.02 % by chance, over 5,000 each is. Computed from the published Table 1 (`configs/table/{TABLE.name}`); the
 probability is that of all figures of one line being such multiples if {WHOLE:,} images were scored.
 
-TVLARS on CIFAR-10 was probably scored on 5,000 images and LARS and LAMB on {WHOLE:,}, that is on another number of GPUs
-and with other batch-norm batches: in classification the released code normalises, and scores, on each GPU its own part
-(rows 11 and 13).
+In classification of CIFAR-10 TVLARS was probably scored on 5,000 images and LARS and LAMB on {WHOLE:,}, which suggests
+another number of GPUs and other batch-norm batches: in classification the released code normalises, and scores, on each
+GPU its own part (rows 11 and 13).
 
 """

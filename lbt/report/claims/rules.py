@@ -259,7 +259,7 @@ def _missing(weighed: Evidence) -> str:
     if weighed.absent:
         parts.append(f"any run at {_some(weighed.absent)}")
     if idle := [one.place for one in weighed.found if 1 not in one.allowed and one.mean > 0]:
-        parts.append(f"another side that trains at {_some(idle)}")
+        parts.append(f"a run of the other side that trains, at {_some(idle)}")
     still = [one.place for one, side in zip(weighed.found, weighed.sides, strict=True) if not side]
     where = f" at {_some(still)}" if still else ""
     return "; ".join(parts) or f"more runs{where}: no side of the threshold at a corrected p below 0.05"

@@ -92,15 +92,24 @@ class Table:
         for place in self._grid(self.sections) if self.sections else [()]:
             fixed = dict(zip(self.sections, place, strict=True))
             here = [cell for cell in self.cells if all(cell.key[key] == value for key, value in fixed.items())]
-            for number, standing in enumerate(list(dict.fromkeys(cell.standing for cell in here)) or [None]):
-                own = [cell for cell in here if cell.standing == standing]
-                sections.append(self._section(fixed, standing, own, whole=number == 0))
+            standings = list(dict.fromkeys(cell.standing for cell in here)) or [None]
+            parts = [[cell for cell in here if cell.standing == standing] for standing in standings]
+            for number, (standing, own, apart) in enumerate(
+                zip(standings, parts, _apart(standings, parts), strict=True)
+            ):
+                sections.append(self._section(fixed, standing, own, apart, whole=number == 0))
         about = " ".join(self.spec["about"].split())
         left_out = [f"left out: {problem}" for problem in self.problems]
         return Page(self.spec["title"], about, sections, self._legend(), left_out)
 
     def _section(
-        self, fixed: Mapping[str, Any], standing: Standing | None, cells: Sequence[Cell], *, whole: bool
+        self,
+        fixed: Mapping[str, Any],
+        standing: Standing | None,
+        cells: Sequence[Cell],
+        apart: str,
+        *,
+        whole: bool,
     ) -> Section:
         """Returns one part; where it is not `whole` it has only rows with runs: what is missing stands in the first."""
         blocks = self._blocks()
@@ -125,7 +134,7 @@ class Table:
             notes.append(f"{SUSPECT}: {', '.join(suspect)}")
         if "readings" in self.spec:
             notes += readings.distances(cells, self.published, self._label)
-        title = ", ".join(itertools.starmap(_part, fixed.items()))
+        title = ", ".join([*itertools.starmap(_part, fixed.items()), *filter(None, [apart])])
         return Section(title, caption, groups, header, rows, notes, place=fixed)
 
     def _blocks(self) -> list[tuple[str, list[tuple]]]:
@@ -244,6 +253,18 @@ class Table:
             if (not self.published or self.published.value(settings) is not None)
             and tuple(settings.values()) not in shown
         ]
+
+
+def _apart(standings: Sequence[Standing | None], parts: Sequence[Sequence[Cell]]) -> list[str]:
+    """Returns what the title of each of several parts adds: what tells them apart, or their numbers."""
+    if len(parts) < 2:
+        return [""] * len(parts)
+    epochs = [f"{one.epochs} epochs" for one in standings]
+    precisions = [", ".join(sorted({value for cell in part for value in cell.column("precision")})) for part in parts]
+    for told in (epochs, precisions, [one.origin for one in standings]):
+        if len(set(told)) == len(parts):
+            return told
+    return [f"part {number}" for number in range(1, len(parts) + 1)]
 
 
 def _part(key: str, value: Any) -> str:
