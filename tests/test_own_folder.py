@@ -1,16 +1,24 @@
 """A folder of one's own, as the verbs have it: beside lbt's files in help, completion, messages and pages."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from support import TINY, configure, run_tiny
+from torch import nn
 
 import lbt
 from lbt import build, records
 from lbt.cli import main
 from lbt.config import binding, groups
+from lbt.data import SOURCES
 from lbt.errors import UserError
+from lbt.identity import identity
+from lbt.models import MODELS
 from lbt.report.audit import switch_effects
+from lbt.schedules import SCHEDULES
+from lbt.tasks import TASKS
+from lbt.tasks.classification import Classification
 
 OPTIMIZER = "name: lars\nlr: 0.5\nlr_scaling: none\n"
 EXPERIMENT = "# @package _global_\nhydra: {sweeper: {params: {seed: '3,4'}}}\nexperiment: mine\n"
@@ -182,9 +190,52 @@ def test_what_a_file_leaves_out_is_what_its_code_has_and_no_other_run(own, tmp_p
 
 def test_files_of_the_package_state_all_that_their_code_has_on_by_default():
     """Otherwise completing them would change the ids of runs that are recorded."""
-    for name in groups.choices("optimizer"):
-        config = configure(f"optimizer={name}")
-        assert build.completed(config) == config, name
+    for group in ("optimizer", "model", "schedule", "task", "data"):
+        for name in groups.choices(group):
+            config = configure(f"{group}={name}")
+            assert build.completed(config) == config, f"{group}={name}"
+    for experiment in groups.choices("experiment"):
+        config = configure(f"+experiment={experiment}")
+        assert build.completed(config) == config, experiment
+
+
+def own_model(classes, size=(1, 1), width=8, *, off=0):
+    return nn.Linear(width, classes)
+
+
+def own_schedule(total=1, width=8, *, steps_per_epoch=1, off=0):
+    return lambda step: width
+
+
+def own_data(root=".", *, width=8, off=0):
+    raise NotImplementedError
+
+
+class OwnTask(Classification):
+    def __init__(self, width=8, off=0):
+        super().__init__()
+        self.width = width
+
+
+@pytest.mark.parametrize("group", ["model", "schedule", "task", "data"])
+def test_the_same_is_so_of_every_group_and_no_argument_that_the_training_gives_becomes_a_setting(monkeypatch, group):
+    monkeypatch.setattr(own_model, "sized", True, raising=False)
+    for table, code in ((MODELS, own_model), (SCHEDULES, own_schedule), (TASKS, OwnTask), (SOURCES, own_data)):
+        monkeypatch.setitem(table, "own", code)
+    config = configure("data=digits", "batch=8")
+
+    def settled(**settings):
+        if group == "data":
+            return build.completed(replace(config, data=replace(config.data, name="own", options=settings)))
+        return build.completed(replace(config, **{group: {"name": "own", **settings}}))
+
+    left_out, off, stated = settled(), settled(width=0), settled(width=8)
+    assert left_out == stated and identity(left_out) != identity(off)
+    found = {"name": "own", **left_out.data.options} if group == "data" else getattr(left_out, group)
+    assert found == {"name": "own", "width": 8}
+    build.validate(left_out)
+    if group == "model":
+        assert build.model(left_out, 3, (5, 5)).in_features == 8
 
 
 def test_defaults_that_no_record_can_hold_are_left_where_they_are():

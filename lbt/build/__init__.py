@@ -13,13 +13,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from lbt import plugins
 from lbt.build.optimizers import completed_optimizer, optimizer, takes_local_gradients
 from lbt.build.rates import batches, schedule
-from lbt.build.settings import construct, named
+from lbt.build.settings import construct, named, stated
 from lbt.config import Config
 from lbt.config.binding import bind, pick
 from lbt.data import AUGMENTATIONS, SOURCES, ImageSet, load, scored_part, split_validation, take_subset
 from lbt.data.forms import MASKINGS
 from lbt.errors import UserError
 from lbt.models import MODELS
+from lbt.schedules import SCHEDULES
 from lbt.tasks import TASKS
 
 __all__ = [
@@ -45,9 +46,18 @@ def validate(config: Config) -> None:
 
 
 def completed(config: Config) -> Config:
-    """Returns the configuration with the optimizer's settings that a file leaves out and that are on by default."""
+    """Returns the configuration with what its files leave out and their code has on by default."""
     plugins.load(config.plugins)
-    return replace(config, optimizer=completed_optimizer(config.optimizer))
+    builder, rates = MODELS.get(config.model.get("name")), SCHEDULES.get(config.schedule.get("name"))
+    data = config.data
+    return replace(
+        config,
+        data=replace(data, options=stated(data.options, SOURCES.get(data.name), given=1)),
+        model=stated(config.model, builder, given=1 + getattr(builder, "sized", False)),
+        task=stated(config.task, TASKS.get(config.task.get("name"))),
+        schedule=stated(config.schedule, rates, given=1, but={"steps_per_epoch"}),
+        optimizer=completed_optimizer(config.optimizer),
+    )
 
 
 def images(config: Config) -> ImageSet:
