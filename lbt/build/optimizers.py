@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from lbt import optim
 from lbt.build.rates import in_first_epochs, of_training
-from lbt.build.settings import construct
+from lbt.build.settings import construct, stated
 from lbt.config import Config
-from lbt.config.binding import bind, convert, defaults, pick
+from lbt.config.binding import bind, convert, pick
 from lbt.errors import UserError
 
 OF_THE_TRAINING = {"params", "lr", "workers"}  # what an optimizer is given besides settings
@@ -37,10 +37,7 @@ def _optimizer_settings(where: str, settings: Mapping, steps: Sequence[int]) -> 
 
 
 def completed_optimizer(settings: dict[str, Any]) -> dict[str, Any]:
-    """Returns an optimizer's settings, and of the one inside it, with what a file leaves out and is on by default.
-
-    An id tells a setting that is off from one that is on, but not from one that is left out.
-    """
+    """Returns an optimizer's settings, and of the one inside it, with what a file leaves out and is on by default."""
     settings = {
         key: completed_optimizer(value) if isinstance(value, dict) and "name" in value else value
         for key, value in settings.items()
@@ -48,8 +45,7 @@ def completed_optimizer(settings: dict[str, Any]) -> dict[str, Any]:
     if settings["name"] not in optim.names():
         return settings
     given = {f"{key.removesuffix('_epochs')}_steps" if key.endswith("_epochs") else key for key in settings}
-    known = defaults(optim.get(settings["name"]))
-    return settings | {key: value for key, value in known.items() if key not in given | OF_THE_TRAINING}
+    return stated(settings, optim.get(settings["name"]), but=given | OF_THE_TRAINING)
 
 
 def takes_local_gradients(config: Config) -> bool:
