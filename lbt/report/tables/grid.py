@@ -103,13 +103,7 @@ class Table:
         return Page(self.spec["title"], about, sections, self._legend(), left_out)
 
     def _section(
-        self,
-        fixed: Mapping[str, Any],
-        standing: Standing | None,
-        cells: Sequence[Cell],
-        apart: str,
-        *,
-        whole: bool,
+        self, fixed: Mapping[str, Any], standing: Standing | None, cells: Sequence[Cell], apart: str, *, whole: bool
     ) -> Section:
         """Returns one part; where it is not `whole` it has only rows with runs: what is missing stands in the first."""
         blocks = self._blocks()
